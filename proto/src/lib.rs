@@ -1,0 +1,6 @@
+//! The decisions of Iris. State machines take bytes, time and randomness as arguments and give effects back; nothing
+//! here opens a socket, reads a clock or allocates on a peer's word.
+#![forbid(unsafe_code)]
+
+pub mod id;
+pub mod limits;
