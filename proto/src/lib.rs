@@ -4,4 +4,5 @@
 
 pub mod id;
 pub mod limits;
+pub mod link;
 pub mod wire;
