@@ -5,4 +5,6 @@
 pub mod id;
 pub mod limits;
 pub mod link;
+pub mod session;
 pub mod wire;
+pub mod wheel;

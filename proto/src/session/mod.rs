@@ -1,0 +1,140 @@
+//! What a client may say when, and how long it may be silent: the edge's half of a connection.
+//!
+//! ```text
+//!   Hello ──HELLO──▶ LoggingIn ──WELCOME──▶ Active
+//!     └──────────────── any fault ────────────┴──▶ closed by the driver with the code
+//! ```
+//!
+//! The machine is fed whole frames and the passing of time; it answers with what to do or with the [`Code`] that ends
+//! the connection. It knows no token, no socket and no inbox. It is 16 bytes, because a node holds millions of it.
+
+use crate::limits::SEND_WINDOW_MAX;
+use crate::wire::{ClientFrame, Code};
+
+/// Seconds on the node's monotonic clock.
+pub type Seconds = u32;
+
+/// How long a client may take and be silent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Patience {
+    /// From the first byte to a complete login.
+    pub login_s: Seconds,
+    /// From the last whole frame to the end; the PING comes at half of it. At least 2.
+    pub idle_s: Seconds,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Hello,
+    LoggingIn,
+    Active,
+}
+
+/// What the passing of time asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Due {
+    /// Nothing; look again at this time.
+    At(Seconds),
+    /// Send a PING, then look again at this time.
+    Ping(Seconds),
+    /// End the connection.
+    Close(Code),
+}
+
+/// One connection's rules.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    heard_s: Seconds,
+    expires_s: Seconds,
+    unanswered: u16,
+    state: State,
+    pinged: bool,
+}
+
+const _: () = assert!(size_of::<Session>() <= 16);
+
+impl Session {
+    /// A connection that was just accepted.
+    pub fn new(now_s: Seconds) -> Self {
+        let expires_s = Seconds::MAX;
+        Self { heard_s: now_s, expires_s, unanswered: 0, state: State::Hello, pinged: false }
+    }
+
+    /// Whether the login is done.
+    pub fn is_active(&self) -> bool {
+        self.state == State::Active
+    }
+
+    /// Whether no HELLO came yet: such a client may not make the server hold more than one.
+    pub fn awaits_hello(&self) -> bool {
+        self.state == State::Hello
+    }
+
+    /// Checks a frame against the state. `Ok` means the driver may act on it.
+    pub fn handle_frame(&mut self, now_s: Seconds, frame: &ClientFrame<'_>) -> Result<(), Code> {
+        match (self.state, frame) {
+            (State::Hello, ClientFrame::Hello(_)) => {
+                self.state = State::LoggingIn;
+                return Ok(());
+            }
+            (State::Hello | State::LoggingIn, _) | (State::Active, ClientFrame::Hello(_)) => {
+                return Err(Code::OutOfOrder);
+            }
+            (State::Active, ClientFrame::Send(_)) => {
+                if u32::from(self.unanswered) >= SEND_WINDOW_MAX {
+                    return Err(Code::SendWindow);
+                }
+                self.unanswered += 1;
+            }
+            (State::Active, _) => {}
+        }
+        self.heard_s = now_s;
+        self.pinged = false;
+        Ok(())
+    }
+
+    /// The token was good until `expires_s`.
+    pub fn handle_verified(&mut self, expires_s: Seconds) {
+        assert!(self.state == State::LoggingIn, "a token is verified once, after HELLO");
+        self.expires_s = expires_s;
+    }
+
+    /// The core knows the user: WELCOME goes out. False if there is nothing to welcome (a repeat).
+    pub fn handle_welcome(&mut self, now_s: Seconds) -> bool {
+        if self.state != State::LoggingIn {
+            return false;
+        }
+        self.state = State::Active;
+        self.heard_s = now_s;
+        true
+    }
+
+    /// SENDs were answered. A core is a peer too: answers beyond what was asked give no credit.
+    pub fn handle_answers(&mut self, count: u16) {
+        self.unanswered = self.unanswered.saturating_sub(count);
+    }
+
+    /// What is due now.
+    pub fn handle_time(&mut self, now_s: Seconds, patience: &Patience) -> Due {
+        if self.state != State::Active {
+            let end = self.heard_s.saturating_add(patience.login_s);
+            return if now_s >= end { Due::Close(Code::LoginTimeout) } else { Due::At(end) };
+        }
+        if now_s >= self.expires_s {
+            return Due::Close(Code::TokenExpired);
+        }
+        let end = self.heard_s.saturating_add(patience.idle_s);
+        let ping = self.heard_s.saturating_add(patience.idle_s / 2);
+        if now_s >= end {
+            Due::Close(Code::IdleTimeout)
+        } else if now_s >= ping && !self.pinged {
+            self.pinged = true;
+            Due::Ping(end.min(self.expires_s))
+        } else {
+            Due::At(if self.pinged { end } else { ping }.min(self.expires_s))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+use super::*;
+use crate::id::MsgId;
+use crate::wire::{Names, Reader, Send};
+
+const PATIENCE: Patience = Patience { login_s: 10, idle_s: 60 };
+
+fn hello() -> ClientFrame<'static> {
+    ClientFrame::Hello(crate::wire::Hello {
+        version_min: 1,
+        version_max: 1,
+        window: 1,
+        user: "amy",
+        device: "",
+        token: "t",
+    })
+}
+
+fn send() -> ClientFrame<'static> {
+    let to = Names::read(&mut Reader::new(&[1, 0, 1, b'b']), 1..=256, 128).unwrap();
+    ClientFrame::Send(Send { seq: 0, id: MsgId(0), flags: 0, to, payload: b"" })
+}
+
+fn active(now_s: Seconds) -> Session {
+    let mut session = Session::new(now_s);
+    session.handle_frame(now_s, &hello()).unwrap();
+    session.handle_verified(1000);
+    assert!(session.handle_welcome(now_s));
+    session
+}
+
+#[test]
+fn every_frame_but_hello_is_out_of_order_before_the_welcome() {
+    for frame in [send(), ClientFrame::Ack(1), ClientFrame::Ping([0; 8]), ClientFrame::Ignored] {
+        let mut session = Session::new(0);
+        assert_eq!(session.handle_frame(0, &frame), Err(Code::OutOfOrder));
+        session.handle_frame(0, &hello()).unwrap();
+        assert_eq!(session.handle_frame(0, &frame), Err(Code::OutOfOrder));
+    }
+}
+
+#[test]
+fn a_second_hello_is_out_of_order() {
+    let mut session = Session::new(0);
+    session.handle_frame(0, &hello()).unwrap();
+    assert_eq!(session.handle_frame(0, &hello()), Err(Code::OutOfOrder));
+    assert_eq!(active(0).handle_frame(0, &hello()), Err(Code::OutOfOrder));
+}
+
+#[test]
+fn a_login_that_is_not_complete_in_time_ends() {
+    let mut session = Session::new(5);
+    assert_eq!(session.handle_time(5, &PATIENCE), Due::At(15));
+    session.handle_frame(14, &hello()).unwrap();
+    assert_eq!(session.handle_time(15, &PATIENCE), Due::Close(Code::LoginTimeout));
+}
+
+#[test]
+fn silence_brings_one_ping_and_then_the_end() {
+    let mut session = active(100);
+    assert_eq!(session.handle_time(100, &PATIENCE), Due::At(130));
+    assert_eq!(session.handle_time(130, &PATIENCE), Due::Ping(160));
+    assert_eq!(session.handle_time(131, &PATIENCE), Due::At(160));
+    assert_eq!(session.handle_time(160, &PATIENCE), Due::Close(Code::IdleTimeout));
+    let mut session = active(100);
+    assert_eq!(session.handle_time(130, &PATIENCE), Due::Ping(160));
+    session.handle_frame(140, &ClientFrame::Pong([0; 8])).unwrap();
+    assert_eq!(session.handle_time(160, &PATIENCE), Due::At(170));
+}
+
+#[test]
+fn a_token_that_ends_ends_a_busy_connection() {
+    let mut session = active(990);
+    session.handle_frame(999, &send()).unwrap();
+    assert_eq!(session.handle_time(999, &PATIENCE), Due::At(1000));
+    assert_eq!(session.handle_time(1000, &PATIENCE), Due::Close(Code::TokenExpired));
+}
+
+#[test]
+fn the_send_window_is_a_bound_and_answers_open_it_again() {
+    let mut session = active(0);
+    for _ in 0..SEND_WINDOW_MAX {
+        session.handle_frame(0, &send()).unwrap();
+    }
+    session.handle_answers(1);
+    session.handle_frame(0, &send()).unwrap();
+    assert_eq!(session.handle_frame(0, &send()), Err(Code::SendWindow));
+    session.handle_answers(u16::MAX);
+    session.handle_frame(0, &send()).unwrap();
+}
