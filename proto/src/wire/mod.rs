@@ -87,8 +87,11 @@ impl Header {
     }
 }
 
-/// Takes one whole frame off the front of `bytes`: type, body and what follows, or `None` if it is not all there.
-pub fn split_frame(bytes: &[u8]) -> Result<Option<(u8, &[u8], &[u8])>, Code> {
+/// A frame's type, its body, and the bytes that follow it.
+pub type SplitFrame<'a> = (u8, &'a [u8], &'a [u8]);
+
+/// Takes one whole frame off the front of `bytes`, or `None` if it is not all there.
+pub fn split_frame(bytes: &[u8]) -> Result<Option<SplitFrame<'_>>, Code> {
     let Some(header) = Header::read(bytes)? else { return Ok(None) };
     let end = HEADER_BYTES + header.body_bytes;
     if bytes.len() < end {

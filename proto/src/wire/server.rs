@@ -217,7 +217,12 @@ impl<'a> ServerFrame<'a> {
         let mut reader = Reader::new(body);
         let frame = match frame_kind {
             kind::ACCEPTED => {
-                Self::Accepted { copies: reader.u8()?, runs: AcceptedRuns::read(&mut reader)? }
+                let copies = reader.u8()?;
+                let runs = AcceptedRuns::read(&mut reader)?;
+                if runs.iter().any(|run| run.count == 0) {
+                    return Err(Code::Malformed);
+                }
+                Self::Accepted { copies, runs }
             }
             kind::MESSAGE => {
                 let head = MessageHead {
