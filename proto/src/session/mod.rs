@@ -70,6 +70,11 @@ impl Session {
         self.state == State::Hello
     }
 
+    /// When the token ends.
+    pub fn expires_s(&self) -> Seconds {
+        self.expires_s
+    }
+
     /// Checks a frame against the state. `Ok` means the driver may act on it.
     pub fn handle_frame(&mut self, now_s: Seconds, frame: &ClientFrame<'_>) -> Result<(), Code> {
         match (self.state, frame) {

@@ -168,6 +168,12 @@ impl<'a> Names<'a> {
         Ok(Self { count, bytes: &all[..all.len() - reader.rest.len()] })
     }
 
+    /// The list that stands in `bytes`: a two-byte count and the names, which the caller has checked.
+    pub fn of_bytes(bytes: &'a [u8]) -> Self {
+        let (count, bytes) = bytes.split_first_chunk().expect("a list starts with its count");
+        Self { count: u16::from_le_bytes(*count), bytes }
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         usize::from(self.count)

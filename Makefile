@@ -1,0 +1,57 @@
+# Two commands are all a newcomer needs: `make run` and `make test`. The rest is for those who work on Iris.
+
+CARGO ?= cargo
+PYTHON ?= python3
+VENV := target/venv
+PYTEST := $(VENV)/bin/python -m pytest
+IRIS := target/release/iris
+export IRIS_BIN := $(abspath $(IRIS))
+export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
+
+.PHONY: help run build test test-rust test-python test-e2e lint bench clean
+
+help: ## What can be made
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: build ## Build and start a server for trying things out: loopback, data in ./iris-data, a printed token
+	exec $(IRIS) serve --dev
+
+build: needs-rust ## Release binaries in target/release
+	$(CARGO) build --release --locked --workspace
+
+test: test-rust test-python test-e2e ## Install what the tests need and run all of them
+
+test-rust: needs-rust ## Unit, property, and tidy tests of the Rust crates
+	$(CARGO) test --locked --workspace --no-fail-fast
+
+test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vectors and a real server
+	cd clients/python && ../../$(PYTEST) -q tests
+
+test-e2e: build $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
+	$(PYTEST) -q tests/e2e
+
+lint: needs-rust ## Formatting and lints, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+bench: build ## The figures of README.md, measured here; takes some minutes
+	bench/run.sh
+
+$(VENV)/.ready: tests/requirements.txt | needs-python
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
+	touch $@
+
+.PHONY: needs-rust needs-python
+needs-rust:
+	@command -v $(CARGO) >/dev/null || { echo "cargo not found: install Rust 1.92 or later (https://rustup.rs)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "no C compiler: apt-get install gcc" >&2; exit 1; }
+
+needs-python:
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -q -y python3 python3-venv; \
+	  else echo "python3 with venv not found: apt-get install python3 python3-venv" >&2; exit 1; fi; }
+
+clean: ## Remove what was built
+	$(CARGO) clean

@@ -1,0 +1,242 @@
+//! A connection of a reactor, and the slab they live in.
+
+use iris_proto::id::{ConnId, UserKey};
+use iris_proto::session::{Seconds, Session};
+use iris_proto::wire::{AcceptedRun, put_accepted};
+use std::net::{IpAddr, SocketAddr};
+
+/// How a connection waits for bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reading {
+    /// A poll is armed: 256 bytes in the kernel.
+    Polling,
+    /// The poll fired and one receive is under way.
+    Once,
+    /// A multishot receive is armed: 864 bytes in the kernel, no submission per arrival.
+    Multishot,
+    /// The multishot receive is being ended; the poll follows its last event.
+    Demoting,
+}
+
+/// One connection. A million of these is what a node holds, so each byte counts.
+#[derive(Debug)]
+pub(super) struct Conn {
+    pub session: Session,
+    pub user: UserKey,
+    pub name: Option<Box<str>>,
+    /// The start of a frame whose rest has not come.
+    pub partial: Option<Box<Vec<u8>>>,
+    pub out: Option<Box<Out>>,
+    peer_ip: [u8; 16],
+    peer_port: u16,
+    pub lane: u16,
+    pub descriptor: u32,
+    /// Unacknowledged MESSAGEs the client asked to have under way, as granted.
+    pub window: u32,
+    /// When bytes came last: twice within a second makes the connection hot.
+    pub bytes_s: Seconds,
+    /// SENDs that went to several shards and are not answered by all.
+    pub split_sends: u16,
+    pub reading: Reading,
+    pub dirty: bool,
+    /// Nothing is read any more; what is queued is sent, then it ends.
+    pub closing: bool,
+    pub logged_in: bool,
+}
+
+const _: () = assert!(size_of::<Conn>() <= 120);
+
+impl Conn {
+    pub(super) fn new(lane: u16, descriptor: u32, peer: SocketAddr, now_s: Seconds) -> Self {
+        let peer_ip = match peer.ip() {
+            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+            IpAddr::V6(v6) => v6.octets(),
+        };
+        Self {
+            session: Session::new(now_s),
+            user: UserKey::default(),
+            name: None,
+            partial: None,
+            out: None,
+            peer_ip,
+            peer_port: peer.port(),
+            lane,
+            descriptor,
+            window: 0,
+            bytes_s: 0,
+            split_sends: 0,
+            reading: Reading::Polling,
+            dirty: false,
+            closing: false,
+            logged_in: false,
+        }
+    }
+
+    /// Where the client is.
+    pub(super) fn peer(&self) -> SocketAddr {
+        SocketAddr::new(IpAddr::from(self.peer_ip).to_canonical(), self.peer_port)
+    }
+
+    /// Bytes waiting for the client.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.pending.len())
+    }
+}
+
+/// What goes to a client. Exists only while there is something.
+#[derive(Debug, Default)]
+pub(super) struct Out {
+    pub pending: Vec<u8>,
+    pub frames: u32,
+    pub sending: bool,
+    run: Option<(u8, AcceptedRun)>,
+}
+
+impl Out {
+    /// Queues the answer to consecutive SENDs, joined to the one before where they follow each other.
+    pub(super) fn accepted(&mut self, copies: u8, run: AcceptedRun) {
+        if let Some((last_copies, last)) = &mut self.run
+            && *last_copies == copies
+            && last.first.wrapping_add(u32::from(last.count)) == run.first
+            && let Some(count) = last.count.checked_add(run.count)
+        {
+            last.count = count;
+            return;
+        }
+        self.flush_run();
+        self.run = Some((copies, run));
+    }
+
+    /// Writes the gathered answer out; to be called before anything that must come after it, and before sending.
+    pub(super) fn flush_run(&mut self) {
+        if let Some((copies, run)) = self.run.take() {
+            put_accepted(&mut self.pending, copies, &[run]);
+            self.frames += 1;
+        }
+    }
+}
+
+const CHUNK: usize = 1024;
+
+#[derive(Debug)]
+struct Place {
+    generation: u32,
+    conn: Option<Conn>,
+}
+
+/// Connections under slots that are reused with a new generation. Grows by chunks, so growing moves nothing and a
+/// connection's memory is its own size.
+#[derive(Debug)]
+pub(super) struct Conns {
+    reactor: u16,
+    chunks: Vec<Box<[Place]>>,
+    free: Vec<u32>,
+    len: usize,
+}
+
+impl Conns {
+    pub(super) fn new(reactor: u16) -> Self {
+        Self { reactor, chunks: Vec::new(), free: Vec::new(), len: 0 }
+    }
+
+    pub(super) fn reactor(&self) -> u16 {
+        self.reactor
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Every slot there ever was, in use or not.
+    pub(super) fn slots(&self) -> u32 {
+        (self.chunks.len() * CHUNK) as u32
+    }
+
+    pub(super) fn insert(&mut self, conn: Conn) -> ConnId {
+        if self.free.is_empty() {
+            let start = self.slots();
+            let place = |_| Place { generation: 0, conn: None };
+            self.chunks.push((0..CHUNK).map(place).collect());
+            self.free.extend((start..start + CHUNK as u32).rev());
+        }
+        let slot = self.free.pop().expect("a chunk was added");
+        let place = self.place(slot).expect("a free slot exists");
+        place.conn = Some(conn);
+        let generation = place.generation;
+        self.len += 1;
+        ConnId::new(self.reactor, slot, generation)
+    }
+
+    fn place(&mut self, slot: u32) -> Option<&mut Place> {
+        self.chunks.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)
+    }
+
+    /// The connection, if it is still that one.
+    pub(super) fn get_mut(&mut self, id: ConnId) -> Option<&mut Conn> {
+        let place = self.place(id.slot())?;
+        if place.generation == id.generation() { place.conn.as_mut() } else { None }
+    }
+
+    /// The connection in a slot and its whole name.
+    pub(super) fn in_slot(&mut self, slot: u32) -> Option<ConnId> {
+        let reactor = self.reactor;
+        let place = self.place(slot)?;
+        place.conn.as_ref().map(|_| ConnId::new(reactor, slot, place.generation))
+    }
+
+    pub(super) fn remove(&mut self, id: ConnId) -> Option<Conn> {
+        let place = self.place(id.slot())?;
+        if place.generation != id.generation() {
+            return None;
+        }
+        let conn = place.conn.take()?;
+        place.generation = (place.generation + 1) & 0xff_ffff;
+        self.free.push(id.slot());
+        self.len -= 1;
+        Some(conn)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conn() -> Conn {
+        Conn::new(0, 0, "192.0.2.1:5".parse().unwrap(), 0)
+    }
+
+    #[test]
+    fn a_slot_used_again_does_not_answer_to_its_old_name() {
+        let mut conns = Conns::new(3);
+        let old = conns.insert(conn());
+        assert!(conns.remove(old).is_some());
+        let new = conns.insert(conn());
+        assert_eq!((old.slot(), old.reactor()), (new.slot(), 3));
+        assert!(conns.get_mut(old).is_none() && conns.remove(old).is_none());
+        assert!(conns.get_mut(new).is_some());
+        assert_eq!(conns.len(), 1);
+    }
+
+    #[test]
+    fn the_peer_is_kept_as_it_came() {
+        for text in ["192.0.2.1:5", "[2001:db8::1]:65535"] {
+            let peer: SocketAddr = text.parse().unwrap();
+            assert_eq!(Conn::new(0, 0, peer, 0).peer(), peer);
+        }
+    }
+
+    #[test]
+    fn consecutive_answers_become_one_run_across_the_wrap() {
+        let mut out = Out::default();
+        out.accepted(1, AcceptedRun { first: u32::MAX, count: 1 });
+        out.accepted(1, AcceptedRun { first: 0, count: 2 });
+        out.flush_run();
+        let mut expected = Vec::new();
+        put_accepted(&mut expected, 1, &[AcceptedRun { first: u32::MAX, count: 3 }]);
+        assert_eq!(out.pending, expected);
+        out.accepted(1, AcceptedRun { first: 9, count: 1 });
+        out.accepted(2, AcceptedRun { first: 10, count: 1 });
+        out.flush_run();
+        assert_eq!(out.frames, 3);
+    }
+}

@@ -1,0 +1,265 @@
+//! From bytes to frames to links.
+
+use super::conn::Conn;
+use super::{Reactor, Split};
+use crate::metrics::{CloseReason, FrameType, RejectReason};
+use iris_proto::id::{ConnId, MsgId, UserKey, shard_for_user};
+use iris_proto::limits::{
+    DEVICE_BYTES_MAX, PAYLOAD_BYTES_MAX, RECV_WINDOW_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX,
+};
+use iris_proto::link::{LinkSend, PresenceAsk, ToCore};
+use iris_proto::wire::{
+    ClientFrame, Code, HEADER_BYTES, Header, Hello, PresenceQuery, Rejection, Send, put_pong,
+    put_rejected, split_frame,
+};
+
+/// The largest HELLO: what a stranger may make us keep.
+const HELLO_BYTES_MAX: usize = 64 + USER_BYTES_MAX + DEVICE_BYTES_MAX + TOKEN_BYTES_MAX;
+
+impl Reactor {
+    /// Bytes of a client. They are parsed where they lie; only the start of a frame whose rest is missing is kept.
+    pub(super) fn received(&mut self, id: ConnId, bytes: &[u8]) {
+        self.metrics.recvs.add(1);
+        self.metrics.recv_bytes.add(bytes.len() as u64);
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.closing {
+            return;
+        }
+        let verdict = match conn.partial.take() {
+            None => self.take_frames(id, bytes),
+            Some(mut partial) => {
+                self.partial_bytes -= partial.len();
+                partial.extend_from_slice(bytes);
+                self.take_frames(id, &partial)
+            }
+        };
+        if let Err(code) = verdict {
+            self.fail(id, code);
+        }
+    }
+
+    fn take_frames(&mut self, id: ConnId, bytes: &[u8]) -> Result<(), Code> {
+        let mut rest = bytes;
+        while let Some((kind, body, after)) = split_frame(rest)? {
+            self.metrics.frames_in.add(FrameType::of(kind), 1);
+            let frame = ClientFrame::decode(kind, body).map_err(|code| self.blame(id, code))?;
+            self.take_frame(id, &frame)?;
+            rest = after;
+        }
+        if rest.is_empty() { Ok(()) } else { self.keep_partial(id, rest) }
+    }
+
+    /// A stranger that sends what is no frame at all talks another protocol.
+    fn blame(&mut self, id: ConnId, code: Code) -> Code {
+        match (self.conns.get_mut(id), code) {
+            (Some(conn), Code::UnknownType) if conn.session.awaits_hello() => Code::Garbage,
+            _ => code,
+        }
+    }
+
+    fn keep_partial(&mut self, id: ConnId, rest: &[u8]) -> Result<(), Code> {
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        if conn.closing {
+            return Ok(());
+        }
+        let needed = Header::read(rest)?.map_or(HEADER_BYTES, |h| HEADER_BYTES + h.body_bytes);
+        if conn.session.awaits_hello() && needed > HELLO_BYTES_MAX {
+            return Err(Code::Garbage);
+        }
+        if self.partial_bytes + rest.len() > self.settings.partial_bytes_max {
+            return Err(Code::Overloaded);
+        }
+        self.partial_bytes += rest.len();
+        conn.partial = Some(Box::new(rest.to_vec()));
+        Ok(())
+    }
+
+    fn take_frame(&mut self, id: ConnId, frame: &ClientFrame<'_>) -> Result<(), Code> {
+        let now_s = self.now_s;
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        if conn.closing {
+            return Ok(());
+        }
+        conn.session.handle_frame(now_s, frame)?;
+        let user = conn.user;
+        match frame {
+            ClientFrame::Send(send) => self.take_send(id, send),
+            ClientFrame::Ack(upto) => {
+                self.to_home(user, &ToCore::Ack { conn: id, user, upto: *upto });
+            }
+            ClientFrame::Hello(hello) => return self.log_in(id, hello),
+            ClientFrame::Window(window) => {
+                let window = (*window).min(RECV_WINDOW_MAX);
+                self.to_home(user, &ToCore::Window { conn: id, user, window });
+            }
+            ClientFrame::PresenceQuery(query) => self.ask_presence(id, query),
+            ClientFrame::Unwatch(unwatch) => {
+                let frame = ToCore::Unwatch { conn: id, users: unwatch.users };
+                self.links.iter_mut().for_each(|link| frame.encode(link.buffer()));
+            }
+            ClientFrame::Ping(echo) => {
+                let now_ms = self.clock.unix_ms();
+                self.write(id, |out| {
+                    out.flush_run();
+                    put_pong(&mut out.pending, *echo, now_ms);
+                    out.frames += 1;
+                });
+            }
+            ClientFrame::Pong(_) | ClientFrame::Ignored => {}
+        }
+        Ok(())
+    }
+
+    fn log_in(&mut self, id: ConnId, hello: &Hello<'_>) -> Result<(), Code> {
+        if hello.token.is_empty() {
+            return Err(Code::TokenMissing);
+        }
+        let now_unix_s = self.clock.unix_ms() / 1000;
+        let claims = match self.verifier.verify(hello.token, now_unix_s) {
+            Ok(claims) => claims,
+            Err(error) => {
+                self.fail_because(id, error.code(), CloseReason::from(error));
+                return Ok(());
+            }
+        };
+        if !hello.user.is_empty() && hello.user != claims.user {
+            return Err(Code::TokenSubject);
+        }
+        if self.is_draining() {
+            return Err(Code::Draining);
+        }
+        let expires_s = self.clock.seconds_at_unix(claims.expires_unix_s);
+        let user = UserKey::of(&claims.user);
+        let window = hello.window.min(RECV_WINDOW_MAX);
+        let login = ToCore::Login { conn: id, user, window, name: &claims.user };
+        self.to_home(user, &login);
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        conn.session.handle_verified(expires_s);
+        conn.user = user;
+        conn.window = window;
+        conn.name = Some(claims.user.into_boxed_str());
+        conn.logged_in = true;
+        self.metrics.logged_in.add(1);
+        if expires_s < self.now_s + 256 {
+            self.wheel.insert(expires_s, id);
+        }
+        Ok(())
+    }
+
+    pub(super) fn log_out(&mut self, id: ConnId, user: UserKey) {
+        self.to_home(user, &ToCore::Logout { conn: id, user });
+    }
+
+    /// Writes a frame into the batch of the partition where a user lives.
+    pub(super) fn to_home(&mut self, user: UserKey, frame: &ToCore<'_>) {
+        let partition = self.partition_of(user);
+        frame.encode(self.links[partition].buffer());
+    }
+
+    fn partition_of(&self, user: UserKey) -> usize {
+        usize::from(shard_for_user(user, self.settings.num_shards).0) % self.links.len()
+    }
+
+    fn take_send(&mut self, id: ConnId, send: &Send<'_>) {
+        let refusal = if send.payload.len() > PAYLOAD_BYTES_MAX {
+            Some((Code::PayloadTooLarge, 0))
+        } else if !send.id.is_v7() {
+            Some((Code::IdNotV7, 0))
+        } else if self.links.iter().any(|link| link.backlog_bytes() > self.settings.link_backlog_max) {
+            Some((Code::Overloaded, 100))
+        } else {
+            None
+        };
+        if let Some((code, retry_after_ms)) = refusal {
+            self.metrics.rejected.add(RejectReason::from(code), 1);
+            return self.answer_refusal(id, send.seq, code, retry_after_ms);
+        }
+        if send.to.len() == 1 {
+            let to = send.to.iter().next().map(UserKey::of).expect("the list has one name");
+            let partition = self.partition_of(to);
+            let Some(conn) = self.conns.get_mut(id) else { return };
+            let link = link_send(id, conn, send);
+            link.encode(self.links[partition].buffer(), |out| out.extend_from_slice(&to.0));
+        } else {
+            self.split_send(id, send);
+        }
+    }
+
+    /// A list: one frame per shard, so that each shard holds the payload once.
+    fn split_send(&mut self, id: ConnId, send: &Send<'_>) {
+        let num_shards = self.settings.num_shards;
+        let mut to: Vec<UserKey> = send.to.iter().map(UserKey::of).collect();
+        // Shards are ranges of keys, so sorted keys stand together by shard.
+        to.sort_unstable();
+        to.dedup();
+        let shards = to.chunk_by(|a, b| {
+            shard_for_user(*a, num_shards) == shard_for_user(*b, num_shards)
+        });
+        let mut waiting = 0;
+        for shard in shards {
+            waiting += 1;
+            let partition = self.partition_of(shard[0]);
+            let Some(conn) = self.conns.get_mut(id) else { return };
+            let link = link_send(id, conn, send);
+            link.encode(self.links[partition].buffer(), |out| {
+                shard.iter().for_each(|user| out.extend_from_slice(&user.0));
+            });
+        }
+        if waiting > 1 {
+            let split = Split { waiting, copies: u8::MAX, refused: None };
+            let replaced = self.splits.insert((id, send.seq), split).is_some();
+            if let Some(conn) = self.conns.get_mut(id)
+                && !replaced
+            {
+                conn.split_sends += 1;
+            }
+        }
+    }
+
+    pub(super) fn answer_refusal(&mut self, id: ConnId, seq: u32, code: Code, retry_after_ms: u32) {
+        if let Some(conn) = self.conns.get_mut(id) {
+            conn.session.handle_answers(1);
+        }
+        self.write(id, |out| {
+            out.flush_run();
+            put_rejected(&mut out.pending, &[Rejection { seq, code: code as u16, retry_after_ms }]);
+            out.frames += 1;
+        });
+    }
+
+    /// Each partition answers for its own users.
+    fn ask_presence(&mut self, id: ConnId, query: &PresenceQuery<'_>) {
+        let links = self.links.len();
+        for partition in 0..links {
+            let mut names = vec![0, 0];
+            let mut count = 0_u16;
+            for name in query.users.iter() {
+                if self.partition_of(UserKey::of(name)) == partition {
+                    count += 1;
+                    names.push(name.len() as u8);
+                    names.extend_from_slice(name.as_bytes());
+                }
+            }
+            if count == 0 {
+                continue;
+            }
+            names[..2].copy_from_slice(&count.to_le_bytes());
+            let users = iris_proto::wire::Names::of_bytes(&names);
+            let ask = PresenceAsk { conn: id, query: query.query, watch: query.watch, users };
+            ToCore::Presence(ask).encode(self.links[partition].buffer());
+        }
+    }
+}
+
+fn link_send<'a>(id: ConnId, conn: &'a Conn, send: &Send<'a>) -> LinkSend<'a> {
+    LinkSend {
+        conn: id,
+        seq: send.seq,
+        sender: conn.user,
+        id: MsgId(send.id.0),
+        flags: send.flags & Send::WANTS_RECEIPT,
+        from: conn.name.as_deref().expect("who sends has logged in"),
+        to: &[],
+        payload: send.payload,
+    }
+}

@@ -1,0 +1,351 @@
+//! A reactor: one pinned thread that holds client connections and decides nothing about messages.
+//!
+//! The way of a message: [`inbound`] turns received bytes into frames, asks the session machine, and writes SENDs into
+//! the batch of their partition; the partition's answer comes back as a batch, and [`outbound`] writes it to the
+//! connections it names and sends once a turn, many frames at a time. [`lanes`] owns the rings, [`conn`] the slab.
+//!
+//! No task, timer or buffer exists per idle connection: it is a place in a slab, an entry in a wheel and an armed poll.
+
+mod conn;
+mod inbound;
+mod lanes;
+mod outbound;
+mod timers;
+
+use crate::admin::{NodeState, Phase};
+use crate::auth::Verifier;
+use crate::clock::Clock;
+use crate::link::{Inbox, Outbox};
+use crate::metrics::{CloseReason, Label, ReactorMetrics};
+use crate::rt::{self, Parker, Waker};
+use conn::{Conns, Out};
+use iris_proto::id::ConnId;
+use iris_proto::limits::{FRAME_BODY_BYTES_MAX, RECV_WINDOW_BYTES};
+use iris_proto::session::{Patience, Seconds};
+use iris_proto::wheel::Wheel;
+use iris_proto::wire::{Code, put_error};
+use iris_ring::Listener;
+use lanes::Lanes;
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Batches taken from partitions in one turn (I8).
+const BATCHES_PER_TURN: usize = 16;
+/// Send buffers kept for the next use, and the largest one worth keeping.
+const POOLED_BUFFERS: usize = 256;
+const POOLED_BYTES_MAX: usize = 64 << 10;
+/// Time for a last word to a client that does not read.
+const CLOSING_S: Seconds = 5;
+
+/// What a reactor is told about its node.
+#[derive(Debug)]
+pub struct Settings {
+    pub patience: Patience,
+    pub connections_max: usize,
+    pub ring_slots: u32,
+    pub rings_max: usize,
+    pub out_bytes_max: usize,
+    /// Bytes that may wait for one partition before SENDs are refused as overload.
+    pub link_backlog_max: usize,
+    /// Bytes of unfinished frames of all connections.
+    pub partial_bytes_max: usize,
+    pub num_shards: u16,
+    pub dedup_window_ms: u64,
+    pub region: String,
+    pub node: String,
+    pub spin: Duration,
+}
+
+/// What a reactor is made of; [`Reactor::run`] takes it inside the executor.
+pub struct Parts {
+    pub index: u16,
+    pub settings: Arc<Settings>,
+    pub listener: Listener,
+    pub verifier: Verifier,
+    /// One per partition, in order.
+    pub links: Vec<Outbox>,
+    pub inbox: Inbox,
+    pub waker: Waker,
+    pub node: Arc<NodeState>,
+    pub started: Instant,
+    pub metrics: Arc<ReactorMetrics>,
+}
+
+/// A SEND whose recipients live in several shards, answered when each shard has answered.
+struct Split {
+    waiting: u16,
+    copies: u8,
+    refused: Option<(Code, u32)>,
+}
+
+struct Reactor {
+    settings: Arc<Settings>,
+    verifier: Verifier,
+    links: Vec<Outbox>,
+    inbox: Inbox,
+    node: Arc<NodeState>,
+    clock: Clock,
+    conns: Conns,
+    wheel: Wheel<ConnId>,
+    /// Connections with something to send.
+    dirty: Vec<ConnId>,
+    /// Connections with a multishot receive.
+    hot: Vec<ConnId>,
+    splits: HashMap<(ConnId, u32), Split>,
+    pool: Vec<Vec<u8>>,
+    partial_bytes: usize,
+    now_s: Seconds,
+    drained_upto: Option<u32>,
+    metrics: Arc<ReactorMetrics>,
+}
+
+/// Runs a reactor until the node stops. An error is the ring's and ends the node: nothing can be served without it.
+pub async fn run(parts: Parts) -> io::Result<()> {
+    let parker = Parker::new(parts.waker.clone())?;
+    let clock = Clock::new(parts.started);
+    let settings = Arc::clone(&parts.settings);
+    let mut lanes = Lanes::new(parts.listener, parts.waker.clone(), &settings)?;
+    let mut reactor = Reactor {
+        verifier: parts.verifier,
+        links: parts.links,
+        inbox: parts.inbox,
+        node: parts.node,
+        conns: Conns::new(parts.index),
+        wheel: Wheel::new(clock.seconds()),
+        dirty: Vec::new(),
+        hot: Vec::new(),
+        splits: HashMap::new(),
+        pool: Vec::new(),
+        partial_bytes: 0,
+        now_s: clock.seconds(),
+        drained_upto: None,
+        metrics: parts.metrics,
+        clock,
+        settings,
+    };
+    rt::wake_every(Duration::from_millis(500), parts.waker);
+    let mut idle_since: Option<Instant> = None;
+    loop {
+        if reactor.turn(&mut lanes)? {
+            idle_since = None;
+            reactor.metrics.busy_ns.add(reactor.clock.elapsed().as_nanos() as u64);
+            rt::yield_if_needed().await;
+            continue;
+        }
+        if reactor.is_drained() {
+            return Ok(());
+        }
+        let spun = reactor.clock.instant() - *idle_since.get_or_insert(reactor.clock.instant());
+        if spun < reactor.settings.spin {
+            continue;
+        }
+        lanes.wake_on_events(true);
+        if !reactor.turn(&mut lanes)? {
+            parker.park(|| reactor.may_sleep()).await?;
+        }
+        lanes.wake_on_events(false);
+        idle_since = None;
+    }
+}
+
+impl Reactor {
+    /// One turn: what came from partitions, what came from clients, what is due, and all of it out again. Whether there
+    /// was anything.
+    fn turn(&mut self, lanes: &mut Lanes) -> io::Result<bool> {
+        self.clock.turn();
+        self.metrics.turns.add(1);
+        lanes.enter()?;
+        let mut worked = self.take_batches();
+        worked |= self.take_events(lanes)?;
+        worked |= self.take_time(lanes);
+        worked |= self.flush(lanes);
+        Ok(worked)
+    }
+
+    fn is_draining(&self) -> bool {
+        self.node.phase() >= Phase::Draining
+    }
+
+    fn may_sleep(&self) -> bool {
+        self.inbox.is_empty() && self.links.iter().all(Outbox::may_sleep)
+    }
+
+    fn take_batches(&mut self) -> bool {
+        let mut worked = false;
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(batch) = self.inbox.receive() else { break };
+            self.take_batch(&batch.bytes);
+            worked = true;
+        }
+        worked
+    }
+
+    fn take_events(&mut self, lanes: &mut Lanes) -> io::Result<bool> {
+        let mut worked = false;
+        for index in 0..lanes.len() {
+            for _ in 0..lanes::EVENTS_PER_TURN {
+                let Some(event) = lanes.lane(index).ring.next_event() else { break };
+                lanes.handle_event(self, index, event);
+                worked = true;
+            }
+        }
+        lanes.arm_accepts(self.conns.len(), &self.settings)?;
+        Ok(worked)
+    }
+
+    /// Sends what this turn gathered: one send per connection, one batch per partition.
+    fn flush(&mut self, lanes: &mut Lanes) -> bool {
+        let mut worked = false;
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            worked = true;
+            self.flush_conn(lanes, id);
+        }
+        self.dirty = dirty;
+        for link in &mut self.links {
+            if let Some(frames) = link.flush() {
+                self.metrics.link_batch.record(frames);
+                worked = true;
+            }
+        }
+        self.metrics.link_backlog_bytes.set(self.links.iter().map(|l| l.backlog_bytes() as u64).sum());
+        worked
+    }
+
+    fn flush_conn(&mut self, lanes: &mut Lanes, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.dirty = false;
+        let closing = conn.closing;
+        let Some(out) = &mut conn.out else {
+            if closing {
+                self.end(lanes, id);
+            }
+            return;
+        };
+        out.flush_run();
+        if out.sending {
+            return;
+        }
+        if out.pending.is_empty() {
+            conn.out = None;
+            if closing {
+                self.end(lanes, id);
+            }
+            return;
+        }
+        let replacement = self.pool.pop().unwrap_or_default();
+        let bytes = std::mem::replace(&mut out.pending, replacement);
+        out.sending = true;
+        self.metrics.sends.add(1);
+        self.metrics.sent_bytes.add(bytes.len() as u64);
+        self.metrics.frames_per_send.record(u64::from(std::mem::take(&mut out.frames)));
+        lanes.lane(usize::from(conn.lane)).ring.send(conn.descriptor, bytes, lanes::token(id));
+    }
+
+    /// A send completed: its buffer is used again, and what gathered meanwhile goes next.
+    fn sent(&mut self, id: ConnId, mut buffer: Vec<u8>, result: i32) {
+        let whole = usize::try_from(result).is_ok_and(|sent| sent == buffer.len());
+        if buffer.capacity() <= POOLED_BYTES_MAX && self.pool.len() < POOLED_BUFFERS {
+            buffer.clear();
+            self.pool.push(buffer);
+        }
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if let Some(out) = &mut conn.out {
+            out.sending = false;
+        }
+        if whole {
+            self.mark_dirty(id);
+        } else {
+            self.lose(id, lanes::reason_of(result));
+        }
+    }
+
+    fn mark_dirty(&mut self, id: ConnId) {
+        if let Some(conn) = self.conns.get_mut(id)
+            && !conn.dirty
+        {
+            conn.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Lets `fill` write frames for a client. A client that lets too much gather is ended.
+    fn write(&mut self, id: ConnId, fill: impl FnOnce(&mut Out)) {
+        let bound = self.settings.out_bytes_max + RECV_WINDOW_BYTES + 2 * FRAME_BODY_BYTES_MAX;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.closing {
+            return;
+        }
+        fill(conn.out.get_or_insert_default());
+        if conn.queued_bytes() > bound {
+            self.fail(id, Code::SlowReader);
+        }
+        self.mark_dirty(id);
+    }
+
+    /// Ends a connection for a reason the client is told.
+    fn fail(&mut self, id: ConnId, code: Code) {
+        self.fail_because(id, code, CloseReason::from(code));
+    }
+
+    /// As [`Self::fail`], with a reason that is finer than what the client is told.
+    fn fail_because(&mut self, id: ConnId, code: Code, reason: CloseReason) {
+        let retry_after_ms = match code {
+            Code::Draining | Code::ConnectionLimit | Code::Unavailable => 1000,
+            _ => 0,
+        };
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.closing {
+            return;
+        }
+        let out = conn.out.get_or_insert_default();
+        if code == Code::SlowReader {
+            out.pending.clear();
+        }
+        out.flush_run();
+        put_error(&mut out.pending, code, retry_after_ms);
+        out.frames += 1;
+        self.close(id, reason);
+    }
+
+    /// Ends a connection whose client is gone already.
+    fn lose(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if let Some(out) = &mut conn.out {
+            out.pending.clear();
+        }
+        if !conn.closing {
+            self.close(id, reason);
+        }
+        self.mark_dirty(id);
+    }
+
+    fn close(&mut self, id: ConnId, reason: CloseReason) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        conn.closing = true;
+        let partial = conn.partial.take().map_or(0, |partial| partial.len());
+        let (logged_in, user) = (std::mem::take(&mut conn.logged_in), conn.user);
+        tracing::debug!(peer = %conn.peer(), reason = reason.name(), "connection ended");
+        self.partial_bytes -= partial;
+        self.metrics.closed.add(reason, 1);
+        if logged_in {
+            self.metrics.logged_in.sub(1);
+            self.log_out(id, user);
+        }
+        self.wheel.insert(self.now_s + CLOSING_S, id);
+        self.mark_dirty(id);
+    }
+
+    /// Frees everything of a connection. Events that still come for it find nobody.
+    fn end(&mut self, lanes: &mut Lanes, id: ConnId) {
+        let Some(conn) = self.conns.remove(id) else { return };
+        assert!(conn.closing, "a connection ends after its reason was counted");
+        self.metrics.connections.sub(1);
+        if conn.split_sends > 0 {
+            self.splits.retain(|(owner, _), _| *owner != id);
+        }
+        lanes.release(&conn, id);
+    }
+}

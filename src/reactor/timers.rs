@@ -1,0 +1,99 @@
+//! What time brings: logins that took too long, silence, tokens that end, quiet connections, and the end of the node.
+
+use super::Reactor;
+use super::conn::Reading;
+use super::lanes::Lanes;
+use iris_proto::session::Due;
+use iris_proto::wire::{Code, put_drain, put_ping};
+
+/// A hot connection is quiet after this many seconds without bytes.
+const QUIET_S: u32 = 2;
+/// Connections told to go away in one turn (I8).
+const DRAINED_PER_TURN: u32 = 2048;
+/// When clients that are sent away may come back, milliseconds: least, and the width of the random part.
+const DRAIN_RETRY_MS: (u32, u32) = (500, 5000);
+
+impl Reactor {
+    pub(super) fn take_time(&mut self, lanes: &mut Lanes) -> bool {
+        let drained = self.is_draining() && self.drain_some(lanes);
+        let now_s = self.clock.seconds();
+        if now_s == self.now_s {
+            return drained;
+        }
+        self.now_s = now_s;
+        let mut due = Vec::new();
+        self.wheel.advance(now_s, &mut due);
+        for id in due {
+            self.look_at(lanes, id);
+        }
+        self.demote_quiet(lanes);
+        self.metrics.rings.set(lanes.len() as u64);
+        self.metrics.slots_used.set(lanes.used());
+        self.metrics.slots_limit.set(
+            self.settings.rings_max as u64 * u64::from(self.settings.ring_slots),
+        );
+        true
+    }
+
+    fn look_at(&mut self, lanes: &mut Lanes, id: iris_proto::id::ConnId) {
+        let now_s = self.now_s;
+        let patience = self.settings.patience;
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.closing {
+            self.end(lanes, id);
+            return;
+        }
+        match conn.session.handle_time(now_s, &patience) {
+            Due::At(at_s) => self.wheel.insert(at_s, id),
+            Due::Ping(at_s) => {
+                self.wheel.insert(at_s, id);
+                let echo = self.clock.unix_ms().to_le_bytes();
+                self.write(id, |out| {
+                    out.flush_run();
+                    put_ping(&mut out.pending, echo);
+                    out.frames += 1;
+                });
+            }
+            Due::Close(code) => self.fail(id, code),
+        }
+    }
+
+    fn demote_quiet(&mut self, lanes: &mut Lanes) {
+        let mut hot = std::mem::take(&mut self.hot);
+        hot.retain(|id| {
+            let Some(conn) = self.conns.get_mut(*id) else { return false };
+            if conn.reading != Reading::Multishot {
+                return false;
+            }
+            let quiet = conn.bytes_s + QUIET_S < self.now_s && !conn.closing;
+            if quiet {
+                lanes.lane(usize::from(conn.lane)).demote(conn, *id);
+            }
+            !quiet
+        });
+        self.hot = hot;
+    }
+
+    /// Sends connections away, some in each turn. Whether there was anything to do.
+    fn drain_some(&mut self, lanes: &mut Lanes) -> bool {
+        lanes.stop_accepting();
+        let start = self.drained_upto.unwrap_or(0);
+        let end = self.conns.slots().min(start + DRAINED_PER_TURN);
+        for slot in start..end {
+            let Some(id) = self.conns.in_slot(slot) else { continue };
+            self.write(id, |out| {
+                out.flush_run();
+                put_drain(&mut out.pending, DRAIN_RETRY_MS.0, DRAIN_RETRY_MS.1);
+                out.frames += 1;
+            });
+            self.fail(id, Code::Draining);
+        }
+        self.drained_upto = Some(end);
+        start < end
+    }
+
+    /// Whether the node drains and nobody is left.
+    pub(super) fn is_drained(&self) -> bool {
+        self.drained_upto.is_some() && self.conns.len() == 0
+    }
+}
