@@ -2,6 +2,8 @@
 //! here opens a socket, reads a clock or allocates on a peer's word.
 #![forbid(unsafe_code)]
 
+pub mod core;
+pub mod hlc;
 pub mod id;
 pub mod limits;
 pub mod link;

@@ -29,5 +29,28 @@ pub const WATCHERS_PER_USER_MAX: usize = 1024;
 /// Messages waiting in one inbox, at most.
 pub const INBOX_MESSAGES_MAX: u32 = 1_000_000;
 
-const _: () = assert!(PAYLOAD_BYTES_MAX + (RECIPIENTS_MAX + 1) * (USER_BYTES_MAX + 1) < FRAME_BODY_BYTES_MAX);
+/// How long a message id is known exactly, by default; older ids are refused. Milliseconds.
+pub const DEDUP_WINDOW_MS: u64 = 60 * 60 * 1000;
+/// How far ahead of the server's time a message id may be, by default. Milliseconds.
+pub const ID_FUTURE_MS_MAX: u64 = 5 * 60 * 1000;
+/// Room for message ids in one partition, 16 bytes each; a sender costs as much as 8 besides.
+pub const DEDUP_IDS_PER_PARTITION_MAX: u64 = 16_000_000;
+/// Bytes of a DEDUP record's body, at most.
+pub const DEDUP_RECORD_BYTES_MAX: usize = 64 * 1024;
+/// Messages that one TOMB record removes, at most.
+pub const TOMB_TARGETS_MAX: usize = 256;
+/// Messages waiting in all inboxes of one partition, at most; 28 bytes each.
+pub const ENTRIES_PER_PARTITION_MAX: u32 = 100_000_000;
+/// Watches in one partition, at most; some 40 bytes each.
+pub const WATCHES_PER_PARTITION_MAX: u32 = 8_000_000;
+/// Receipts in one partition between delivery and durable TOMB, at most; 48 bytes each.
+pub const RECEIPTS_PER_PARTITION_MAX: u32 = 1_000_000;
+/// Answers and deliveries of one partition that wait for a sync, at most; 48 bytes each.
+pub const PENDING_PER_PARTITION_MAX: usize = 1 << 18;
+/// Deliveries to one user before others have their turn.
+pub const TURN_DELIVERIES_MAX: u32 = 32;
+
+const _: () =
+    assert!(PAYLOAD_BYTES_MAX + (RECIPIENTS_MAX + 1) * (USER_BYTES_MAX + 1) < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(DEDUP_IDS_PER_SENDER_MAX >= 2 * SEND_WINDOW_MAX as usize);
+const _: () = assert!(RECIPIENTS_MAX <= PENDING_PER_PARTITION_MAX);
