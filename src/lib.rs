@@ -1,1 +1,25 @@
-//! The Iris server.
+//! The Iris server: what `proto` decides and `wal` lays out, done with io_uring.
+//!
+//! In reading order: [`cli`] and [`config`] turn what was typed into a checked [`config::Config`]; [`preflight`] looks
+//! at the machine; [`boot`] brings the threads up; [`admin`] shows how they are, from what they count in [`metrics`];
+//! [`auth`] verifies tokens.
+
+pub mod cli;
+pub mod config;
+pub mod preflight;
+
+pub mod boot;
+
+pub mod admin;
+pub mod auth;
+pub mod logging;
+pub mod metrics;
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The commit of this build, from `IRIS_REVISION` at compile time.
+pub const REVISION: &str = match option_env!("IRIS_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};

@@ -1,0 +1,96 @@
+//! The pages of the admin server. All are GET, none changes anything.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/livez` | 200 while the process runs |
+//! | `/readyz` | 200 when clients are served; 503 before that and as soon as the node drains, with the reason |
+//! | `/health` | JSON, `ok` and the phase; `?verbose` adds every check, with usage and limit |
+//! | `/metrics` | Prometheus text |
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+use super::listener::Bounded;
+use super::state::{NodeState, Phase};
+use crate::metrics::{Process, text};
+
+/// Serves until the future is dropped.
+pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>) {
+    let listener = tokio::net::TcpListener::from_std(listener);
+    let listener = Bounded::new(listener.expect("a listener that does not block"));
+    // It returns only on errors of accept, which axum waits out itself.
+    let _ = axum::serve(listener, router(state)).await;
+}
+
+fn router(state: Arc<NodeState>) -> Router {
+    Router::new()
+        .route("/livez", get(async || "ok\n"))
+        .route("/readyz", get(readyz))
+        .route("/health", get(health))
+        .route("/metrics", get(metrics))
+        .fallback(async || {
+            (StatusCode::NOT_FOUND, "there are /livez, /readyz, /health?verbose and /metrics\n")
+        })
+        .with_state(state)
+}
+
+async fn readyz(State(state): State<Arc<NodeState>>) -> Response {
+    let (status, body) = match state.phase() {
+        Phase::Ready => (StatusCode::OK, "ready\n"),
+        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: threads are not up yet\n"),
+        Phase::Recovering => (StatusCode::SERVICE_UNAVAILABLE, "recovering: reading the log\n"),
+        Phase::Draining => {
+            (StatusCode::SERVICE_UNAVAILABLE, "draining: clients are sent elsewhere\n")
+        }
+        Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
+    };
+    (status, body).into_response()
+}
+
+async fn metrics(State(state): State<Arc<NodeState>>) -> Response {
+    ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], state.registry().render()).into_response()
+}
+
+async fn health(State(state): State<Arc<NodeState>>, RawQuery(query): RawQuery) -> Response {
+    let verbose = query.is_some_and(|query| query.split('&').any(|q| q.starts_with("verbose")));
+    let checks = checks(&state);
+    let ok = checks.iter().all(|check| check["ok"] == true);
+    let mut body = json!({ "ok": ok, "phase": state.phase().name() });
+    if verbose {
+        let info = state.info();
+        body["version"] = json!(crate::VERSION);
+        body["revision"] = json!(crate::REVISION);
+        body["node"] = json!({ "id": info.node_id, "name": info.name, "region": info.region });
+        body["uptime_seconds"] = json!(state.uptime().as_secs());
+        body["checks"] = Value::Array(checks);
+    }
+    let status = if ok { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = format!("{body}\n");
+    (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+/// Each check with a name, a verdict and what it saw.
+fn checks(state: &NodeState) -> Vec<Value> {
+    let registry = state.registry();
+    let process = Process::now();
+    let (open, max) = (registry.connections(), registry.connections_max());
+    let phase = state.phase();
+    let unreadable = registry.unreadable();
+    vec![
+        json!({ "name": "phase", "ok": phase == Phase::Ready, "value": phase.name() }),
+        json!({ "name": "disk", "ok": !registry.low_disk(),
+                "detail": "sends are refused while the disk is nearly full" }),
+        json!({ "name": "log", "ok": unreadable == 0, "value": unreadable,
+                "detail": "unreadable ranges; see iris wal verify" }),
+        json!({ "name": "connections", "ok": open < max, "value": open, "limit": max }),
+        json!({ "name": "open_files", "ok": process.open_fds < process.max_fds,
+                "value": process.open_fds, "limit": process.max_fds }),
+    ]
+}

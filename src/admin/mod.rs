@@ -1,0 +1,122 @@
+//! The admin side of a node: health, readiness, metrics and signals, on a thread of their own.
+//!
+//! The thread `iris-control` runs a current-thread tokio. Nothing on the data path waits for it, and it learns of the
+//! data path only through [`NodeState`]: a phase and the blocks of [`Registry`].
+
+mod http;
+mod listener;
+mod state;
+
+pub use state::{NodeInfo, NodeState, Phase};
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Receiver, Sender};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+
+use crate::cli::exit::{Exit, Failure};
+use crate::config::ListenConfig;
+
+/// What makes a node stop.
+#[derive(Debug)]
+pub enum Event {
+    /// SIGTERM or SIGINT: drain and end.
+    Signal(&'static str),
+    /// A thread cannot go on (I6): end now, with this failure.
+    Fatal(Failure),
+}
+
+/// The control thread.
+#[derive(Debug)]
+pub struct Control {
+    address: SocketAddr,
+    events: (Sender<Event>, Receiver<Event>),
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Control {
+    /// Binds the admin address and starts the thread. From here on SIGTERM and SIGINT are events.
+    pub fn start(config: &ListenConfig, state: Arc<NodeState>) -> Result<Self, Failure> {
+        let listener = bind(config)?;
+        let failed = |error: io::Error| {
+            Failure::new(Exit::Internal, format!("failed to start the admin server: {error}"))
+        };
+        let address = listener.local_addr().map_err(failed)?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        // Registered before the thread runs, so that no signal comes too early to be an event.
+        let signals = {
+            let _context = runtime.enter();
+            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+        };
+        let (mut terminate, mut interrupt) =
+            (signals.0.map_err(failed)?, signals.1.map_err(failed)?);
+        let events = crossbeam_channel::bounded(64);
+        let signal_events = events.0.clone();
+        let (stop, stopped) = oneshot::channel();
+        let main = async move {
+            let signals = async move {
+                loop {
+                    let name = tokio::select! {
+                        _ = terminate.recv() => "SIGTERM",
+                        _ = interrupt.recv() => "SIGINT",
+                    };
+                    // Full means that the node has been told already.
+                    let _ = signal_events.try_send(Event::Signal(name));
+                }
+            };
+            tokio::select! {
+                () = http::serve(listener, state) => {}
+                () = signals => {}
+                _ = stopped => {}
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("iris-control".to_owned())
+            .spawn(move || runtime.block_on(main))
+            .map_err(failed)?;
+        Ok(Self { address, events, stop, thread })
+    }
+
+    /// Where the admin server listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// For threads that report what makes the node stop.
+    pub fn sender(&self) -> Sender<Event> {
+        self.events.0.clone()
+    }
+
+    /// The events; wait here.
+    pub fn events(&self) -> &Receiver<Event> {
+        &self.events.1
+    }
+
+    /// Ends the thread. Requests under way are cut.
+    pub fn stop(self) {
+        // An error means that it has ended by itself.
+        let _ = self.stop.send(());
+        let _ = self.thread.join();
+    }
+}
+
+/// Binds the admin address, which must be loopback unless remote access was allowed.
+fn bind(config: &ListenConfig) -> Result<TcpListener, Failure> {
+    let address = config.admin;
+    assert!(
+        address.ip().is_loopback() || config.admin_allow_remote,
+        "a checked configuration has a loopback admin address or allows others"
+    );
+    let bound = TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    bound.map_err(|error| crate::preflight::explain_bind("listen.admin", address, &error))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,91 @@
+//! What the admin server knows of the node.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::metrics::Registry;
+
+/// Where a node is in its life. It only moves forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Phase {
+    /// Threads are being started.
+    Starting = 0,
+    /// The log is being read.
+    Recovering = 1,
+    /// Clients are served.
+    Ready = 2,
+    /// Clients are being sent elsewhere.
+    Draining = 3,
+    /// Connections are closed, the log is being closed.
+    Stopping = 4,
+}
+
+impl Phase {
+    const ALL: [Self; 5] =
+        [Self::Starting, Self::Recovering, Self::Ready, Self::Draining, Self::Stopping];
+
+    /// A stable word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Recovering => "recovering",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Stopping => "stopping",
+        }
+    }
+}
+
+/// Who the node is, for display.
+#[derive(Clone, Debug)]
+pub struct NodeInfo {
+    /// Its name.
+    pub name: String,
+    /// Its region.
+    pub region: String,
+    /// Its number.
+    pub node_id: u32,
+}
+
+/// The node's phase and counters, shared by the threads that set them and the one that shows them.
+#[derive(Debug)]
+pub struct NodeState {
+    phase: AtomicU8,
+    started: Instant,
+    info: NodeInfo,
+    registry: Registry,
+}
+
+impl NodeState {
+    /// A node that is starting.
+    pub fn new(info: NodeInfo, registry: Registry) -> Self {
+        let phase = AtomicU8::new(Phase::Starting as u8);
+        Self { phase, started: Instant::now(), info, registry }
+    }
+
+    /// Moves on to `phase`; one that lies behind changes nothing.
+    pub fn advance(&self, phase: Phase) {
+        self.phase.fetch_max(phase as u8, Ordering::AcqRel);
+    }
+
+    /// Where the node is.
+    pub fn phase(&self) -> Phase {
+        Phase::ALL[usize::from(self.phase.load(Ordering::Acquire))]
+    }
+
+    /// Time since the node was made.
+    pub fn uptime(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// Who it is.
+    pub fn info(&self) -> &NodeInfo {
+        &self.info
+    }
+
+    /// What it counts.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+}

@@ -1,0 +1,114 @@
+//! The command line's grammar and help.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+use crate::config::units::Span;
+
+/// Iris: keeps clients connected and puts each message exactly once into its inbox.
+#[derive(Debug, Parser)]
+#[command(name = "iris", disable_version_flag = true, subcommand_required = true)]
+#[command(after_help = "\
+Start here:
+  iris serve --dev                  a server on this machine, with a key and two tokens to try
+  iris check --defaults > iris.toml a configuration file to edit
+  iris check --config iris.toml     every problem of it, with line and fix
+  iris serve --config iris.toml     the server")]
+pub(super) struct Args {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a node
+    Serve(Serve),
+    /// Check a configuration: every problem at once, each with line and fix
+    Check(Check),
+    /// Make a token for trying things out
+    Token(Token),
+    /// Say which version this is
+    Version(Version),
+}
+
+/// Run a node until SIGTERM or SIGINT.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  iris serve --dev
+  iris serve --dev --tcp 127.0.0.1:0 --admin 127.0.0.1:0 --ports-file ports.json
+  iris serve --config /etc/iris/iris.toml
+  IRIS_LOG__LEVEL=debug iris serve --config iris.toml")]
+pub(super) struct Serve {
+    /// The configuration file; `iris check --defaults` prints one
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Loopback, data in ./iris-data, a generated key; prints tokens and what to try next
+    #[arg(long)]
+    pub(super) dev: bool,
+    /// Where the log lives (overrides node.data_dir)
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<String>,
+    /// Once ready, write the bound addresses there as JSON: {"tcp": "127.0.0.1:1234", "admin": ...}
+    #[arg(long, value_name = "FILE")]
+    pub(super) ports_file: Option<PathBuf>,
+    /// Address for clients (overrides listen.tcp); port 0 takes a free one
+    #[arg(long, value_name = "ADDR")]
+    pub(super) tcp: Option<String>,
+    /// Address of the admin server (overrides listen.admin)
+    #[arg(long, value_name = "ADDR")]
+    pub(super) admin: Option<String>,
+}
+
+/// Check a configuration without starting anything. Exits with 0 if it is sound, else with 1.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  iris check --config iris.toml
+  iris check --config iris.toml --json | jq '.problems[]'
+  iris check --defaults > iris.toml")]
+pub(super) struct Check {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", required_unless_present = "defaults")]
+    pub(super) config: Option<PathBuf>,
+    /// Check it as `serve --dev` would read it
+    #[arg(long)]
+    pub(super) dev: bool,
+    /// Print one JSON object: ok, problems, and the values in effect with the place of each
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Print every key with its default and what it does, as a file to start from
+    #[arg(long, conflicts_with_all = ["config", "json", "dev"])]
+    pub(super) defaults: bool,
+}
+
+/// Print a token for a user, signed with HS256. Only the token goes to stdout.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  iris token --user alice
+  IRIS_TOKEN=$(iris token --user alice --ttl 1h)
+  iris token --user alice --key /etc/iris/secret --kid 2026-11")]
+pub(super) struct Token {
+    /// Whose token: 1 to 128 bytes, no control characters
+    #[arg(long, value_name = "NAME")]
+    pub(super) user: String,
+    /// The file that holds the secret
+    #[arg(long, value_name = "FILE", default_value = "./iris-data/dev.key")]
+    pub(super) key: PathBuf,
+    /// The key's name in auth.keys, if it has one
+    #[arg(long, value_name = "NAME")]
+    pub(super) kid: Option<String>,
+    /// How long it is valid: 30m, 24h, 7d
+    #[arg(long, value_name = "TIME", default_value = "24h")]
+    pub(super) ttl: Span,
+}
+
+/// Say which version this is.
+#[derive(Debug, ClapArgs)]
+pub(super) struct Version {
+    /// Print a JSON object
+    #[arg(long)]
+    pub(super) json: bool,
+}

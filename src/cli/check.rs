@@ -1,0 +1,86 @@
+//! `iris check`
+
+use serde_json::{Map, Value as Json, json};
+
+use super::args::Check;
+use super::exit::Exit;
+use super::print;
+use crate::config::{self, Data, Host, Layers, Origin, Sources, Value, schema};
+
+pub(super) fn run(args: Check) -> anyhow::Result<Exit> {
+    if args.defaults {
+        print(&schema::reference());
+        return Ok(Exit::Ok);
+    }
+    let sources = Sources::with_env(args.config, args.dev);
+    let file = sources.file.as_ref().map(|file| file.display().to_string());
+    match config::load(&sources, &Host::detect()) {
+        Ok((config, layers)) if args.json => {
+            let report = json!({
+                "ok": true, "file": file, "problems": [], "config": values(&layers),
+                "effective": {
+                    "reactors": config.reactor.count,
+                    "rings_per_reactor": config.reactor.rings_per_reactor(),
+                    "ring_slots": config.reactor.ring_slots,
+                    "partitions": config.core.partitions,
+                    "keys": config.auth.keys.len(),
+                },
+            });
+            print(&format!("{report:#}\n"));
+            Ok(Exit::Ok)
+        }
+        Ok((config, _)) => {
+            let (reactor, core) = (&config.reactor, &config.core);
+            print(&format!(
+                "{}: sound: {} reactors with {} rings of {} slots each for {} connections, \
+                 {} partitions, {} keys\n",
+                file.unwrap_or_default(),
+                reactor.count,
+                reactor.rings_per_reactor(),
+                reactor.ring_slots,
+                reactor.connections_max,
+                core.partitions,
+                config.auth.keys.len(),
+            ));
+            Ok(Exit::Ok)
+        }
+        Err(problems) => {
+            if args.json {
+                let list = problems.to_json();
+                print(&format!("{:#}\n", json!({ "ok": false, "file": file, "problems": list })));
+            } else {
+                print(&format!("{problems}\n"));
+            }
+            Ok(Exit::Negative)
+        }
+    }
+}
+
+/// Every key with its value and where it was written.
+fn values(layers: &Layers) -> Json {
+    let mut sections = Map::new();
+    for (section, name, value) in layers.iter() {
+        let from = match &value.origin {
+            Origin::Default => "default".to_owned(),
+            Origin::File { line } => format!("line {line}"),
+            Origin::Env(name) => name.clone(),
+            Origin::Flag(flag) => flag.clone(),
+        };
+        let section = sections.entry(section).or_insert_with(|| json!({}));
+        section[name] = json!({ "value": to_json(value), "from": from });
+    }
+    Json::Object(sections)
+}
+
+fn to_json(value: &Value) -> Json {
+    match &value.data {
+        Data::Text(text) => json!(text),
+        Data::Integer(integer) => json!(integer),
+        Data::Bool(truth) => json!(truth),
+        Data::List(list) => list.iter().map(to_json).collect(),
+        Data::Table(fields) => {
+            fields.iter().map(|(name, value)| (name.clone(), to_json(value))).collect()
+        }
+        Data::Other(name) => json!(name),
+    }
+}

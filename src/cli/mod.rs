@@ -1,0 +1,50 @@
+//! What a user types. Each command returns how it ended, or an error with cause and next step.
+
+pub mod announce;
+mod args;
+mod check;
+pub mod exit;
+mod serve;
+mod token;
+mod version;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Args, Command};
+use exit::{Exit, exit_of};
+
+/// Parses the command line, runs the command, and says on stderr what went wrong.
+pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(args) {
+        Ok(args) => args,
+        Err(error) => {
+            // Help and version are printed the same way, and are no failure. A closed pipe is no news.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Ok }.into();
+        }
+    };
+    let outcome = match args.command {
+        Command::Serve(args) => serve::run(args),
+        Command::Check(args) => check::run(args),
+        Command::Token(args) => token::run(args),
+        Command::Version(args) => version::run(args),
+    };
+    match outcome {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            for line in format!("{error:#}").lines() {
+                eprintln!("iris: {line}");
+            }
+            exit_of(&error).into()
+        }
+    }
+}
+
+/// Prints to stdout. A reader that has gone away is not an error of ours: the command has done its work.
+fn print(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}

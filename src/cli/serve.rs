@@ -1,0 +1,29 @@
+//! `iris serve`
+
+use super::args::Serve;
+use super::exit::{Exit, Failure};
+use crate::config::{self, Host, Sources};
+use crate::{boot, logging, preflight};
+
+pub(super) fn run(args: Serve) -> anyhow::Result<Exit> {
+    if args.config.is_none() && !args.dev {
+        let fix = "use --config FILE, or --dev to try things out on this machine";
+        return Err(Failure::new(Exit::Usage, format!("serve needs a configuration; {fix}")).into());
+    }
+    let mut sources = Sources::with_env(args.config, args.dev);
+    let flags = [
+        ("node", "data_dir", "--data-dir", args.data_dir),
+        ("listen", "tcp", "--tcp", args.tcp),
+        ("listen", "admin", "--admin", args.admin),
+    ];
+    for (section, name, flag, value) in flags {
+        sources.flags.extend(value.map(|value| (section, name, flag, value)));
+    }
+    let (mut config, _) = config::load(&sources, &Host::detect())
+        .map_err(|problems| Failure::new(Exit::Config, problems.to_string()))?;
+    config.ports_file = args.ports_file;
+    preflight::run(&config)?;
+    logging::init(&config.log);
+    boot::run(config)?;
+    Ok(Exit::Ok)
+}

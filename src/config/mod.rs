@@ -1,0 +1,263 @@
+//! The configuration: what was written, checked as a whole, with nothing left open.
+//!
+//! [`load`] lays a TOML file, the environment (`IRIS_SECTION__KEY`) and flags over the defaults, and either gives a
+//! [`Config`] in which every value is usable as it stands, or every problem at once. What depends on the machine
+//! (number of CPUs, limits) comes in as [`Host`], so that a check gives the same answer in a test.
+
+mod check;
+mod layers;
+mod problem;
+pub mod schema;
+pub mod units;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::auth::{Key, Policy};
+
+pub use layers::{Data, Layers, Value};
+pub use problem::{Origin, Problem, Problems};
+
+/// A checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--dev`: a generated key is accepted, and tokens are printed.
+    pub dev: bool,
+    /// Where to write the bound addresses once ready (`--ports-file`).
+    pub ports_file: Option<PathBuf>,
+    /// Who this node is.
+    pub node: NodeConfig,
+    /// Where it listens.
+    pub listen: ListenConfig,
+    /// The threads that hold connections.
+    pub reactor: ReactorConfig,
+    /// The threads that own inboxes.
+    pub core: CoreConfig,
+    /// The log on disk.
+    pub wal: WalConfig,
+    /// Who may log in.
+    pub auth: AuthConfig,
+    /// What is said on stderr.
+    pub log: LogConfig,
+}
+
+/// Who this node is. It has both roles, edge and core.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Where the log and the node's identity live.
+    pub data_dir: PathBuf,
+    /// The node's number in its cluster, from 1.
+    pub node_id: u32,
+    /// Told to clients at login; 0 to 64 bytes.
+    pub region: String,
+    /// Told to clients at login; 1 to 64 bytes.
+    pub name: String,
+}
+
+/// Where the node listens. Port 0 asks for a free one.
+#[derive(Clone, Debug)]
+pub struct ListenConfig {
+    /// For clients.
+    pub tcp: SocketAddr,
+    /// For the admin server; loopback unless `admin_allow_remote`.
+    pub admin: SocketAddr,
+    /// Whether `admin` may be other than loopback.
+    pub admin_allow_remote: bool,
+    /// Connections that may wait for accept, per reactor.
+    pub backlog: u16,
+}
+
+/// The threads that hold connections.
+#[derive(Clone, Debug)]
+pub struct ReactorConfig {
+    /// Number of reactors, 1 to 4096.
+    pub count: usize,
+    /// Connections of the node, at most.
+    pub connections_max: usize,
+    /// Descriptors of one ring's table, 1 to 2^20.
+    pub ring_slots: usize,
+    /// Time to log in.
+    pub login_timeout: Duration,
+    /// Time a connection may be silent.
+    pub idle_timeout: Duration,
+    /// Time to poll before sleeping; zero: not at all.
+    pub spin: Duration,
+    /// Bytes queued for one connection, at most.
+    pub out_bytes_max: usize,
+}
+
+impl ReactorConfig {
+    /// Connections of one reactor, at most: its share and a quarter more, because SO_REUSEPORT spreads connections
+    /// by hash and not evenly. The node as a whole keeps to `connections_max`.
+    pub fn connections_per_reactor(&self) -> usize {
+        let share = self.connections_max.div_ceil(self.count);
+        if self.count == 1 { share } else { share + share.div_ceil(4) }
+    }
+
+    /// Rings that one reactor needs for that many connections: a descriptor table has `ring_slots` at most.
+    pub fn rings_per_reactor(&self) -> usize {
+        self.connections_per_reactor().div_ceil(self.ring_slots)
+    }
+}
+
+/// The threads that own inboxes.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// Number of partitions, 1 to `num_shards`. Fixed when the data directory is created.
+    pub partitions: usize,
+    /// Shards of the cluster, 1 to 4096.
+    pub num_shards: u16,
+    /// How long a message id is remembered.
+    pub dedup_window: Duration,
+    /// Messages waiting in one inbox, at most.
+    pub inbox_messages_max: u32,
+}
+
+/// How a batch is made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncMode {
+    /// Whichever a measurement at start finds faster.
+    Auto,
+    /// Write, then fdatasync(2).
+    Fdatasync,
+    /// Writes through a descriptor opened with O_DSYNC (open(2)).
+    Dsync,
+}
+
+/// The log on disk. Sizes are in bytes.
+#[derive(Clone, Debug)]
+pub struct WalConfig {
+    /// Size of a segment file: a multiple of 4096, 1 MiB to 2 GiB.
+    pub segment_size: u64,
+    /// Largest batch of one sync; at most a quarter of a segment.
+    pub batch_max: usize,
+    /// Newest bytes of the log kept in memory, per partition.
+    pub recent_window: usize,
+    /// How a batch is made durable.
+    pub sync: SyncMode,
+    /// Free space below which sends are refused.
+    pub disk_reserve: u64,
+}
+
+/// Who may log in: keys that were read and understood.
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// Keys; empty only under `--dev`, where the generated one is added at start.
+    pub keys: Vec<Key>,
+    /// What a token must say.
+    pub policy: Policy,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// What is said on stderr.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// How lines look.
+    pub format: LogFormat,
+    /// A filter of [`crate::logging::parse_filter`], checked.
+    pub level: String,
+}
+
+/// What a configuration depends on besides what is written.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// CPUs this process may use.
+    pub cpus: usize,
+    /// The machine's name.
+    pub name: String,
+    /// Hard limit of open files; `u64::MAX`: none.
+    pub nofile_hard: u64,
+}
+
+impl Host {
+    /// This machine.
+    pub fn detect() -> Self {
+        let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let name = name.trim();
+        Self {
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            name: if name.is_empty() { "iris" } else { name }.chars().take(63).collect(),
+            nofile_hard: crate::preflight::limits::nofile().hard,
+        }
+    }
+}
+
+/// What was written, and where.
+#[derive(Debug, Default)]
+pub struct Sources {
+    /// The configuration file, if one was named.
+    pub file: Option<PathBuf>,
+    /// `--dev`.
+    pub dev: bool,
+    /// The environment's variables.
+    pub env: Vec<(String, String)>,
+    /// Flags that stand for a key: section, key, flag, value.
+    pub flags: Vec<(&'static str, &'static str, &'static str, String)>,
+}
+
+impl Sources {
+    /// That file, `--dev` or not, and the environment of this process. Variables that are not UTF-8 are none of ours.
+    pub fn with_env(file: Option<PathBuf>, dev: bool) -> Self {
+        let env = std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        });
+        Self { file, dev, env: env.collect(), flags: Vec::new() }
+    }
+}
+
+/// The checked configuration and, for display, every value with its place; or all problems.
+pub fn load(sources: &Sources, host: &Host) -> Result<(Config, Layers), Problems> {
+    let mut problems = Vec::new();
+    let mut layers = Layers::defaults(sources.dev);
+    if let Some(file) = &sources.file {
+        match read(file) {
+            Ok(text) => layers.apply_file(&text, &mut problems),
+            Err(problem) => return Err(Problems::new(Some(file.clone()), vec![problem])),
+        }
+    }
+    layers.apply_env(sources.env.iter().cloned(), &mut problems);
+    for (section, name, flag, value) in &sources.flags {
+        layers.apply_flag(section, name, flag, value);
+    }
+    let base = sources.file.as_deref().and_then(|file| file.parent()).map(PathBuf::from);
+    match check::check(&layers, host, sources.dev, base.unwrap_or_default(), &mut problems) {
+        Some(config) if problems.is_empty() => Ok((config, layers)),
+        _ => Err(Problems::new(sources.file.clone(), problems)),
+    }
+}
+
+/// Bytes of a configuration file, at most.
+const FILE_BYTES_MAX: u64 = 1024 * 1024;
+
+fn read(file: &std::path::Path) -> Result<String, Problem> {
+    use std::io::Read;
+    let failed = |cause: String| Problem {
+        origin: Origin::Default,
+        key: String::new(),
+        cause,
+        fix: "name a readable TOML file; `iris check --defaults` prints one to start from"
+            .to_owned(),
+    };
+    let mut text = String::new();
+    std::fs::File::open(file)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text))
+        .map_err(|error| failed(format!("failed to read the configuration: {error}")))?;
+    if text.len() as u64 > FILE_BYTES_MAX {
+        return Err(failed(format!("larger than {FILE_BYTES_MAX} bytes")));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests;

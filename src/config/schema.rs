@@ -1,0 +1,290 @@
+//! Every key of the configuration: its default, its default under `--dev`, and what it does.
+//!
+//! One table feeds the parser (which keys exist), the defaults (parsed like a value from the file) and the reference
+//! that `iris check --defaults` prints, so the three cannot differ.
+
+/// One key of the configuration file.
+#[derive(Debug)]
+pub struct Key {
+    /// The TOML table it stands in.
+    pub section: &'static str,
+    /// Its name there.
+    pub name: &'static str,
+    /// The default, as TOML.
+    pub default: &'static str,
+    /// The default under `--dev`, where it differs.
+    pub dev: Option<&'static str>,
+    /// What it does, for the reference; lines are kept as they are.
+    pub doc: &'static str,
+}
+
+/// Sections in the order of the reference, each with a sentence.
+pub const SECTIONS: [(&str, &str); 7] = [
+    ("node", "Who this node is."),
+    ("listen", "Where it listens. Port 0 takes a free one; see --ports-file."),
+    ("reactor", "The threads that hold the client connections."),
+    ("core", "The threads that own the inboxes."),
+    ("wal", "The log on disk. Every accepted message is synced to it first."),
+    ("auth", "Who may log in: JSON Web Tokens (RFC 7519), whose `sub` is the user's name."),
+    ("log", "What the server says on stderr. Nothing is logged per message."),
+];
+
+const fn key(
+    section: &'static str,
+    name: &'static str,
+    default: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key { section, name, default, dev: None, doc }
+}
+
+const fn key_with_dev(
+    section: &'static str,
+    name: &'static str,
+    (default, dev): (&'static str, &'static str),
+    doc: &'static str,
+) -> Key {
+    Key { section, name, default, dev: Some(dev), doc }
+}
+
+/// All keys, in the order of the reference.
+pub const KEYS: &[Key] = &[
+    key("node", "roles", r#"["edge", "core"]"#, "What this node does. Only both together for now."),
+    key_with_dev(
+        "node",
+        "data_dir",
+        (r#""/var/lib/iris""#, r#""./iris-data""#),
+        "Where the log and the node's identity live. A relative path starts at this file's folder.",
+    ),
+    key("node", "node_id", "1", "The node's number in its cluster, from 1."),
+    key("node", "region", r#""local""#, "Told to clients at login; 64 bytes at most."),
+    key("node", "name", r#""""#, "Told to clients at login; empty: the machine's host name."),
+    key_with_dev(
+        "listen",
+        "tcp",
+        (r#""0.0.0.0:7400""#, r#""127.0.0.1:7400""#),
+        "Address and port for clients.",
+    ),
+    key(
+        "listen",
+        "admin",
+        r#""127.0.0.1:7480""#,
+        "Address and port for /livez, /readyz, /health and /metrics.",
+    ),
+    key(
+        "listen",
+        "admin_allow_remote",
+        "false",
+        "Lets `admin` be other than loopback. It has no password: put a firewall before it.",
+    ),
+    key(
+        "listen",
+        "backlog",
+        "4096",
+        "Connections that may wait for accept, per reactor, 1 to 65535.",
+    ),
+    key(
+        "reactor",
+        "count",
+        "0",
+        "Number of reactors; 0: one per CPU. May exceed the CPUs; 4096 at most.",
+    ),
+    key("reactor", "connections_max", "1000000", "Connections this node holds at most."),
+    key(
+        "reactor",
+        "ring_slots",
+        "0",
+        "Connections per io_uring descriptor table; 0: the hard limit of open files, at most 1048576.\n\
+         The kernel bounds each table by that limit, so more connections need more rings.",
+    ),
+    key(
+        "reactor",
+        "login_timeout",
+        r#""10s""#,
+        "A connection that has not logged in by then is closed.",
+    ),
+    key(
+        "reactor",
+        "idle_timeout",
+        r#""5m""#,
+        "A connection that is silent for this long is closed.",
+    ),
+    key(
+        "reactor",
+        "spin_us",
+        "0",
+        "Microseconds to poll before sleeping. Helps only with CPUs to spare.",
+    ),
+    key(
+        "reactor",
+        "out_bytes_max",
+        r#""256KiB""#,
+        "Bytes queued for one connection; a client that reads slower is closed (slow_reader).",
+    ),
+    key(
+        "core",
+        "partitions",
+        "0",
+        "Threads that own inboxes; 0: a quarter of the CPUs, at least 1.\n\
+         Fixed when the data directory is created.",
+    ),
+    key(
+        "core",
+        "num_shards",
+        "64",
+        "Parts of the users, 1 to 4096; the same in the whole cluster.",
+    ),
+    key(
+        "core",
+        "dedup_window",
+        r#""1h""#,
+        "How long a message id is remembered. A retry after that is refused, never doubled.",
+    ),
+    key("core", "inbox_messages_max", "1000000", "Messages that wait in one inbox at most."),
+    key(
+        "wal",
+        "segment_size",
+        r#""64MiB""#,
+        "Size of a segment file, 1MiB to 2GiB, in steps of 4KiB.",
+    ),
+    key(
+        "wal",
+        "batch_max",
+        r#""1MiB""#,
+        "Largest batch of one sync; at most a quarter of a segment.",
+    ),
+    key(
+        "wal",
+        "recent_window",
+        r#""16MiB""#,
+        "Newest bytes of the log kept in memory, per partition, to deliver from.",
+    ),
+    key(
+        "wal",
+        "sync",
+        r#""auto""#,
+        "How a batch is made durable: auto (measured at start), fdatasync or dsync.",
+    ),
+    key(
+        "wal",
+        "disk_reserve",
+        r#""1GiB""#,
+        "Sends are refused (low_disk) when less disk than this is free.",
+    ),
+    key(
+        "auth",
+        "keys",
+        "[]",
+        "Keys that sign tokens: { file = \"PATH\", alg = \"HS256|ES256|RS256|EdDSA\", kid = \"NAME\" }.\n\
+         HS256: the file is the secret, 32 bytes or more. Others: a public key in PEM.\n\
+         A key with a kid serves tokens that name it; a key without serves tokens without.",
+    ),
+    key("auth", "jwks_file", r#""""#, "A JSON Web Key Set (RFC 7517); empty: none."),
+    key("auth", "leeway", r#""0s""#, "Clock difference granted to `exp` and `nbf`, at most 10m."),
+    key("auth", "issuer", r#""""#, "`iss` that a token must carry; empty: any."),
+    key("auth", "audience", r#""""#, "`aud` that a token must carry; empty: any."),
+    key("log", "format", r#""auto""#, "text, json, or auto: text on a terminal, json otherwise."),
+    key(
+        "log",
+        "level",
+        r#""info""#,
+        "off, error, warn, info, debug or trace; also by module: \"info,iris::admin=debug\".",
+    ),
+];
+
+/// The key of that name, if there is one.
+pub fn find(section: &str, name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.section == section && key.name == name)
+}
+
+/// Whether the section exists.
+pub fn is_section(section: &str) -> bool {
+    SECTIONS.iter().any(|(name, _)| *name == section)
+}
+
+/// The nearest of `names` to what was written, when it is near enough to be a slip.
+pub fn nearest<'a>(written: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let distance_max = written.chars().count().div_ceil(3).min(3);
+    names
+        .map(|name| (edit_distance(written, name), name))
+        .filter(|(distance, _)| *distance <= distance_max)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
+
+/// Insertions, deletions and replacements that turn `a` into `b` (Levenshtein). Inputs are cut to 64 characters.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().take(64).collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, left) in a.chars().take(64).enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, right) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(left != *right);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The whole configuration with its defaults, as a TOML file in which every key is a comment.
+pub fn reference() -> String {
+    let mut text = String::from(
+        "# Iris: every key with its default. Uncomment what you change; unknown keys are errors.\n\
+         # IRIS_SECTION__KEY in the environment overrides the file: IRIS_LISTEN__TCP=0.0.0.0:7400\n",
+    );
+    for (section, doc) in SECTIONS {
+        text += &format!("\n# {doc}\n[{section}]\n");
+        for key in KEYS.iter().filter(|key| key.section == section) {
+            for line in key.doc.lines() {
+                text += &format!("# {line}\n");
+            }
+            if let Some(dev) = key.dev {
+                text += &format!("# With --dev: {dev}\n");
+            }
+            text += &format!("#{} = {}\n", key.name, key.default);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_stands_in_a_section_and_once() {
+        for (i, key) in KEYS.iter().enumerate() {
+            assert!(is_section(key.section), "{}.{}", key.section, key.name);
+            let twin = KEYS[..i].iter().any(|k| k.section == key.section && k.name == key.name);
+            assert!(!twin, "{}.{} stands twice", key.section, key.name);
+        }
+    }
+
+    #[test]
+    fn the_reference_is_toml_and_says_each_default_once() {
+        let text = reference();
+        toml::from_str::<toml::Table>(&text).unwrap();
+        // Uncommented, it is a file with every key in it.
+        let active: String = text
+            .lines()
+            .map(|line| match line.strip_prefix('#') {
+                Some(rest) if !rest.starts_with(' ') => format!("{rest}\n"),
+                _ => format!("{line}\n"),
+            })
+            .collect();
+        let table: toml::Table = toml::from_str(&active).unwrap();
+        let count: usize = table.values().map(|section| section.as_table().unwrap().len()).sum();
+        assert_eq!(count, KEYS.len());
+    }
+
+    #[test]
+    fn a_slip_finds_its_key_and_nonsense_finds_none() {
+        let names = || KEYS.iter().map(|key| key.name);
+        assert_eq!(nearest("conections_max", names()), Some("connections_max"));
+        assert_eq!(nearest("datadir", names()), Some("data_dir"));
+        assert_eq!(nearest("zzzzzz", names()), None);
+        assert_eq!(nearest("", names()), None);
+    }
+}

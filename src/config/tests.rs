@@ -1,0 +1,261 @@
+use std::path::Path;
+
+use super::*;
+
+const HOST: Host = Host { cpus: 8, name: String::new(), nofile_hard: 20_000 };
+
+fn host() -> Host {
+    Host { name: "host".to_owned(), ..HOST }
+}
+
+/// Loads a file of that text under `--dev` (which needs no key) with those variables.
+fn load_dev(text: &str, env: &[(&str, &str)]) -> Result<Config, Problems> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("iris.toml");
+    std::fs::write(&file, text).unwrap();
+    load_file(&file, true, env)
+}
+
+fn load_file(file: &Path, dev: bool, env: &[(&str, &str)]) -> Result<Config, Problems> {
+    let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let file = Some(file.to_owned());
+    let sources = Sources { file, dev, env: env.collect(), flags: Vec::new() };
+    load(&sources, &host()).map(|(config, _)| config)
+}
+
+/// Place, key and cause of every problem, one per line.
+fn problems(text: &str, env: &[(&str, &str)]) -> Vec<(Origin, String)> {
+    let list = load_dev(text, env).unwrap_err().list;
+    assert!(list.iter().all(|p| !p.cause.is_empty() && !p.fix.is_empty()), "{list:?}");
+    list.into_iter().map(|p| (p.origin, format!("{}: {}", p.key, p.cause))).collect()
+}
+
+fn line(line: usize) -> Origin {
+    Origin::File { line }
+}
+
+#[test]
+fn the_defaults_are_sound_and_follow_the_machine() {
+    let config = load_dev("", &[]).unwrap();
+    assert_eq!(config.reactor.count, 8);
+    assert_eq!(config.core.partitions, 2);
+    assert_eq!(config.reactor.ring_slots, 20_000);
+    assert_eq!(config.reactor.connections_per_reactor(), 156_250);
+    assert_eq!(config.reactor.rings_per_reactor(), 8);
+    assert_eq!(config.node.name, "host");
+    assert_eq!(config.node.data_dir, Path::new("./iris-data"));
+    assert_eq!(config.listen.tcp, "127.0.0.1:7400".parse().unwrap());
+    assert_eq!(config.wal.segment_size, 64 << 20);
+    assert_eq!(config.reactor.idle_timeout, Duration::from_secs(300));
+    assert!(config.auth.keys.is_empty());
+}
+
+#[test]
+fn one_reactor_gets_exactly_the_connections_of_the_node() {
+    let config = load_dev("reactor = { count = 1, connections_max = 100000 }", &[]).unwrap();
+    assert_eq!(config.reactor.connections_per_reactor(), 100_000);
+    assert_eq!(config.reactor.rings_per_reactor(), 5);
+}
+
+#[test]
+fn the_file_overrides_defaults_the_environment_the_file_and_flags_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("iris.toml");
+    std::fs::write(
+        &file,
+        "[listen]\ntcp = \"127.0.0.2:1\"\nadmin = \"127.0.0.2:2\"\nbacklog = 7\n",
+    )
+    .unwrap();
+    let env = vec![
+        ("IRIS_LISTEN__TCP".to_owned(), "127.0.0.3:1".to_owned()),
+        ("IRIS_LISTEN__ADMIN".to_owned(), "127.0.0.3:2".to_owned()),
+        ("IRIS_REACTOR__COUNT".to_owned(), "3".to_owned()),
+        ("IRIS_NODE__ROLES".to_owned(), "[\"core\", \"edge\"]".to_owned()),
+    ];
+    let flags = vec![("listen", "tcp", "--tcp", "127.0.0.4:1".to_owned())];
+    let sources = Sources { file: Some(file), dev: true, env, flags };
+    let (config, layers) = load(&sources, &host()).unwrap();
+    assert_eq!(config.listen.tcp, "127.0.0.4:1".parse().unwrap());
+    assert_eq!(config.listen.admin, "127.0.0.3:2".parse().unwrap());
+    assert_eq!((config.listen.backlog, config.reactor.count), (7, 3));
+    assert_eq!(layers.value("listen", "tcp").origin, Origin::Flag("--tcp".to_owned()));
+    assert_eq!(layers.value("listen", "backlog").origin, line(4));
+}
+
+#[test]
+fn all_problems_come_at_once_each_with_its_line() {
+    let text = "\
+[node]
+node_id = 0
+nam = \"x\"
+
+[listen]
+tcp = \"localhost\"
+admin = \"0.0.0.0:7480\"
+
+[reactor]
+count = \"4\"
+login_timeout = \"10\"
+out_bytes_max = \"1KiB\"
+
+[reaktor]
+count = 1
+
+[wal]
+sync = \"fsync\"
+segment_size = \"1025KiB\"
+batch_max = \"1MiB\"
+";
+    let found = problems(text, &[("IRIS_LOG__LEVEL", "loud="), ("IRIS_CORE__SHARDS", "1")]);
+    let expected = [
+        (line(2), "node.node_id: 0 is out of range"),
+        (line(3), "node.nam: there is no such key"),
+        (line(6), "listen.tcp: \"localhost\" is not an IP address and port"),
+        (line(7), "listen.admin: 0.0.0.0 is not loopback, and the admin server has no password"),
+        (line(10), "reactor.count: this must be an integer, not a string"),
+        (
+            line(11),
+            "reactor.login_timeout: \"10\" is not a duration such as \"30s\", \"250ms\" or \"1h\"",
+        ),
+        (line(12), "reactor.out_bytes_max: 1KiB is out of range"),
+        (line(14), "reaktor: there is no such section"),
+        (line(18), "wal.sync: \"fsync\" is none of the choices"),
+        (line(19), "wal.segment_size: 1025KiB is no multiple of 4KiB"),
+        (line(20), "wal.batch_max: 1MiB is more than a quarter of a segment"),
+        (Origin::Env("IRIS_CORE__SHARDS".to_owned()), "core.shards: there is no such key"),
+    ];
+    for (i, (origin, cause)) in expected.iter().enumerate() {
+        assert_eq!((&found[i].0, found[i].1.as_str()), (origin, *cause));
+    }
+    assert_eq!(found[12].0, Origin::Env("IRIS_LOG__LEVEL".to_owned()));
+    assert_eq!(found.len(), 13);
+}
+
+#[test]
+fn a_fix_names_the_nearest_key_or_the_right_section() {
+    let fix = |text: &str| load_dev(text, &[]).unwrap_err().list[0].fix.clone();
+    assert_eq!(fix("[reactor]\nconections_max = 1"), "did you mean connections_max?");
+    assert_eq!(fix("[listne]\ntcp = 1"), "did you mean listen?");
+    assert_eq!(fix("[wal]\ndata_dir = \"x\""), "it belongs below [node]");
+    assert_eq!(fix("data_dir = \"x\""), "put it below [node]");
+}
+
+#[test]
+fn broken_syntax_is_reported_by_line_beside_other_problems() {
+    let found = problems("[node\nname = \"x\"\n\n[reactor]\ncount = -1\nspin_us = = 3\n", &[]);
+    let lines: Vec<&Origin> = found.iter().map(|(origin, _)| origin).collect();
+    assert!(found[0].1.contains("this is not TOML"), "{found:?}");
+    assert!(lines.contains(&&line(1)) && lines.contains(&&line(5)) && lines.contains(&&line(6)));
+    let of_line_6 = found.iter().filter(|(origin, _)| *origin == line(6)).count();
+    assert_eq!(of_line_6, 1, "{found:?}");
+}
+
+#[test]
+fn values_of_every_wrong_type_are_problems_and_never_a_panic() {
+    for key in schema::KEYS {
+        for value in [
+            "1.5",
+            "1979-05-27",
+            "{ a = 1 }",
+            "[[1]]",
+            "-1",
+            "99999999999999999999",
+            "\"\\u0000\"",
+            "true",
+        ] {
+            let text = format!("[{}]\n{} = {value}\n", key.section, key.name);
+            if let Err(problems) = load_dev(&text, &[]) {
+                assert!(!problems.to_string().is_empty());
+            } else {
+                // Some of these are fine for some keys, such as true for a boolean.
+                assert!(["true", "-1", "\"\\u0000\""].contains(&value), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
+fn outside_development_a_key_is_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("iris.toml");
+    std::fs::write(&file, "[node]\ndata_dir = \"data\"\n").unwrap();
+    let problems = load_file(&file, false, &[]).unwrap_err();
+    assert_eq!(problems.list.len(), 1);
+    assert_eq!(problems.list[0].key, "auth.keys");
+    assert!(problems.list[0].fix.contains("--dev"), "{problems}");
+}
+
+#[test]
+fn keys_are_read_relative_to_the_file_and_each_bad_one_is_named_by_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("iris.toml");
+    std::fs::write(dir.path().join("secret"), [b'x'; 32]).unwrap();
+    std::fs::write(
+        &file,
+        "[auth]\nkeys = [\n  { file = \"secret\", alg = \"HS256\", kid = \"a\" },\n  { file = \"secret\", alg = \"HS256\" },\n]\n",
+    )
+    .unwrap();
+    let config = load_file(&file, false, &[]).unwrap();
+    assert_eq!(config.auth.keys.len(), 2);
+    assert_eq!(config.node.data_dir, Path::new("/var/lib/iris"));
+
+    std::fs::write(
+        &file,
+        "[auth]\nkeys = [\n  { file = \"gone\", alg = \"HS256\" },\n  { file = \"secret\", alg = \"HS512\" },\n  \
+         { file = \"secret\" },\n  7,\n  { file = \"secret\", alg = \"ES256\", x = 1 },\n]\njwks_file = \"no.json\"\n",
+    )
+    .unwrap();
+    let list = load_file(&file, false, &[]).unwrap_err().list;
+    let lines: Vec<Origin> = list.iter().map(|problem| problem.origin.clone()).collect();
+    assert_eq!(lines, [line(3), line(4), line(5), line(6), line(7), line(7), line(9)]);
+}
+
+#[test]
+fn relative_paths_of_the_file_start_at_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("iris.toml");
+    std::fs::write(&file, "[node]\ndata_dir = \"data\"\n").unwrap();
+    let config = load_file(&file, true, &[]).unwrap();
+    assert_eq!(config.node.data_dir, dir.path().join("data"));
+    let config = load_file(&file, true, &[("IRIS_NODE__DATA_DIR", "here")]).unwrap();
+    assert_eq!(config.node.data_dir, Path::new("here"));
+}
+
+#[test]
+fn variables_of_others_are_not_looked_at_and_slips_are_caught() {
+    let ok = [
+        ("IRIS_TOKEN", "x"),
+        ("IRIS_CORE_PORT", "tcp://1.2.3.4:5"),
+        ("IRISH__X", "1"),
+        ("PATH", "/"),
+    ];
+    assert!(load_dev("", &ok).is_ok());
+    let one = problems("", &[("IRIS_LOG_LEVEL", "debug")]);
+    assert_eq!(one[0].1, "log.level: one underscore between section and key");
+    let unknown = problems("", &[("IRIS_FOO__BAR", "1")]);
+    assert_eq!(unknown[0].1, "foo: there is no such section");
+    let not_toml = problems("", &[("IRIS_REACTOR__COUNT", "four")]);
+    assert_eq!(not_toml[0].0, Origin::Env("IRIS_REACTOR__COUNT".to_owned()));
+}
+
+#[test]
+fn numbers_that_do_not_go_together_are_found() {
+    let cause = |text: &str| problems(text, &[])[0].1.clone();
+    assert!(cause("[core]\npartitions = 5\nnum_shards = 4").contains("cannot share"));
+    assert!(cause("[listen]\ntcp = \"127.0.0.1:7480\"").contains("port 7480"));
+    assert!(cause("[node]\nroles = [\"edge\"]").contains("not yet available"));
+    assert!(cause("[node]\nroles = [\"edge\", \"cloud\"]").contains("no role"));
+    assert!(load_dev("[listen]\nadmin_allow_remote = true\nadmin = \"0.0.0.0:1\"", &[]).is_ok());
+    assert!(load_dev("[listen]\ntcp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"", &[]).is_ok());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_one_problem() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = load_file(&dir.path().join("none"), true, &[]).unwrap_err();
+    assert_eq!(missing.list.len(), 1);
+    assert!(missing.to_string().contains("failed to read"), "{missing}");
+    let latin1 = dir.path().join("latin1.toml");
+    std::fs::write(&latin1, [0xff, 0xfe]).unwrap();
+    assert!(load_file(&latin1, true, &[]).unwrap_err().to_string().contains("UTF-8"));
+}

@@ -1,0 +1,283 @@
+//! The values of labels: why a connection ended, why a send was refused, which frame it was.
+
+use iris_proto::wire::{Code, kind};
+
+use super::cell::label;
+use crate::auth::AuthError;
+
+label! {
+    /// Why a connection ended. Those that the client is told by a [`Code`] have its name; the causes of a refused
+    /// token are told apart further.
+    pub enum CloseReason {
+        /// The peer closed its side.
+        PeerClosed = "peer_closed",
+        /// The peer reset the connection.
+        PeerReset = "peer_reset",
+        /// The kernel gave up on the peer (ETIMEDOUT, EHOSTUNREACH).
+        PeerTimeout = "peer_timeout",
+        /// Another error of the socket.
+        IoError = "io_error",
+        /// [`Code::Garbage`].
+        Garbage = "garbage",
+        /// [`Code::Version`].
+        Version = "version",
+        /// [`Code::Oversize`].
+        Oversize = "oversize",
+        /// [`Code::UnknownType`].
+        UnknownType = "unknown_type",
+        /// [`Code::Malformed`].
+        Malformed = "malformed",
+        /// [`Code::OutOfOrder`].
+        OutOfOrder = "out_of_order",
+        /// [`Code::SendWindow`].
+        SendWindow = "send_window",
+        /// [`Code::BadAck`].
+        BadAck = "bad_ack",
+        /// [`Code::TokenMissing`].
+        TokenMissing = "token_missing",
+        /// [`AuthError::Malformed`].
+        TokenMalformed = "token_malformed",
+        /// [`AuthError::TooLong`].
+        TokenTooLong = "token_too_long",
+        /// [`AuthError::UnknownKey`].
+        TokenKeyUnknown = "token_key_unknown",
+        /// [`AuthError::WrongAlgorithm`].
+        TokenAlgorithm = "token_algorithm",
+        /// [`AuthError::BadSignature`].
+        TokenSignature = "token_signature",
+        /// [`AuthError::BadClaims`].
+        TokenClaims = "token_claims",
+        /// [`AuthError::Expired`].
+        TokenExpired = "token_expired",
+        /// [`AuthError::NotYetValid`].
+        TokenNotYet = "token_not_yet",
+        /// [`AuthError::BadSubject`], or a login as another than `sub`.
+        TokenSubject = "token_subject",
+        /// [`AuthError::WrongIssuer`].
+        TokenIssuer = "token_issuer",
+        /// [`AuthError::WrongAudience`].
+        TokenAudience = "token_audience",
+        /// The token of a live connection ran out.
+        SessionExpired = "session_expired",
+        /// [`Code::Replaced`].
+        Replaced = "replaced",
+        /// [`Code::LoginTimeout`].
+        LoginTimeout = "login_timeout",
+        /// [`Code::IdleTimeout`].
+        IdleTimeout = "idle_timeout",
+        /// [`Code::SlowReader`].
+        SlowReader = "slow_reader",
+        /// [`Code::Draining`].
+        Draining = "draining",
+        /// [`Code::ConnectionLimit`].
+        ConnectionLimit = "connection_limit",
+        /// [`Code::Unavailable`].
+        Unavailable = "unavailable",
+        /// A code that does not end connections.
+        Other = "other",
+    }
+}
+
+impl From<AuthError> for CloseReason {
+    fn from(error: AuthError) -> Self {
+        match error {
+            AuthError::Malformed => Self::TokenMalformed,
+            AuthError::TooLong => Self::TokenTooLong,
+            AuthError::UnknownKey => Self::TokenKeyUnknown,
+            AuthError::WrongAlgorithm => Self::TokenAlgorithm,
+            AuthError::BadSignature => Self::TokenSignature,
+            AuthError::BadClaims => Self::TokenClaims,
+            AuthError::Expired => Self::TokenExpired,
+            AuthError::NotYetValid => Self::TokenNotYet,
+            AuthError::BadSubject => Self::TokenSubject,
+            AuthError::WrongIssuer => Self::TokenIssuer,
+            AuthError::WrongAudience => Self::TokenAudience,
+        }
+    }
+}
+
+impl From<Code> for CloseReason {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::Garbage => Self::Garbage,
+            Code::Version => Self::Version,
+            Code::Oversize => Self::Oversize,
+            Code::UnknownType => Self::UnknownType,
+            Code::Malformed => Self::Malformed,
+            Code::OutOfOrder => Self::OutOfOrder,
+            Code::SendWindow => Self::SendWindow,
+            Code::BadAck => Self::BadAck,
+            Code::TokenMissing => Self::TokenMissing,
+            Code::TokenMalformed => Self::TokenMalformed,
+            Code::TokenSignature => Self::TokenSignature,
+            Code::TokenExpired => Self::TokenExpired,
+            Code::TokenNotYet => Self::TokenNotYet,
+            Code::TokenKeyUnknown => Self::TokenKeyUnknown,
+            Code::TokenSubject => Self::TokenSubject,
+            Code::Replaced => Self::Replaced,
+            Code::LoginTimeout => Self::LoginTimeout,
+            Code::IdleTimeout => Self::IdleTimeout,
+            Code::SlowReader => Self::SlowReader,
+            Code::Draining => Self::Draining,
+            Code::ConnectionLimit => Self::ConnectionLimit,
+            Code::Unavailable => Self::Unavailable,
+            _ => Self::Other,
+        }
+    }
+}
+
+label! {
+    /// Why a SEND was refused: the [`Code`]s from 400, by their names.
+    pub enum RejectReason {
+        /// [`Code::IdTooOld`].
+        IdTooOld = "id_too_old",
+        /// [`Code::IdInFuture`].
+        IdInFuture = "id_in_future",
+        /// [`Code::IdStale`].
+        IdStale = "id_stale",
+        /// [`Code::IdNotV7`].
+        IdNotV7 = "id_not_v7",
+        /// [`Code::PayloadTooLarge`].
+        PayloadTooLarge = "payload_too_large",
+        /// [`Code::InboxFull`].
+        InboxFull = "inbox_full",
+        /// [`Code::LowDisk`].
+        LowDisk = "low_disk",
+        /// [`Code::Overloaded`].
+        Overloaded = "overloaded",
+        /// [`Code::ShardUnavailable`].
+        ShardUnavailable = "shard_unavailable",
+        /// A code that does not refuse SENDs.
+        Other = "other",
+    }
+}
+
+impl From<Code> for RejectReason {
+    fn from(code: Code) -> Self {
+        match code {
+            Code::IdTooOld => Self::IdTooOld,
+            Code::IdInFuture => Self::IdInFuture,
+            Code::IdStale => Self::IdStale,
+            Code::IdNotV7 => Self::IdNotV7,
+            Code::PayloadTooLarge => Self::PayloadTooLarge,
+            Code::InboxFull => Self::InboxFull,
+            Code::LowDisk => Self::LowDisk,
+            Code::Overloaded => Self::Overloaded,
+            Code::ShardUnavailable => Self::ShardUnavailable,
+            _ => Self::Other,
+        }
+    }
+}
+
+label! {
+    /// The type of a frame, as in [`iris_proto::wire::kind`].
+    pub enum FrameType {
+        /// [`kind::HELLO`].
+        Hello = "hello",
+        /// [`kind::SEND`].
+        Send = "send",
+        /// [`kind::ACK`].
+        Ack = "ack",
+        /// [`kind::WINDOW`].
+        Window = "window",
+        /// [`kind::PRESENCE_QUERY`].
+        PresenceQuery = "presence_query",
+        /// [`kind::UNWATCH`].
+        Unwatch = "unwatch",
+        /// [`kind::PING`].
+        Ping = "ping",
+        /// [`kind::PONG`].
+        Pong = "pong",
+        /// [`kind::WELCOME`].
+        Welcome = "welcome",
+        /// [`kind::ACCEPTED`].
+        Accepted = "accepted",
+        /// [`kind::REJECTED`].
+        Rejected = "rejected",
+        /// [`kind::MESSAGE`].
+        Message = "message",
+        /// [`kind::PRESENCE`].
+        Presence = "presence",
+        /// [`kind::DRAIN`].
+        Drain = "drain",
+        /// [`kind::ERROR`].
+        Error = "error",
+        /// Any other.
+        Other = "other",
+    }
+}
+
+impl FrameType {
+    /// The type of a frame's header.
+    #[inline]
+    pub fn of(kind: u8) -> Self {
+        match kind {
+            kind::HELLO => Self::Hello,
+            kind::SEND => Self::Send,
+            kind::ACK => Self::Ack,
+            kind::WINDOW => Self::Window,
+            kind::PRESENCE_QUERY => Self::PresenceQuery,
+            kind::UNWATCH => Self::Unwatch,
+            kind::PING => Self::Ping,
+            kind::PONG => Self::Pong,
+            kind::WELCOME => Self::Welcome,
+            kind::ACCEPTED => Self::Accepted,
+            kind::REJECTED => Self::Rejected,
+            kind::MESSAGE => Self::Message,
+            kind::PRESENCE => Self::Presence,
+            kind::DRAIN => Self::Drain,
+            kind::ERROR => Self::Error,
+            _ => Self::Other,
+        }
+    }
+}
+
+label! {
+    /// What a segment file of the log is used as.
+    pub enum SegmentState {
+        /// Pre-written, waiting.
+        Ready = "ready",
+        /// Being written.
+        Active = "active",
+        /// Full, its footer being written.
+        Sealing = "sealing",
+        /// Full, with footer.
+        Sealed = "sealed",
+        /// Set aside with damage in it.
+        Quarantined = "quarantined",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Label;
+
+    fn assert_names<L: Label>() {
+        let names: Vec<&str> = L::ALL.iter().map(|label| label.name()).collect();
+        for (i, name) in names.iter().enumerate() {
+            assert_eq!(L::ALL[i].index(), i);
+            assert!(name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{name}");
+            assert!(!names[..i].contains(name), "{name} stands twice");
+        }
+    }
+
+    #[test]
+    fn every_label_has_its_own_snake_case_name() {
+        assert_names::<CloseReason>();
+        assert_names::<RejectReason>();
+        assert_names::<FrameType>();
+        assert_names::<SegmentState>();
+    }
+
+    #[test]
+    fn every_code_of_the_protocol_has_a_reason_of_the_same_name() {
+        for code in Code::ALL {
+            let name = match code as u16 {
+                ..400 => CloseReason::from(code).name(),
+                400.. => RejectReason::from(code).name(),
+            };
+            assert_eq!(name, code.name());
+        }
+    }
+}

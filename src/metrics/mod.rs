@@ -1,0 +1,88 @@
+//! What the node counts, and how it is shown.
+//!
+//! Each thread on the data path owns one block of cells and is its only writer; the admin thread reads all of them when
+//! it is asked. Nothing is locked, pushed or aggregated on the data path.
+//!
+//! Names follow the Prometheus conventions: prefix `iris_`, base units, `_total` for counters, limits beside usage, and
+//! no label whose values come from outside.
+
+mod blocks;
+pub(crate) mod cell;
+mod labels;
+mod process;
+mod render;
+pub mod text;
+
+pub use blocks::{BatchHistogram, LatencyHistogram, PartitionMetrics, ReactorMetrics, WalMetrics};
+pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Snapshot};
+pub use labels::{CloseReason, FrameType, RejectReason, SegmentState};
+pub use process::{Process, resident_bytes_now};
+
+use std::sync::Arc;
+
+/// The blocks of all threads. Clones share them.
+#[derive(Clone, Debug)]
+pub struct Registry(Arc<Blocks>);
+
+#[derive(Debug)]
+struct Blocks {
+    reactors: Box<[Arc<ReactorMetrics>]>,
+    partitions: Box<[Arc<PartitionMetrics>]>,
+    wals: Box<[Arc<WalMetrics>]>,
+    connections_max: u64,
+    baseline_bytes: Gauge,
+}
+
+impl Registry {
+    /// Blocks for so many reactors, and for so many partitions with a log each.
+    pub fn new(reactors: usize, partitions: usize, connections_max: usize) -> Self {
+        Self(Arc::new(Blocks {
+            reactors: (0..reactors).map(|_| Arc::default()).collect(),
+            partitions: (0..partitions).map(|_| Arc::default()).collect(),
+            wals: (0..partitions).map(|_| Arc::default()).collect(),
+            connections_max: connections_max as u64,
+            baseline_bytes: Gauge::default(),
+        }))
+    }
+
+    /// The block of that reactor, for its thread.
+    pub fn reactor(&self, index: usize) -> Arc<ReactorMetrics> {
+        Arc::clone(&self.0.reactors[index])
+    }
+
+    /// The block of that partition, for its thread.
+    pub fn partition(&self, index: usize) -> Arc<PartitionMetrics> {
+        Arc::clone(&self.0.partitions[index])
+    }
+
+    /// The block of that partition's log.
+    pub fn wal(&self, index: usize) -> Arc<WalMetrics> {
+        Arc::clone(&self.0.wals[index])
+    }
+
+    /// Takes today's resident memory as that of the empty server, from which bytes per connection are counted. Call
+    /// it once, when the node is ready and before it accepts.
+    pub fn mark_baseline(&self) {
+        self.0.baseline_bytes.set(resident_bytes_now());
+    }
+
+    /// Connections open now, on all reactors.
+    pub fn connections(&self) -> u64 {
+        self.0.reactors.iter().map(|reactor| reactor.connections.value()).sum()
+    }
+
+    /// Connections the node may hold.
+    pub fn connections_max(&self) -> u64 {
+        self.0.connections_max
+    }
+
+    /// Whether any partition refuses sends for lack of disk.
+    pub fn low_disk(&self) -> bool {
+        self.0.wals.iter().any(|wal| wal.low_disk.value() != 0)
+    }
+
+    /// Unreadable ranges of all logs.
+    pub fn unreadable(&self) -> u64 {
+        self.0.wals.iter().map(|wal| wal.unreadable.value()).sum()
+    }
+}

@@ -1,0 +1,339 @@
+//! All metrics as Prometheus text. One table per kind of block: name, help, cell.
+
+use super::cell::{Label, Snapshot};
+use super::text::Text;
+use super::{
+    CloseReason, FrameType, PartitionMetrics, Process, ReactorMetrics, Registry, RejectReason,
+    SegmentState, WalMetrics,
+};
+
+const NS: f64 = 1e-9;
+
+type Cells<B> = &'static [(&'static str, &'static str, fn(&B) -> u64)];
+
+const REACTOR_COUNTERS: Cells<ReactorMetrics> = &[
+    ("iris_connections_accepted_total", "Connections accepted.", |m| m.accepted.value()),
+    ("iris_accept_errors_total", "Accepts that failed.", |m| m.accept_errors.value()),
+    ("iris_reactor_turns_total", "Turns of the loop.", |m| m.turns.value()),
+    ("iris_received_bytes_total", "Bytes received from clients.", |m| m.recv_bytes.value()),
+    ("iris_receives_total", "Receives that brought bytes.", |m| m.recvs.value()),
+    ("iris_receives_without_buffer_total", "Receives that found every buffer in use.", |m| {
+        m.recv_no_buffer.value()
+    }),
+    ("iris_sent_bytes_total", "Bytes sent to clients.", |m| m.sent_bytes.value()),
+    ("iris_send_operations_total", "Send operations.", |m| m.sends.value()),
+];
+
+const REACTOR_GAUGES: Cells<ReactorMetrics> = &[
+    ("iris_connections", "Connections open now.", |m| m.connections.value()),
+    ("iris_connections_logged_in", "Open connections that have logged in.", |m| {
+        m.logged_in.value()
+    }),
+    ("iris_reactor_link_backlog_bytes", "Bytes that wait for partitions.", |m| {
+        m.link_backlog_bytes.value()
+    }),
+    ("iris_reactor_out_bytes", "Bytes queued for clients.", |m| m.out_bytes.value()),
+    ("iris_rings", "io_uring instances.", |m| m.rings.value()),
+    ("iris_ring_slots_used", "Slots of descriptor tables in use.", |m| m.slots_used.value()),
+    ("iris_ring_slots_limit", "Slots of descriptor tables.", |m| m.slots_limit.value()),
+    ("iris_buffers_used", "Receive and send buffers in use.", |m| m.buffers_used.value()),
+    ("iris_buffers_limit", "Receive and send buffers.", |m| m.buffers_limit.value()),
+];
+
+const PARTITION_COUNTERS: Cells<PartitionMetrics> = &[
+    ("iris_sends_total", "Sends accepted as new.", |m| m.sends.value()),
+    ("iris_duplicates_total", "Sends that were already in.", |m| m.duplicates.value()),
+    ("iris_delivered_total", "Messages handed to recipients, repeats included.", |m| {
+        m.delivered.value()
+    }),
+    ("iris_acked_total", "Messages acknowledged by recipients.", |m| m.acked.value()),
+    ("iris_receipts_total", "Receipts sent to senders.", |m| m.receipts.value()),
+    ("iris_logins_total", "Logins.", |m| m.logins.value()),
+    ("iris_unreadable_deliveries_total", "Deliveries whose record could not be read.", |m| {
+        m.unreadable.value()
+    }),
+    ("iris_disk_reads_total", "Deliveries read from disk instead of memory.", |m| {
+        m.disk_reads.value()
+    }),
+    ("iris_partition_turns_total", "Turns of the loop.", |m| m.turns.value()),
+];
+
+const PARTITION_GAUGES: Cells<PartitionMetrics> = &[
+    ("iris_inbox_messages", "Messages that wait in inboxes.", |m| m.inbox_messages.value()),
+    ("iris_inbox_index_bytes", "Memory of the inboxes' index.", |m| m.inbox_bytes.value()),
+    ("iris_users_online", "Users online.", |m| m.users_online.value()),
+    ("iris_users", "Users online, watched or with messages.", |m| m.users.value()),
+    ("iris_dedup_ids", "Message ids remembered.", |m| m.dedup_ids.value()),
+    ("iris_dedup_senders", "Senders whose ids are remembered.", |m| m.senders.value()),
+    ("iris_presence_watches", "Presence watches.", |m| m.watches.value()),
+    ("iris_partition_link_backlog_bytes", "Bytes that wait for reactors.", |m| {
+        m.link_backlog_bytes.value()
+    }),
+    ("iris_recovered_records", "Records read from the log at start.", |m| {
+        m.recovered_records.value()
+    }),
+];
+
+const WAL_COUNTERS: Cells<WalMetrics> = &[
+    ("iris_wal_appended_records_total", "Records appended to the log.", |m| {
+        m.appended_records.value()
+    }),
+    ("iris_wal_appended_bytes_total", "Bytes of records appended.", |m| m.appended_bytes.value()),
+    ("iris_wal_batches_total", "Batches synced.", |m| m.batches.value()),
+    ("iris_wal_written_bytes_total", "Bytes written, padding and footers included.", |m| {
+        m.written_bytes.value()
+    }),
+    ("iris_wal_reclaimed_segments_total", "Segments freed for reuse.", |m| {
+        m.reclaimed_segments.value()
+    }),
+    ("iris_wal_rewritten_bytes_total", "Bytes copied out of sparse segments.", |m| {
+        m.rewritten_bytes.value()
+    }),
+];
+
+const WAL_GAUGES: Cells<WalMetrics> = &[
+    ("iris_wal_live_bytes", "Bytes of records that are still needed.", |m| m.live_bytes.value()),
+    ("iris_wal_disk_free_bytes", "Free bytes on the log's disk.", |m| m.disk_free_bytes.value()),
+    ("iris_wal_low_disk", "1 while sends are refused for lack of disk.", |m| m.low_disk.value()),
+    ("iris_wal_unreadable_ranges", "Ranges of the log that could not be read.", |m| {
+        m.unreadable.value()
+    }),
+];
+
+impl Registry {
+    /// Everything, as Prometheus text.
+    pub fn render(&self) -> String {
+        let mut text = Text::default();
+        let revision = crate::REVISION;
+        let labels = [("version", crate::VERSION), ("revision", revision)];
+        text.gauges("iris_build_info", "Version of the server.").sample(&labels, 1);
+        self.render_process(&mut text);
+        self.render_reactors(&mut text);
+        self.render_partitions(&mut text);
+        self.render_wals(&mut text);
+        text.finish()
+    }
+
+    fn render_process(&self, text: &mut Text) {
+        let process = Process::now();
+        let connections = self.connections();
+        let above = process.resident_bytes.saturating_sub(self.0.baseline_bytes.value());
+        let per_connection = above.checked_div(connections).unwrap_or(0);
+        let mut gauge = |name, help, value: u64| {
+            text.gauges(name, help).sample(&[], value);
+        };
+        gauge("iris_connections_limit", "Connections the node may hold.", self.0.connections_max);
+        gauge("iris_process_resident_bytes", "Resident memory.", process.resident_bytes);
+        gauge(
+            "iris_memory_bytes_per_connection",
+            "Resident memory above that of the empty server, per open connection; 0 without any.",
+            per_connection,
+        );
+        gauge("iris_process_open_fds", "Open files; direct descriptors not.", process.open_fds);
+        gauge("iris_process_max_fds", "Soft limit of open files.", process.max_fds);
+        gauge("iris_process_threads", "Threads.", process.threads);
+        gauge(
+            "iris_host_tcp_memory_bytes",
+            "TCP buffers of this network namespace, from /proc/net/sockstat.",
+            process.tcp_memory_bytes,
+        );
+        gauge(
+            "iris_host_tcp_sockets",
+            "TCP sockets of this network namespace, from /proc/net/sockstat.",
+            process.tcp_sockets,
+        );
+        let cpu_s = process.cpu_ms as f64 / 1e3;
+        text.counters("iris_process_cpu_seconds_total", "CPU time.").sample(&[], cpu_s);
+    }
+
+    fn render_reactors(&self, text: &mut Text) {
+        let reactors = &self.0.reactors;
+        cells(text, "reactor", reactors, REACTOR_COUNTERS, REACTOR_GAUGES);
+        let name = "iris_reactor_busy_seconds_total";
+        let mut family = text.counters(name, "Time spent working, not waiting.");
+        each("reactor", reactors, |labels, m| {
+            family.sample(labels, m.busy_ns.value() as f64 * NS);
+        });
+        let mut family = text.counters("iris_connections_closed_total", "Ended, by reason.");
+        by_label(&mut family, "reason", CloseReason::ALL, |reason| {
+            reactors.iter().map(|m| m.closed.at(reason).value()).sum()
+        });
+        let mut family = text.counters("iris_frames_received_total", "Frames, by type.");
+        by_label(&mut family, "type", FrameType::ALL, |kind| {
+            reactors.iter().map(|m| m.frames_in.at(kind).value()).sum()
+        });
+        let mut family = text.counters("iris_frames_sent_total", "Frames, by type.");
+        by_label(&mut family, "type", FrameType::ALL, |kind| {
+            reactors.iter().map(|m| m.frames_out.at(kind).value()).sum()
+        });
+        let mut family = text.counters("iris_rejected_total", "Sends refused, by reason.");
+        by_label(&mut family, "reason", RejectReason::ALL, |reason| {
+            let early: u64 = reactors.iter().map(|m| m.rejected.at(reason).value()).sum();
+            let late: u64 = self.0.partitions.iter().map(|m| m.rejected.at(reason).value()).sum();
+            early + late
+        });
+        histogram(
+            text,
+            "reactor",
+            reactors,
+            "iris_frames_per_send",
+            "Frames per send.",
+            1.0,
+            |m| m.frames_per_send.snapshot(),
+        );
+        let name = "iris_reactor_link_batch_frames";
+        histogram(text, "reactor", reactors, name, "Frames per batch to a partition.", 1.0, |m| {
+            m.link_batch.snapshot()
+        });
+    }
+
+    fn render_partitions(&self, text: &mut Text) {
+        let partitions = &self.0.partitions;
+        cells(text, "partition", partitions, PARTITION_COUNTERS, PARTITION_GAUGES);
+        let name = "iris_partition_busy_seconds_total";
+        let mut family = text.counters(name, "Time spent working, not waiting.");
+        each("partition", partitions, |labels, m| {
+            family.sample(labels, m.busy_ns.value() as f64 * NS);
+        });
+        let mut family = text.gauges("iris_recovery_seconds", "Time the recovery took.");
+        each("partition", partitions, |labels, m| {
+            family.sample(labels, m.recovery_ns.value() as f64 * NS);
+        });
+        let name = "iris_partition_link_batch_frames";
+        histogram(
+            text,
+            "partition",
+            partitions,
+            name,
+            "Frames per batch to a reactor.",
+            1.0,
+            |m| m.link_batch.snapshot(),
+        );
+    }
+
+    fn render_wals(&self, text: &mut Text) {
+        let wals = &self.0.wals;
+        cells(text, "partition", wals, WAL_COUNTERS, WAL_GAUGES);
+        let mut family = text.gauges("iris_wal_segments", "Segment files, by use.");
+        each("partition", wals, |labels, m| {
+            for state in SegmentState::ALL {
+                let labels = [labels[0], ("state", state.name())];
+                family.sample(&labels, m.segments_in(*state).value());
+            }
+        });
+        let name = "iris_wal_batch_records";
+        histogram(text, "partition", wals, name, "Records per synced batch.", 1.0, |m| {
+            m.batch_records.snapshot()
+        });
+        let name = "iris_wal_sync_seconds";
+        let help = "From the start of a batch's write to the end of its sync.";
+        histogram(text, "partition", wals, name, help, NS, |m| m.sync_ns.snapshot());
+    }
+}
+
+/// Calls `f` with the label and block of every thread.
+fn each<B>(label: &str, blocks: &[B], mut f: impl FnMut(&[(&str, &str)], &B)) {
+    for (i, block) in blocks.iter().enumerate() {
+        f(&[(label, &i.to_string())], block);
+    }
+}
+
+fn cells<B>(
+    text: &mut Text,
+    label: &str,
+    blocks: &[std::sync::Arc<B>],
+    counters: Cells<B>,
+    gauges: Cells<B>,
+) {
+    for (name, help, cell) in counters {
+        let mut family = text.counters(name, help);
+        each(label, blocks, |labels, block| {
+            family.sample(labels, cell(block));
+        });
+    }
+    for (name, help, cell) in gauges {
+        let mut family = text.gauges(name, help);
+        each(label, blocks, |labels, block| {
+            family.sample(labels, cell(block));
+        });
+    }
+}
+
+/// A sample per variant of a label. All are written, so that a rate exists from the start.
+fn by_label<L: Label>(
+    family: &mut super::text::Family<'_>,
+    label: &str,
+    variants: &[L],
+    value: impl Fn(L) -> u64,
+) {
+    for variant in variants {
+        family.sample(&[(label, variant.name())], value(*variant));
+    }
+}
+
+fn histogram<B>(
+    text: &mut Text,
+    label: &str,
+    blocks: &[B],
+    name: &'static str,
+    help: &str,
+    unit: f64,
+    snapshot: impl Fn(&B) -> Snapshot,
+) {
+    let mut family = text.histograms(name, help);
+    each(label, blocks, |labels, block| {
+        family.histogram(labels, &snapshot(block), unit);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_family_is_written_once_and_every_sample_parses() {
+        let registry = Registry::new(2, 3, 1000);
+        registry.reactor(1).accepted.add(7);
+        registry.reactor(0).closed.add(CloseReason::Garbage, 2);
+        registry.reactor(0).rejected.add(RejectReason::LowDisk, 1);
+        registry.partition(2).rejected.add(RejectReason::LowDisk, 4);
+        registry.wal(2).sync_ns.record(40_000);
+        let text = registry.render();
+        let mut families = Vec::new();
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let name = rest.split_whitespace().next().unwrap();
+                assert!(name.starts_with("iris_"), "{name}");
+                assert!(!families.contains(&name), "{name} stands twice");
+                families.push(name);
+            } else if !line.starts_with('#') {
+                let (name, value) = line.rsplit_once(' ').unwrap();
+                assert!(value.parse::<f64>().unwrap() >= 0.0, "{line}");
+                assert!(name.starts_with(families.last().unwrap()), "{line}");
+            }
+        }
+        for line in [
+            "iris_connections_accepted_total{reactor=\"1\"} 7",
+            "iris_connections_closed_total{reason=\"garbage\"} 2",
+            "iris_rejected_total{reason=\"low_disk\"} 5",
+            "iris_wal_sync_seconds_count{partition=\"2\"} 1",
+            "iris_connections_limit 1000",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}");
+        }
+    }
+
+    #[test]
+    fn memory_per_connection_counts_from_the_empty_server() {
+        let registry = Registry::new(1, 1, 10);
+        registry.mark_baseline();
+        assert!(registry.render().contains("\niris_memory_bytes_per_connection 0\n"));
+        let ballast = vec![1u8; 64 << 20];
+        registry.reactor(0).connections.set(64);
+        let text = registry.render();
+        assert_eq!(ballast.iter().map(|byte| u64::from(*byte)).sum::<u64>(), 64 << 20);
+        let value = text.lines().find_map(|l| l.strip_prefix("iris_memory_bytes_per_connection "));
+        let bytes: u64 = value.unwrap().parse().unwrap();
+        assert!((1 << 19..1 << 22).contains(&bytes), "{bytes}");
+    }
+}

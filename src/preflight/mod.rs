@@ -1,0 +1,195 @@
+//! What the machine must offer, checked before anything is touched. Each lack is one line: cause, then next step.
+
+pub mod limits;
+mod uring;
+
+use std::fmt::Write;
+use std::fs::OpenOptions;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use iris_ring::{Ring, RingConfig};
+
+use crate::cli::exit::{Exit, Failure};
+use crate::config::Config;
+
+/// Locked memory that glommio asks for (RLIMIT_MEMLOCK, soft).
+const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
+/// Open files of one reactor: glommio's three rings, rings of its own, eventfds, the listener.
+const FDS_PER_REACTOR: u64 = 24;
+/// Open files of one partition: glommio's rings, eventfds, segments.
+const FDS_PER_PARTITION: u64 = 64;
+/// Open files of everything else: standard streams, admin server, signals.
+const FDS_OTHER: u64 = 128;
+
+/// Looks at limits, io_uring, addresses and the data directory, and raises the soft limit of open files. All that is
+/// lacking comes back at once, one line each; the exit code is that of the first.
+pub fn run(config: &Config) -> Result<(), Failure> {
+    let mut failures = Vec::new();
+    failures.extend(check_limits(config).err());
+    failures.extend(check_uring().err());
+    failures.extend(check_address("listen.tcp", config.listen.tcp).err());
+    failures.extend(check_address("listen.admin", config.listen.admin).err());
+    failures.extend(check_data_dir(&config.node.data_dir).err());
+    let Some(first) = failures.first() else { return Ok(()) };
+    let exit = first.exit;
+    let mut lines = String::new();
+    for failure in failures {
+        writeln!(lines, "{failure}").expect("writing to a String cannot fail");
+    }
+    Err(Failure::new(exit, lines.trim_end()))
+}
+
+fn check_limits(config: &Config) -> Result<(), Failure> {
+    let hard = iris_ring::raise_descriptor_limit().unwrap_or_else(|_| limits::nofile().soft);
+    let (reactors, partitions) = (config.reactor.count as u64, config.core.partitions as u64);
+    let rings = config.reactor.rings_per_reactor() as u64;
+    let needed =
+        FDS_OTHER + reactors * (FDS_PER_REACTOR + 2 * rings) + partitions * FDS_PER_PARTITION;
+    if hard < needed {
+        let fix = format!("raise it to {needed} or more: LimitNOFILE= in the unit, or ulimit -Hn");
+        let cause = format!("at most {hard} open files are allowed, and this node needs {needed}");
+        return Err(Failure::new(Exit::Unavailable, format!("{cause}; {fix}")));
+    }
+    if config.reactor.ring_slots as u64 > hard {
+        let slots = config.reactor.ring_slots;
+        let cause = format!("reactor.ring_slots is {slots}, but {hard} open files are allowed");
+        let fix = "set it to 0, which takes what is allowed and uses more rings";
+        return Err(Failure::new(Exit::Unavailable, format!("{cause}; {fix}")));
+    }
+    check_memlock(limits::memlock().soft)
+}
+
+/// glommio refuses to start below this, for root, too.
+fn check_memlock(soft: u64) -> Result<(), Failure> {
+    if soft >= MEMLOCK_BYTES_MIN {
+        return Ok(());
+    }
+    let cause = format!(
+        "locked memory is limited to {soft} bytes (RLIMIT_MEMLOCK), and {MEMLOCK_BYTES_MIN} are needed"
+    );
+    let fix = "set LimitMEMLOCK=infinity in the unit, or run `ulimit -l unlimited` before";
+    Err(Failure::new(Exit::Unavailable, format!("{cause}; {fix}")))
+}
+
+/// Makes and drops a small ring like those of the reactors.
+fn check_uring() -> Result<(), Failure> {
+    let config = RingConfig { entries: 8, descriptors: 8, buffers: 8, buffer_bytes: 4096 };
+    match Ring::new(config) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(uring::explain(&error, &uring::Facts::read())),
+    }
+}
+
+/// Tries to bind, without SO_REUSEPORT: with it, a second server would share the port and nobody would notice.
+fn check_address(key: &str, address: SocketAddr) -> Result<(), Failure> {
+    if address.port() == 0 {
+        return Ok(());
+    }
+    TcpListener::bind(address).map(drop).map_err(|error| explain_bind(key, address, &error))
+}
+
+/// Why an address could not be bound, and what to do; `key` is where it was configured.
+pub fn explain_bind(key: &str, address: SocketAddr, error: &io::Error) -> Failure {
+    let port = address.port();
+    let (exit, cause, fix) = match error.kind() {
+        io::ErrorKind::AddrInUse => (
+            Exit::InUse,
+            format!("{address} is in use by another process"),
+            format!("see who with `ss -ltnp sport = :{port}`, or change {key}"),
+        ),
+        io::ErrorKind::AddrNotAvailable => (
+            Exit::Config,
+            format!("{} is no address of this machine", address.ip()),
+            format!("see them with `ip address`, and change {key}"),
+        ),
+        io::ErrorKind::PermissionDenied => (
+            Exit::Permission,
+            format!("{address} may not be bound by this user"),
+            format!("use a port above 1023 in {key}, or grant CAP_NET_BIND_SERVICE"),
+        ),
+        _ => (
+            Exit::Unavailable,
+            format!("failed to bind {address}: {error}"),
+            format!("change {key}"),
+        ),
+    };
+    Failure::new(exit, format!("{cause}; {fix}"))
+}
+
+/// The directory must be one in which files can be made; one that is missing must have a parent of that kind.
+fn check_data_dir(data_dir: &Path) -> Result<(), Failure> {
+    let mut dir = data_dir;
+    while !dir.exists() {
+        dir = match dir.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+    }
+    // An unnamed file: it tries rights, read-only mounts and full disks alike, and leaves nothing behind.
+    let made = std::fs::read_dir(dir).and_then(|_| {
+        OpenOptions::new().write(true).custom_flags(libc::O_TMPFILE).mode(0o600).open(dir)
+    });
+    let error = match made {
+        Ok(_) => return Ok(()),
+        // The file system has no unnamed files; opening the log will tell.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),
+        Err(error) => error,
+    };
+    let exit = match error.kind() {
+        io::ErrorKind::PermissionDenied => Exit::Permission,
+        _ => Exit::DataDir,
+    };
+    let cause = format!("{}: the data directory cannot be used: {error}", data_dir.display());
+    let fix = if error.kind() == io::ErrorKind::NotADirectory {
+        "name a directory in node.data_dir or --data-dir".to_owned()
+    } else {
+        format!("make {} readable and writable for this user, or name another", dir.display())
+    };
+    Err(Failure::new(exit, format!("{cause}; {fix}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named_with_its_key() {
+        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = holder.local_addr().unwrap();
+        let failure = check_address("listen.tcp", address).unwrap_err();
+        assert_eq!(failure.exit, Exit::InUse);
+        let text = failure.to_string();
+        assert!(text.contains(&address.to_string()) && text.contains("listen.tcp"), "{text}");
+        drop(holder);
+        assert!(check_address("listen.tcp", address).is_ok());
+    }
+
+    #[test]
+    fn a_foreign_address_is_told_from_one_in_use() {
+        let failure = check_address("listen.tcp", "192.0.2.1:7400".parse().unwrap()).unwrap_err();
+        assert_eq!(failure.exit, Exit::Config);
+        assert!(failure.to_string().contains("no address of this machine"));
+    }
+
+    #[test]
+    fn a_file_in_place_of_the_data_directory_is_refused_and_a_missing_one_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        assert_eq!(check_data_dir(&file).unwrap_err().exit, Exit::DataDir);
+        let missing = dir.path().join("a/b/c");
+        assert!(check_data_dir(&missing).is_ok());
+        assert!(!dir.path().join("a").exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn too_little_locked_memory_says_how_much_is_needed() {
+        assert!(check_memlock(MEMLOCK_BYTES_MIN).is_ok());
+        let text = check_memlock(65_536).unwrap_err().to_string();
+        assert!(text.contains("65536") && text.contains("524288"), "{text}");
+    }
+}

@@ -1,0 +1,320 @@
+//! What a user types, and what comes back: the real binary, no server code linked.
+#![expect(clippy::unwrap_used, reason = "a test ends where something is not as it should be")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// `iris` in `dir`, with nothing of ours in the environment.
+fn iris(dir: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_iris"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("IRIS_") {
+            command.env_remove(name);
+        }
+    }
+    command.current_dir(dir).args(args).stdin(Stdio::null());
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Output {
+    iris(dir, args).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).unwrap()
+}
+
+/// Exit code and stderr of a command that must fail.
+fn fail(command: &mut Command) -> (i32, String) {
+    let output = command.output().unwrap();
+    assert!(!output.status.success(), "{}", text(&output.stdout));
+    (output.status.code().unwrap(), text(&output.stderr).to_owned())
+}
+
+/// A server under `--dev` on free ports. Killed when dropped.
+struct Server {
+    child: Child,
+    ports: Value,
+    /// What it printed until it was ready.
+    banner: String,
+}
+
+impl Server {
+    fn start(dir: &Path, extra: &[&str]) -> Self {
+        let ports_file = dir.join("ports.json");
+        let mut command = iris(dir, &["serve", "--dev", "--tcp", "127.0.0.1:0"]);
+        command.args(["--admin", "127.0.0.1:0", "--ports-file"]).arg(&ports_file).args(extra);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        // The banner is printed after the ports file is there, so its last line means: all is there.
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut banner = String::new();
+        loop {
+            let Some(Ok(line)) = lines.next() else {
+                let mut error = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut error).unwrap();
+                panic!("the server ended before it was ready: {error}");
+            };
+            banner += &line;
+            banner.push('\n');
+            if line.starts_with("Stop with") {
+                break;
+            }
+        }
+        let ports = serde_json::from_slice(&std::fs::read(&ports_file).unwrap()).unwrap();
+        Self { child, ports, banner }
+    }
+
+    fn admin(&self) -> &str {
+        self.ports["admin"].as_str().unwrap()
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.admin()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn signal(&mut self, signal: i32) -> ExitStatus {
+        // SAFETY: kill(2) takes two numbers; the child is ours and has not been waited for.
+        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn check_prints_every_problem_with_line_and_fix_and_exits_1() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("iris.toml"),
+        "[listen]\ntcp = \"0.0.0.0\"\nbaklog = 3\n\n[reactor]\ncount = 5000\n",
+    )
+    .unwrap();
+    let output = run(dir.path(), &["check", "--config", "iris.toml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stdout),
+        "\
+iris.toml:2: listen.tcp: \"0.0.0.0\" is not an IP address and port; \
+write it like \"0.0.0.0:7400\"; IPv6 like \"[::1]:7400\"
+iris.toml:3: listen.baklog: there is no such key; did you mean backlog?
+iris.toml:6: reactor.count: 5000 is out of range; use 0 to 4096
+iris.toml: auth.keys: there is no key, so nobody could log in; \
+add keys = [{ file = \"PATH\", alg = \"HS256\" }] or jwks_file below [auth], \
+or try things out with `iris serve --dev`
+"
+    );
+    let output = run(dir.path(), &["check", "--config", "iris.toml", "--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["ok"], false);
+    let problems = report["problems"].as_array().unwrap();
+    assert_eq!(problems.len(), 4);
+    assert_eq!(problems[1]["line"], 3);
+    assert_eq!(problems[1]["key"], "listen.baklog");
+    assert_eq!(problems[1]["fix"], "did you mean backlog?");
+}
+
+#[test]
+fn check_of_a_sound_file_says_what_is_in_effect_and_exits_0() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("secret"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let defaults = run(dir.path(), &["check", "--defaults"]);
+    let edited = text(&defaults.stdout)
+        .replace("#keys = []", "keys = [{ file = \"secret\", alg = \"HS256\" }]")
+        .replace("#count = 0", "count = 2");
+    std::fs::write(dir.path().join("iris.toml"), edited).unwrap();
+    let output = run(dir.path(), &["check", "--config", "iris.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stdout));
+    assert!(text(&output.stdout).starts_with("iris.toml: sound: 2 reactors"));
+    let mut command = iris(dir.path(), &["check", "--config", "iris.toml", "--json"]);
+    let output = command.env("IRIS_CORE__PARTITIONS", "3").output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["effective"]["partitions"], 3);
+    assert_eq!(report["config"]["core"]["partitions"]["from"], "IRIS_CORE__PARTITIONS");
+    assert_eq!(report["config"]["wal"]["sync"]["value"], "auto");
+}
+
+#[test]
+fn serve_without_a_configuration_says_what_to_type() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, error) = fail(&mut iris(dir.path(), &["serve"]));
+    assert_eq!(code, 2);
+    assert_eq!(
+        error,
+        "iris: serve needs a configuration; use --config FILE, or --dev to try things out on this machine\n"
+    );
+    std::fs::write(dir.path().join("iris.toml"), "").unwrap();
+    let (code, error) = fail(&mut iris(dir.path(), &["serve", "--config", "iris.toml"]));
+    assert_eq!(code, 78);
+    assert!(error.starts_with("iris: iris.toml: auth.keys: there is no key"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing was touched");
+}
+
+#[test]
+fn a_development_server_says_where_it_is_and_ends_on_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &[]);
+    assert!(server.get("/livez").contains("200 OK"));
+    assert!(server.get("/readyz").ends_with("ready\n"));
+    assert!(server.get("/metrics").contains("iris_build_info{version="));
+    for word in [server.admin(), "alice", "bob", "iris token --user NAME", "iris-loadgen"] {
+        assert!(server.banner.contains(word), "{word}: {}", server.banner);
+    }
+    let key = std::fs::read_to_string(dir.path().join("iris-data/dev.key")).unwrap();
+    assert_eq!(key.trim().len(), 64);
+
+    // A second server beside it: its ports are in use.
+    let tcp = server.ports["tcp"].as_str().unwrap().to_owned();
+    let admin = server.admin().to_owned();
+    let (code, error) = fail(iris(dir.path(), &["serve", "--dev", "--tcp", &tcp]).args([
+        "--admin",
+        &admin,
+        "--data-dir",
+        "other",
+    ]));
+    assert_eq!(code, 75, "{error}");
+    assert!(error.contains(&format!("iris: {admin} is in use by another process")), "{error}");
+    assert!(!dir.path().join("other").exists(), "nothing was touched");
+
+    assert_eq!(server.signal(libc::SIGTERM).code(), Some(0));
+    let again = Server::start(dir.path(), &[]);
+    let key_again = std::fs::read_to_string(dir.path().join("iris-data/dev.key")).unwrap();
+    assert_eq!(key, key_again, "the key outlives the server");
+    drop(again);
+}
+
+#[test]
+fn ctrl_c_ends_a_server_like_sigterm() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &["--data-dir", "elsewhere"]);
+    assert_eq!(server.signal(libc::SIGINT).code(), Some(0));
+    assert!(dir.path().join("elsewhere/dev.key").exists());
+}
+
+#[test]
+fn token_prints_a_token_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, error) = fail(&mut iris(dir.path(), &["token", "--user", "alice"]));
+    assert_eq!(code, 2);
+    assert!(
+        error.contains("there is no key at ./iris-data/dev.key; start `iris serve --dev`"),
+        "{error}"
+    );
+    std::fs::write(dir.path().join("secret"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    let output = run(dir.path(), &["token", "--user", "alice", "--key", "secret", "--ttl", "1h"]);
+    assert!(output.status.success() && output.stderr.is_empty());
+    let token = text(&output.stdout).strip_suffix('\n').unwrap();
+    assert_eq!(token.split('.').count(), 3);
+    assert!(token.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b)), "{token}");
+    for (user, ttl) in [("", "1h"), ("a\nb", "1h"), ("alice", "1 hour")] {
+        let args = ["token", "--user", user, "--key", "secret", "--ttl", ttl];
+        assert_eq!(fail(&mut iris(dir.path(), &args)).0, 2, "{user:?} {ttl:?}");
+    }
+}
+
+#[test]
+fn version_and_help_are_on_stdout_and_unknown_words_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let version: Value =
+        serde_json::from_slice(&run(dir.path(), &["version", "--json"]).stdout).unwrap();
+    assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
+    assert!(text(&run(dir.path(), &["version"]).stdout).starts_with("iris "));
+    for args in [&["--help"][..], &["serve", "--help"], &["check", "--help"], &["token", "--help"]]
+    {
+        let output = run(dir.path(), args);
+        assert!(output.status.success());
+        assert!(
+            text(&output.stdout).contains("iris serve")
+                || text(&output.stdout).contains("Examples:")
+        );
+    }
+    let (code, error) = fail(&mut iris(dir.path(), &["server"]));
+    assert_eq!(code, 2);
+    assert!(error.contains("serve"), "{error}");
+}
+
+/// Runs `iris serve --dev` with that limit on itself.
+fn with_limit(dir: &Path, resource: libc::__rlimit_resource_t, bytes: u64) -> (i32, String) {
+    let mut command = iris(dir, &["serve", "--dev", "--tcp", "127.0.0.1:0"]);
+    command.args(["--admin", "127.0.0.1:0"]);
+    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+    // SAFETY: between fork and exec only setrlimit(2) is called, which is async-signal-safe.
+    unsafe {
+        command.pre_exec(move || match libc::setrlimit(resource, &raw const limit) {
+            0 => Ok(()),
+            _ => Err(std::io::Error::last_os_error()),
+        });
+    }
+    fail(&mut command)
+}
+
+#[test]
+fn too_few_descriptors_or_too_little_locked_memory_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, error) = with_limit(dir.path(), libc::RLIMIT_NOFILE, 40);
+    assert_eq!(code, 69, "{error}");
+    assert!(error.contains("at most 40 open files") && error.contains("LimitNOFILE="), "{error}");
+    let (code, error) = with_limit(dir.path(), libc::RLIMIT_MEMLOCK, 4096);
+    assert_eq!(code, 69, "{error}");
+    assert!(error.contains("4096 bytes") && error.contains("LimitMEMLOCK="), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was touched");
+}
+
+/// A filter that fails io_uring_setup(2) with EPERM, as container runtimes do, and allows the rest.
+fn block_io_uring() -> std::io::Result<()> {
+    const LOAD_WORD: u16 = 0x20;
+    const JUMP_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ALLOW: u32 = 0x7fff_0000;
+    const ERRNO: u32 = 0x0005_0000;
+    let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut filter = [
+        step(LOAD_WORD, 0, 0, 0),
+        step(JUMP_EQUAL, 0, 1, libc::SYS_io_uring_setup as u32),
+        step(RETURN, 0, 0, ERRNO | libc::EPERM as u32),
+        step(RETURN, 0, 0, ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 4, filter: filter.as_mut_ptr() };
+    // SAFETY: prctl(2) reads the program, which lives until it returns.
+    let results = unsafe {
+        [
+            libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+            libc::prctl(libc::PR_SET_SECCOMP, 2, &raw const program),
+        ]
+    };
+    if results == [0, 0] { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+}
+
+#[test]
+fn a_seccomp_filter_that_blocks_io_uring_is_named_as_the_cause() {
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled");
+    if disabled.is_ok_and(|value| value.trim() != "0") {
+        println!("skipped: kernel.io_uring_disabled is not 0, so seccomp would not be the cause");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = iris(dir.path(), &["serve", "--dev", "--tcp", "127.0.0.1:0"]);
+    command.args(["--admin", "127.0.0.1:0"]);
+    // SAFETY: between fork and exec only prctl(2) is called, on memory of this stack.
+    unsafe { command.pre_exec(block_io_uring) };
+    let (code, error) = fail(&mut command);
+    assert_eq!(code, 69, "{error}");
+    assert!(error.starts_with("iris: a seccomp filter blocks io_uring (EPERM); allow"), "{error}");
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was touched");
+}
