@@ -1,0 +1,298 @@
+//! A disk in memory that keeps *live* bytes (what a read gives) and *durable* bytes (what a crash leaves) apart.
+//!
+//! [`MemDisk::crash`] lets every write since the last sync happen, not happen, or happen in part, sector by sector,
+//! and keeps some first part of the renames since the last directory sync. Errors are injected by count. The model
+//! follows redb's `crash_consistency` tests and TigerBeetle's storage fault model.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{Access, Disk, SyncMethod};
+
+/// The unit that a disk writes whole or not at all, in bytes.
+pub const SECTOR: usize = 512;
+
+#[derive(Clone, Debug)]
+enum NameChange {
+    Link(PathBuf, usize),
+    Unlink(PathBuf),
+    /// From, to: one change, for a rename is kept or lost whole.
+    Rename(PathBuf, PathBuf),
+}
+
+#[derive(Debug, Default)]
+struct Inode {
+    live: Vec<u8>,
+    durable: Vec<u8>,
+    unsynced: Vec<(usize, Vec<u8>)>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+    unsynced_names: Vec<NameChange>,
+    syncs: u64,
+    fail_sync: Option<ErrorKind>,
+    fail_write: Option<ErrorKind>,
+    write_at_most: Option<usize>,
+    unreadable: Vec<(PathBuf, u64)>,
+    used_up: u64,
+}
+
+/// A disk in memory. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct MemDisk(Arc<Mutex<State>>);
+
+/// An open file of a [`MemDisk`].
+#[derive(Debug)]
+pub struct MemFile {
+    inode: usize,
+    path: PathBuf,
+    access: Access,
+}
+
+impl MemDisk {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Loses power. `choose(n)` gives a number below `n` and decides what survives of what was not synced.
+    pub fn crash(&self, choose: &mut dyn FnMut(usize) -> usize) {
+        let mut state = self.state();
+        let kept = choose(state.unsynced_names.len() + 1);
+        let changes: Vec<_> = state.unsynced_names.drain(..).take(kept).collect();
+        changes.into_iter().for_each(|change| apply(&mut state.durable_names, change));
+        state.names = state.durable_names.clone();
+        for inode in &mut state.inodes {
+            for (at, bytes) in std::mem::take(&mut inode.unsynced) {
+                let fate = choose(3);
+                for (i, sector) in bytes.chunks(SECTOR).enumerate() {
+                    if fate == 1 || (fate == 2 && choose(2) == 1) {
+                        put(&mut inode.durable, at + i * SECTOR, sector);
+                    }
+                }
+            }
+            inode.live = inode.durable.clone();
+        }
+        state.fail_sync = None;
+        state.fail_write = None;
+        state.write_at_most = None;
+    }
+
+    /// Stops the process only: everything written stays, nothing more is synced.
+    pub fn kill(&self) {
+        let mut state = self.state();
+        state.fail_sync = None;
+        state.fail_write = None;
+        state.write_at_most = None;
+    }
+
+    /// The next sync fails.
+    pub fn fail_next_sync(&self, kind: ErrorKind) {
+        self.state().fail_sync = Some(kind);
+    }
+
+    /// The next write fails.
+    pub fn fail_next_write(&self, kind: ErrorKind) {
+        self.state().fail_write = Some(kind);
+    }
+
+    /// The next write writes at most so many bytes.
+    pub fn shorten_next_write(&self, bytes: usize) {
+        self.state().write_at_most = Some(bytes);
+    }
+
+    /// Reads that touch this block of 4096 bytes fail from now on.
+    pub fn make_unreadable(&self, path: &Path, block: u64) {
+        self.state().unreadable.push((path.to_path_buf(), block));
+    }
+
+    /// Leaves so many bytes free.
+    pub fn leave_free(&self, bytes: u64) {
+        self.state().used_up = u64::MAX - bytes;
+    }
+
+    /// How often something was synced.
+    pub fn syncs(&self) -> u64 {
+        self.state().syncs
+    }
+
+    /// A file's bytes, to be damaged in place; live and durable alike.
+    pub fn damage(&self, path: &Path, change: impl FnOnce(&mut [u8])) {
+        let mut state = self.state();
+        let inode = state.names[path];
+        let inode = &mut state.inodes[inode];
+        change(&mut inode.live);
+        inode.durable = inode.live.clone();
+        inode.unsynced.clear();
+    }
+
+    /// A copy of a file's bytes.
+    pub fn bytes(&self, path: &Path) -> Vec<u8> {
+        let state = self.state();
+        state.inodes[state.names[path]].live.clone()
+    }
+
+    /// Puts a file there, synced.
+    pub fn put(&self, path: &Path, bytes: &[u8]) {
+        let mut state = self.state();
+        let inode = state.inodes.len();
+        let (live, durable) = (bytes.to_vec(), bytes.to_vec());
+        state.inodes.push(Inode { live, durable, unsynced: Vec::new() });
+        state.names.insert(path.to_path_buf(), inode);
+        state.durable_names.insert(path.to_path_buf(), inode);
+    }
+}
+
+fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
+    if file.len() < at + bytes.len() {
+        file.resize(at + bytes.len(), 0);
+    }
+    file[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn apply(names: &mut BTreeMap<PathBuf, usize>, change: NameChange) {
+    match change {
+        NameChange::Link(path, inode) => {
+            names.insert(path, inode);
+        }
+        NameChange::Unlink(path) => {
+            names.remove(&path);
+        }
+        NameChange::Rename(from, to) => {
+            if let Some(inode) = names.remove(&from) {
+                names.insert(to, inode);
+            }
+        }
+    }
+}
+
+fn change_name(state: &mut State, change: NameChange) {
+    apply(&mut state.names, change.clone());
+    state.unsynced_names.push(change);
+}
+
+impl Disk for MemDisk {
+    type File = MemFile;
+
+    fn open(&self, path: &Path, access: Access) -> io::Result<MemFile> {
+        let mut state = self.state();
+        let found = state.names.get(path).copied();
+        let inode = match (found, access) {
+            (Some(_), Access::Create(_)) => return Err(ErrorKind::AlreadyExists.into()),
+            (Some(inode), Access::Read | Access::Write(_)) => inode,
+            (None, Access::Create(_)) => {
+                let inode = state.inodes.len();
+                state.inodes.push(Inode::default());
+                change_name(&mut state, NameChange::Link(path.to_path_buf(), inode));
+                inode
+            }
+            (None, Access::Read | Access::Write(_)) => return Err(ErrorKind::NotFound.into()),
+        };
+        Ok(MemFile { inode, path: path.to_path_buf(), access })
+    }
+
+    fn names(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let state = self.state();
+        let inside = state.names.keys().filter(|path| path.parent() == Some(dir));
+        let names = inside.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        Ok(names.collect())
+    }
+
+    fn len(&self, file: &MemFile) -> io::Result<u64> {
+        Ok(self.state().inodes[file.inode].live.len() as u64)
+    }
+
+    fn read_at(&self, file: &MemFile, at: u64, into: &mut [u8]) -> io::Result<usize> {
+        let state = self.state();
+        let (first, last) = (at / 4096, (at + into.len() as u64).saturating_sub(1) / 4096);
+        let hit =
+            |(path, block): &(PathBuf, u64)| *path == file.path && (first..=last).contains(block);
+        if state.unreadable.iter().any(hit) {
+            return Err(io::Error::from_raw_os_error(5));
+        }
+        let live = &state.inodes[file.inode].live;
+        let from = (at as usize).min(live.len());
+        let len = into.len().min(live.len() - from);
+        into[..len].copy_from_slice(&live[from..from + len]);
+        Ok(len)
+    }
+
+    fn write_at(&self, file: &MemFile, at: u64, bytes: &[u8]) -> io::Result<usize> {
+        let mut state = self.state();
+        if let Some(kind) = state.fail_write.take() {
+            return Err(kind.into());
+        }
+        let len = state.write_at_most.take().unwrap_or(usize::MAX).min(bytes.len());
+        let dsync = match file.access {
+            Access::Read => return Err(ErrorKind::PermissionDenied.into()),
+            Access::Write(method) | Access::Create(method) => method == SyncMethod::DirectDsync,
+        };
+        let inode = &mut state.inodes[file.inode];
+        put(&mut inode.live, at as usize, &bytes[..len]);
+        inode.unsynced.push((at as usize, bytes[..len].to_vec()));
+        drop(state);
+        if dsync {
+            self.sync(file)?;
+        }
+        Ok(len)
+    }
+
+    fn sync(&self, file: &MemFile) -> io::Result<()> {
+        let mut state = self.state();
+        state.syncs += 1;
+        if let Some(kind) = state.fail_sync.take() {
+            return Err(kind.into());
+        }
+        let inode = &mut state.inodes[file.inode];
+        for (at, bytes) in std::mem::take(&mut inode.unsynced) {
+            put(&mut inode.durable, at, &bytes);
+        }
+        Ok(())
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if !state.names.contains_key(from) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        change_name(&mut state, NameChange::Rename(from.to_path_buf(), to.to_path_buf()));
+        Ok(())
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        if !state.names.contains_key(path) {
+            return Err(ErrorKind::NotFound.into());
+        }
+        change_name(&mut state, NameChange::Unlink(path.to_path_buf()));
+        Ok(())
+    }
+
+    fn make_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn free_bytes(&self, _dir: &Path) -> io::Result<u64> {
+        Ok(u64::MAX - self.state().used_up)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let mut state = self.state();
+        state.syncs += 1;
+        let in_dir = |change: &NameChange| match change {
+            NameChange::Link(path, _) | NameChange::Unlink(path) | NameChange::Rename(_, path) => {
+                path.parent() == Some(dir)
+            }
+        };
+        let (here, elsewhere): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.unsynced_names).into_iter().partition(in_dir);
+        state.unsynced_names = elsewhere;
+        here.into_iter().for_each(|change| apply(&mut state.durable_names, change));
+        Ok(())
+    }
+}

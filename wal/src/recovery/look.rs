@@ -1,0 +1,137 @@
+//! A first look at each segment: header, trailer, and where its frames begin. Recovery and the tools share it.
+
+use std::path::{Path, PathBuf};
+
+use super::{Fault, FaultKind, Place, RecoverError, io_error, segment_name, segment_of_name};
+use crate::BLOCK;
+use crate::batch::FRAME_BYTES_MAX;
+use crate::codec::as_u32;
+use crate::disk::{Access, Disk};
+use crate::log::Ready;
+use crate::scan::{self, Life, SegmentFile};
+use crate::segment::{
+    HeaderError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader, TRAILER_BYTES, Trailer,
+};
+
+/// A segment at first sight.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) number: u32,
+    pub(crate) path: PathBuf,
+    /// The header, if it is whole.
+    pub(crate) header: Option<SegmentHeader>,
+    /// Which frames count; `None` if none can.
+    pub(crate) life: Option<Life>,
+    pub(crate) trailer: Option<Trailer>,
+    /// The first batch in it and the durable mark of that batch's frame; `None` if it holds no frame.
+    pub(crate) begins: Option<(u64, u64)>,
+    pub(crate) faults: Vec<Fault>,
+}
+
+impl Seen {
+    /// The segment as a prepared one.
+    pub(crate) fn ready(&self) -> Option<Ready> {
+        let life = self.life?;
+        Some(Ready {
+            segment: life.segment,
+            salt: life.salt,
+            bytes: as_u32(life.bytes),
+            frame_bytes_max: as_u32(life.frame_bytes_max),
+        })
+    }
+}
+
+/// The numbers of the segments in a directory, ascending.
+pub(crate) fn segments_in<D: Disk>(disk: &D, dir: &Path) -> Result<Vec<u32>, RecoverError> {
+    let names = disk.names(dir).map_err(io_error("list", dir))?;
+    let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment_of_name(name)).collect();
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Opens a segment for reading; `buf` is the window's memory.
+pub(crate) fn open<'d, D: Disk>(
+    disk: &'d D,
+    path: &Path,
+    buf: &mut Vec<u8>,
+) -> Result<SegmentFile<'d, D>, RecoverError> {
+    let file = disk.open(path, Access::Read).map_err(io_error("open", path))?;
+    let buf = std::mem::take(buf);
+    SegmentFile::new(disk, file, SEGMENT_BYTES_MAX, buf).map_err(io_error("stat", path))
+}
+
+/// Reads header and trailer of a segment, and where its frames begin.
+pub(crate) fn look_at<D: Disk>(
+    disk: &D,
+    dir: &Path,
+    number: u32,
+    buf: &mut Vec<u8>,
+) -> Result<Seen, RecoverError> {
+    let path = dir.join(segment_name(number));
+    let mut file = open(disk, &path, buf)?;
+    let mut faults = Vec::new();
+    let mut fault = |from: usize, to: usize, kind| {
+        faults.push(Fault { segment: number, from: as_u32(from), to: as_u32(to), kind });
+    };
+    let (header, life) = match SegmentHeader::decode(file.bytes(0, BLOCK)) {
+        Ok(header) if header.segment != number => {
+            fault(0, BLOCK, FaultKind::Misnamed(header.segment));
+            (Some(header), None)
+        }
+        Ok(header) => {
+            let bytes = header.segment_bytes as usize;
+            if file.len < bytes {
+                fault(file.len, bytes, FaultKind::Short);
+            }
+            let frame_bytes_max = header.frame_bytes_max as usize;
+            (
+                Some(header),
+                Some(Life { segment: number, salt: header.salt, bytes, frame_bytes_max }),
+            )
+        }
+        Err(error @ (HeaderError::Version(..) | HeaderError::Features(_))) => {
+            return Err(RecoverError::Format { path, error });
+        }
+        Err(error @ (HeaderError::NoMagic | HeaderError::Crc | HeaderError::Shape(_))) => {
+            fault(0, BLOCK.min(file.len), FaultKind::Header(error));
+            (None, life_without_header(&mut file, number))
+        }
+    };
+    let trailer = life.and_then(|life| {
+        let bytes = file.bytes(life.bytes - TRAILER_BYTES, TRAILER_BYTES);
+        Trailer::decode(bytes, number, life.salt, as_u32(life.bytes))
+    });
+    let begins = match (&trailer, &life) {
+        (Some(trailer), _) => Some((trailer.first_batch, trailer.first_batch - 1)),
+        // If the very first frame is rotten, another one follows within the longest frame.
+        (None, Some(life)) => scan::first_frame(&mut file, life, 2 * life.frame_bytes_max)
+            .map(|header| (header.batch_no, header.durable_upto)),
+        (None, None) => None,
+    };
+    *buf = file.into_buf();
+    Ok(Seen { number, path, header, life, trailer, begins, faults })
+}
+
+/// What counts in a segment whose header is lost: numbers are never used again, so a trailer or a frame that was
+/// written for this number tells the salt.
+fn life_without_header<D: Disk>(file: &mut SegmentFile<'_, D>, number: u32) -> Option<Life> {
+    let bytes = file.len / BLOCK * BLOCK;
+    if bytes < SEGMENT_BYTES_MIN {
+        return None;
+    }
+    let trailer = file.bytes(bytes - TRAILER_BYTES, TRAILER_BYTES);
+    let of_trailer = Trailer::decode_any(trailer, number, as_u32(bytes)).map(|t| t.salt);
+    let salt = of_trailer.or_else(|| scan::salt_of_frames(file, number))?;
+    Some(Life { segment: number, salt, bytes, frame_bytes_max: FRAME_BYTES_MAX })
+}
+
+/// Refuses a segment of another cluster, node or partition.
+pub(crate) fn refuse_foreign(seen: &Seen, place: &Place) -> Result<(), RecoverError> {
+    let Some(header) = &seen.header else { return Ok(()) };
+    let (found, wanted) = (header.owner, place.owner);
+    if (found.cluster, found.node, found.log_id) == (wanted.cluster, wanted.node, wanted.log_id) {
+        return Ok(());
+    }
+    let path = seen.path.clone();
+    Err(RecoverError::Foreign { path, found: Box::new(found), wanted: Box::new(wanted) })
+}

@@ -1,0 +1,318 @@
+//! What a restart makes of each kind of damage.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{
+    CONFIG, FRAME_BYTES, Node, SEGMENT_BYTES, Told, dot, head, msg, path_of, place, read, seqs,
+    tomb,
+};
+use iris_wal::disk::mem::MemDisk;
+use iris_wal::recovery::{FaultKind, RecoverError};
+use iris_wal::{BLOCK, Body, Log, Pos, Record};
+
+#[test]
+fn what_was_synced_is_read_back_in_order() {
+    let mut node = Node::new();
+    let mut sent = node.send(1..=20, b"hello");
+    sent.push(node.append(&tomb(21, &[dot(1), dot(2), dot(9)])));
+    sent.push(node.append(&Record { head: head(22), body: Body::Dedup(b"state") }));
+    node.flush();
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), (1..=22).collect::<Vec<_>>());
+    assert_eq!(told.iter().map(Told::pos).collect::<Vec<_>>(), sent);
+    assert_eq!(
+        told[20],
+        Told::Tomb { pos: sent[20], seq: 21, targets: vec![dot(1), dot(2), dot(9)] }
+    );
+    assert_eq!((recovered.last_batch, recovered.records), (21, 22));
+    assert_eq!(recovered.hlc_max, 22 << 16);
+    assert!(recovered.faults.is_empty() && recovered.torn.is_none());
+}
+
+#[test]
+fn sealed_segments_are_read_from_their_footers_and_the_tail_is_scanned() {
+    let mut node = Node::new();
+    let sent = node.send(1..=200, &[1; 2000]);
+    node.write_footers();
+    let segments = sent.last().unwrap().segment;
+    assert!(segments > 3);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), (1..=200).collect::<Vec<_>>());
+    assert_eq!(told.iter().map(Told::pos).collect::<Vec<_>>(), sent);
+    assert_eq!(recovered.scanned, [segments]);
+    assert_eq!(recovered.faults, []);
+}
+
+#[test]
+fn the_log_goes_on_in_the_tail_segment() {
+    let mut node = Node::new();
+    let before = node.send(1..=5, b"a");
+    let (mut node, told) = Node::boot(&node.disk, 200);
+    assert_eq!(seqs(&told), [1, 2, 3, 4, 5]);
+    let after = node.send(6..=9, b"b");
+    assert_eq!(after[0].segment, before[0].segment);
+    assert!(after[0].offset > before[4].offset);
+    let (_, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), (1..=9).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_missing_footer_means_a_scan_and_is_made_up_for() {
+    let mut node = Node::new();
+    node.send(1..=200, &[1; 2000]);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), (1..=200).collect::<Vec<_>>());
+    assert!(recovered.scanned.len() > 3);
+    assert_eq!(recovered.faults, []);
+    let mut node = Node::resume(&node.disk, recovered, 300);
+    node.write_footers();
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), (1..=200).collect::<Vec<_>>());
+    assert_eq!(recovered.scanned.len(), 1);
+}
+
+#[test]
+fn a_truncated_or_rotten_footer_means_a_scan() {
+    for damage in [0, 1] {
+        let mut node = Node::new();
+        node.send(1..=200, &[1; 2000]);
+        node.write_footers();
+        let footer_block = SEGMENT_BYTES - BLOCK;
+        node.disk.damage(&path_of(2), |bytes| match damage {
+            0 => bytes[footer_block..].fill(0),
+            _ => bytes[footer_block + 100] ^= 1,
+        });
+        let (recovered, told) = read(&node.disk).unwrap();
+        assert_eq!(seqs(&told), (1..=200).collect::<Vec<_>>());
+        assert!(recovered.scanned.contains(&2));
+        assert_eq!(recovered.faults, []);
+    }
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_overwritten() {
+    let mut node = Node::new();
+    let sent = node.send(1..=5, b"kept");
+    node.append(&msg(6, &[3; 9000]));
+    let write = node.log.take_write().unwrap();
+    node.writer.perform(&write).unwrap();
+    // The last 4 KiB of the unsynced batch never reached the disk.
+    let end = write.offset() as usize + write.bytes().len();
+    node.disk.damage(&path_of(1), |bytes| bytes[end - BLOCK..end].fill(0));
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [1, 2, 3, 4, 5]);
+    let torn = Pos { segment: 1, offset: write.offset() as u32 };
+    assert_eq!((recovered.torn, &recovered.faults[..]), (Some(torn), &[][..]));
+    let mut node = Node::resume(&node.disk, recovered, 300);
+    let again = node.send(7..=7, b"new");
+    assert_eq!(again[0].segment, sent[0].segment);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [1, 2, 3, 4, 5, 7]);
+    assert!(recovered.torn.is_none());
+}
+
+#[test]
+fn a_flipped_bit_below_the_durable_mark_is_reported_and_everything_else_is_kept() {
+    let mut node = Node::new();
+    let sent = node.send(1..=9, b"payload");
+    let rotten = sent[4].offset as usize + 60;
+    node.disk.damage(&path_of(1), |bytes| bytes[rotten] ^= 0x10);
+    let before = node.disk.bytes(&path_of(1));
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [1, 2, 3, 4, 6, 7, 8, 9]);
+    assert!(recovered.faults.iter().any(|fault| fault.kind == FaultKind::Frames));
+    assert!(recovered.torn.is_none());
+    // The faulty segment stays as it is, and the log goes on in another one.
+    let mut node = Node::resume(&node.disk, recovered, 300);
+    let after = node.send(10..=10, b"later");
+    assert_eq!(after[0].segment, 2);
+    assert_eq!(node.disk.bytes(&path_of(1)), before);
+    assert!(node.log.droppable().is_empty());
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [1, 2, 3, 4, 6, 7, 8, 9, 10]);
+    assert!(!recovered.faults.is_empty());
+}
+
+#[test]
+fn a_flipped_bit_costs_one_record_of_its_batch() {
+    let mut node = Node::new();
+    let sent: Vec<_> = (1..=9).map(|seq| node.append(&msg(seq, b"same batch"))).collect();
+    node.flush();
+    node.send(10..=11, b"later");
+    let rotten = sent[4].offset as usize + 100;
+    node.disk.damage(&path_of(1), |bytes| bytes[rotten] ^= 1);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]);
+    let record = recovered.faults.iter().find(|f| matches!(f.kind, FaultKind::Record(_))).unwrap();
+    assert_eq!(record.from, sent[4].offset);
+}
+
+#[test]
+fn a_flipped_bit_in_a_frame_header_costs_that_frame_only() {
+    let mut node = Node::new();
+    let sent = node.send(1..=9, b"payload");
+    let frame = sent[4].offset as usize / BLOCK * BLOCK;
+    for at in [0, 8, 24, 40] {
+        node.disk.damage(&path_of(1), |bytes| bytes[frame + at] ^= 1);
+        let (recovered, told) = read(&node.disk).unwrap();
+        assert_eq!(seqs(&told), [1, 2, 3, 4, 6, 7, 8, 9], "byte {at} of the header");
+        assert_eq!(recovered.faults.len(), 1);
+        node.disk.damage(&path_of(1), |bytes| bytes[frame + at] ^= 1);
+    }
+}
+
+#[test]
+fn a_rotten_segment_header_is_reported_and_costs_no_record() {
+    let mut node = Node::new();
+    node.send(1..=200, &[1; 2000]);
+    node.write_footers();
+    let last = node.log.reclaim().segments().last().unwrap().segment;
+    for segment in [1, last] {
+        node.disk.damage(&path_of(segment), |bytes| bytes[70] ^= 1);
+        let (recovered, told) = read(&node.disk).unwrap();
+        assert_eq!(seqs(&told), (1..=200).collect::<Vec<_>>());
+        assert!(matches!(recovered.faults[0].kind, FaultKind::Header(_)));
+        assert_eq!(recovered.faults[0].segment, segment);
+        node.disk.damage(&path_of(segment), |bytes| bytes[70] ^= 1);
+    }
+}
+
+#[test]
+fn rot_in_the_last_synced_frame_is_seen_once_an_idle_mark_stands_behind_it() {
+    let mut node = Node::new();
+    let sent = node.send(1..=3, b"payload");
+    assert!(node.log.idle_mark(head(0)).unwrap());
+    node.flush();
+    assert!(!node.log.idle_mark(head(0)).unwrap(), "one mark is enough");
+    let last = sent[2].offset as usize + 60;
+    node.disk.damage(&path_of(1), |bytes| bytes[last] ^= 1);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [1, 2, 0]);
+    assert!(!recovered.faults.is_empty() && recovered.torn.is_none());
+}
+
+#[test]
+fn frames_of_an_earlier_use_of_the_file_are_stale() {
+    let mut node = Node::new();
+    node.send(1..=200, &[1; 2000]);
+    node.write_footers();
+    // Segment 1 is dropped and comes back under another number, with its old frames and its old footer in it.
+    node.supply.retire(1).unwrap();
+    node.salt = 777;
+    let ready = node.supply.prepare(777, 0).unwrap();
+    assert!(node.disk.bytes(&path_of(ready.segment))[BLOCK..].iter().any(|byte| *byte != 0));
+    let (recovered, told) = read(&node.disk).unwrap();
+    let first = told[0].seq();
+    assert!(first > 1);
+    assert_eq!(seqs(&told), (first..=200).collect::<Vec<_>>());
+    assert_eq!(recovered.faults, []);
+    // Written to, it ends where its own frames end.
+    let mut node = Node::resume(&node.disk, recovered, 900);
+    let mut seq = 201;
+    while node.send(seq..=seq, &[2; 2000])[0].segment != ready.segment {
+        seq += 1;
+    }
+    node.write_footers();
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), (first..=seq).collect::<Vec<_>>());
+    assert_eq!((recovered.faults, recovered.torn), (vec![], None));
+}
+
+#[test]
+fn a_lost_first_frame_of_the_tail_segment_is_damage_and_not_the_end() {
+    let mut node = Node::new();
+    node.send(1..=3, b"payload");
+    node.disk.damage(&path_of(1), |bytes| bytes[BLOCK..2 * BLOCK].fill(0));
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [2, 3]);
+    assert_eq!(recovered.faults[0].kind, FaultKind::Frames);
+}
+
+#[test]
+fn an_unreadable_block_is_a_fault_and_the_node_boots() {
+    let mut node = Node::new();
+    let sent = node.send(1..=5, b"payload");
+    node.disk.make_unreadable(&path_of(1), u64::from(sent[2].offset) / BLOCK as u64);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [1, 2, 4, 5]);
+    assert!(recovered.faults.iter().any(|fault| fault.kind == FaultKind::Unreadable));
+    assert!(recovered.faults.iter().any(|fault| fault.kind == FaultKind::Frames));
+}
+
+#[test]
+fn a_shortened_file_keeps_what_it_holds() {
+    let mut node = Node::new();
+    node.send(1..=5, b"payload");
+    let bytes = node.disk.bytes(&path_of(1));
+    node.disk.put(&path_of(1), &bytes[..4 * BLOCK]);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), [1, 2, 3]);
+    assert_eq!(recovered.faults[0].kind, FaultKind::Short);
+}
+
+fn with_one_record_changed(change: impl FnOnce(&mut [u8])) -> MemDisk {
+    let mut node = Node::new();
+    let dedup = Record { head: head(1), body: Body::Dedup(&[5; 40]) };
+    let pos = node.append(&dedup);
+    let len = dedup.encoded_len();
+    let write = node.log.take_write().unwrap();
+    node.writer.perform(&write).unwrap();
+    let (frame, at) = (write.offset() as usize, pos.offset as usize);
+    node.log.synced(write);
+    // A forger with a correct checksum: the next version of this program.
+    node.disk.damage(&path_of(1), |bytes| {
+        change(&mut bytes[at..at + len]);
+        let crc = crc32c::crc32c(&bytes[at..at + len - 4]);
+        bytes[at + len - 4..at + len].copy_from_slice(&crc.to_le_bytes());
+        let body = &bytes[frame + 64..at + len];
+        let (crc, chain) = (crc32c::crc32c(body), iris_wal::batch::chain(0, body));
+        bytes[frame + 40..frame + 48].copy_from_slice(&chain.to_le_bytes());
+        bytes[frame + 56..frame + 60].copy_from_slice(&crc.to_le_bytes());
+        let crc = crc32c::crc32c(&bytes[frame..frame + 60]);
+        bytes[frame + 60..frame + 64].copy_from_slice(&crc.to_le_bytes());
+    });
+    node.disk
+}
+
+#[test]
+fn an_unknown_ignorable_record_is_skipped() {
+    let disk = with_one_record_changed(|record| {
+        record[4] = 77;
+        record[6] = 1;
+    });
+    let (recovered, told) = read(&disk).unwrap();
+    assert_eq!((told, recovered.skipped), (vec![], 1));
+    assert_eq!((recovered.last_batch, recovered.faults), (1, vec![]));
+}
+
+#[test]
+fn an_unknown_record_that_may_not_be_skipped_is_refused_with_its_name() {
+    let disk = with_one_record_changed(|record| record[4] = 77);
+    let error = read(&disk).unwrap_err();
+    assert!(matches!(error, RecoverError::UnknownRecord { kind: 77, version: 1, .. }));
+    assert!(error.to_string().contains("/wal/p000/00000001.seg"), "{error}");
+}
+
+#[test]
+fn a_segment_of_another_log_is_refused() {
+    let mut node = Node::new();
+    node.send(1..=1, b"x");
+    let mut other = place();
+    other.owner.log_id = 1;
+    let error = iris_wal::recovery::recover(&node.disk, &other, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, RecoverError::Foreign { .. }));
+}
+
+#[test]
+fn a_tail_made_for_other_frames_is_sealed_and_not_filled() {
+    let mut node = Node::new();
+    node.send(1..=3, b"x");
+    let (recovered, _) = read(&node.disk).unwrap();
+    let mut config = CONFIG;
+    config.frame_bytes_max = FRAME_BYTES / 2;
+    let mut log = Log::resume(config, recovered);
+    assert_eq!(log.take_footer().unwrap().segment(), 1);
+    assert_eq!(log.wants_segments(), 3);
+}
