@@ -269,7 +269,7 @@ impl Ring {
 
     /// As [`Self::enter`], and waits for at least one completion or the timeout.
     pub fn enter_wait(&mut self, timeout: std::time::Duration) -> io::Result<()> {
-        if self.reaped_next < self.reaped.len() || !self.uring.completion().is_empty() {
+        if self.has_events() {
             return self.enter();
         }
         let timespec = io_uring::types::Timespec::from(timeout);
@@ -280,6 +280,11 @@ impl Ring {
 
     fn enter_once(&mut self, want: usize) -> io::Result<()> {
         tolerate(self.uring.submitter().submit_with_args(want, &SubmitArgs::new()))
+    }
+
+    /// Whether events are there to be taken, without entering the kernel.
+    pub fn has_events(&mut self) -> bool {
+        self.reaped_next < self.reaped.len() || !self.uring.completion().is_empty()
     }
 
     /// The next event, if one is there.

@@ -1,0 +1,301 @@
+//! The command line: flags as typed, then checked options without anything left open.
+
+use clap::{Args, Parser, Subcommand};
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::payload::HEAD_BYTES;
+use anyhow::{Context, ensure};
+use iris_proto::limits::{PAYLOAD_BYTES_MAX, SEND_WINDOW_MAX};
+
+/// Load for Iris: how many, how fast, and how do you know.
+#[derive(Debug, Parser)]
+#[command(name = "iris-loadgen", version, about, after_help = AFTER_HELP)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub scenario: Scenario,
+}
+
+const AFTER_HELP: &str = "\
+Every message carries its run, sender, number and intended time; lost, repeated, reordered and damaged ones are counted.
+Exit code: 0 valid run, nothing lost, repeated or damaged; 99 a valid run that missed that; 2 invalid run or no start.
+
+Examples:
+  iris serve --dev &                             a server on 127.0.0.1:7400, key in ./iris-data/dev.key
+  iris-loadgen idle -n 100000 --pid $!           memory of 100,000 idle connections
+  iris-loadgen latency --duration 10s            one message at a time, beside the machine's floor
+  iris-loadgen latency -n 50 --rate 50000        open loop: latency counts from the intended time
+  iris-loadgen throughput -n 100 --json out.json as fast as the windows allow
+  iris-loadgen fanin -n 10001                    10,000 senders, one inbox
+  iris-loadgen offline -n 100                    fill inboxes of users who are away, then log in and drain";
+
+/// A load; `iris-loadgen SCENARIO --help` has its flags.
+#[derive(Debug, Subcommand)]
+pub enum Scenario {
+    /// Log in N connections, hold them, answer heartbeats; memory and login rate
+    #[command(
+        long_about = "Logs in N connections (default 1,000), holds them for --duration and answers the server's \
+        heartbeats. With --pid: the server's memory per connection, user and kernel part."
+    )]
+    Idle(Flags),
+    /// Send, wait for ACCEPTED, send again; beside the floor of this machine
+    #[command(
+        long_about = "N senders (default 1), each to a receiver of its own, with one message under way each. With \
+        --rate: open loop, latency counted from intended times. The floor (bare echo, bare write and sync) is measured \
+        before, between and after."
+    )]
+    Latency(LatencyFlags),
+    /// Pipelined messages between pairs
+    #[command(
+        long_about = "N connections (an even number, default 100) in pairs that send to each other, pipelined \
+        within the send window; ACKs go in batches of a quarter of the receive window."
+    )]
+    Throughput(Flags),
+    /// Many senders, one inbox
+    #[command(long_about = "N-1 senders (default 1,000) send to the inbox of one connection.")]
+    Fanin(Flags),
+    /// Fill inboxes of users who are away, then log in and drain
+    #[command(
+        long_about = "N senders (default 100) each fill the inbox of a user who is away for --duration or until \
+        --messages are accepted; then the users log in and read everything."
+    )]
+    Offline(OfflineFlags),
+}
+
+/// Flags of every scenario.
+#[derive(Clone, Debug, Args)]
+pub struct Flags {
+    /// Server address
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400")]
+    pub addr: String,
+    /// HS256 secret that signs the users' tokens: the file's bytes less one trailing newline
+    #[arg(long, value_name = "FILE", default_value = "./iris-data/dev.key")]
+    pub key: PathBuf,
+    /// Connections
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_000_000))]
+    pub connections: Option<u32>,
+    /// Length of the steady phase, such as 500ms, 30s, 10m
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Load before the steady phase that is not measured
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
+    pub warmup: Duration,
+    /// Messages a second in total, open loop; 0: as fast as the windows allow
+    #[arg(long, value_name = "R", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    pub rate: u64,
+    /// Messages of one connection that an open loop sends at once
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub burst: u32,
+    /// Payload bytes, at least 24
+    #[arg(long, value_name = "BYTES", default_value_t = 64)]
+    pub payload: usize,
+    /// Unanswered messages per connection, at most; the server may allow fewer
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(SEND_WINDOW_MAX)))]
+    pub window: Option<u32>,
+    /// Server process to watch (CPU time, memory)
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
+    /// Write the results to this file
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Generator threads
+    #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
+    pub threads: u32,
+    /// Pin generator threads to the last cores
+    #[arg(long)]
+    pub pin: bool,
+    /// Loopback source addresses (127.0.0.2 and up); default: as many as the connections need
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_000))]
+    pub sources: Option<u32>,
+    /// Longest wait for what is under way at the end
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
+    pub drain_wait: Duration,
+}
+
+/// Flags of `latency`.
+#[derive(Clone, Debug, Args)]
+pub struct LatencyFlags {
+    #[command(flatten)]
+    pub flags: Flags,
+    /// Length of each of the three floor measurements; 0s: none
+    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    pub floor: Duration,
+    /// Where the floor's file is written: the server's disk; default: beside the key
+    #[arg(long, value_name = "DIR")]
+    pub floor_dir: Option<PathBuf>,
+}
+
+/// Flags of `offline`.
+#[derive(Clone, Debug, Args)]
+pub struct OfflineFlags {
+    #[command(flatten)]
+    pub flags: Flags,
+    /// Messages in total, at most; 0: as many as --duration allows
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub messages: u64,
+}
+
+/// Flags, checked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub addr: SocketAddr,
+    pub key: PathBuf,
+    pub connections: u32,
+    pub duration: Duration,
+    pub warmup: Duration,
+    pub rate: u64,
+    pub burst: u32,
+    pub payload: usize,
+    pub window: Option<u32>,
+    pub pid: Option<u32>,
+    pub threads: u32,
+    pub pin: bool,
+    pub sources: Option<u32>,
+    pub drain_wait: Duration,
+}
+
+impl Flags {
+    /// Checks the flags; `connections` is the scenario's default.
+    pub fn check(self, connections: u32) -> anyhow::Result<Options> {
+        let addr = resolve(&self.addr)?;
+        ensure!(
+            (HEAD_BYTES..=PAYLOAD_BYTES_MAX).contains(&self.payload),
+            "--payload {}: must be {HEAD_BYTES} to {PAYLOAD_BYTES_MAX} bytes, the first {HEAD_BYTES} are the check",
+            self.payload,
+        );
+        ensure!(self.duration > Duration::ZERO, "--duration 0s: must be longer");
+        ensure!(
+            self.sources.is_none() || addr.ip().is_loopback() && addr.is_ipv4(),
+            "--sources needs an IPv4 loopback --addr: only 127.0.0.0/8 has addresses to spare",
+        );
+        Ok(Options {
+            addr,
+            key: self.key,
+            connections: self.connections.unwrap_or(connections),
+            duration: self.duration,
+            warmup: self.warmup,
+            rate: self.rate,
+            burst: self.burst,
+            payload: self.payload,
+            window: self.window,
+            pid: self.pid,
+            threads: self.threads,
+            pin: self.pin,
+            sources: self.sources,
+            drain_wait: self.drain_wait,
+        })
+    }
+}
+
+impl Options {
+    /// The load in words.
+    pub fn pace(&self) -> String {
+        match self.rate {
+            0 => "as fast as the windows allow".to_owned(),
+            rate => format!("{} messages a second", crate::report::grouped(rate)),
+        }
+    }
+}
+
+impl Scenario {
+    /// Where the results go.
+    pub fn json(&self) -> Option<PathBuf> {
+        let flags = match self {
+            Self::Idle(flags) | Self::Throughput(flags) | Self::Fanin(flags) => flags,
+            Self::Latency(latency) => &latency.flags,
+            Self::Offline(offline) => &offline.flags,
+        };
+        flags.json.clone()
+    }
+}
+
+fn resolve(addr: &str) -> anyhow::Result<SocketAddr> {
+    let hint = || format!("--addr {addr}: expected HOST:PORT, such as 127.0.0.1:7400");
+    addr.to_socket_addrs().with_context(hint)?.next().with_context(hint)
+}
+
+/// Reads a time such as `500ms`, `30s`, `2m`, `1h`; a bare number is seconds.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit_seconds = match &text[digits.len()..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        unit => return Err(format!("unknown unit {unit:?}: use ms, s, m or h")),
+    };
+    let number: f64 =
+        digits.parse().map_err(|_| format!("{digits:?} is no number: write 30s or 500ms"))?;
+    Duration::try_from_secs_f64(number * unit_seconds)
+        .ok()
+        .filter(|time| *time <= Duration::from_secs(7 * 24 * 3600))
+        .ok_or_else(|| "must be between 0 and 168h".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flags(args: &[&str]) -> anyhow::Result<Options> {
+        let cli = Cli::try_parse_from(["iris-loadgen", "throughput"].iter().chain(args))?;
+        let Scenario::Throughput(flags) = cli.scenario else { panic!("another scenario") };
+        flags.check(100)
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_need_no_flags() {
+        let options = flags(&[]).unwrap();
+        assert_eq!(options.addr, "127.0.0.1:7400".parse().unwrap());
+        assert_eq!((options.connections, options.payload, options.rate), (100, 64, 0));
+        assert_eq!(options.duration, Duration::from_secs(30));
+    }
+
+    #[test]
+    fn every_flag_others_script_against_is_there() {
+        let args = "--addr 127.0.0.1:1 --key k --connections 7 --duration 2m --rate 9 --payload 24 --pid 1 --json f \
+                    --threads 2 --sources 3 --warmup 0s";
+        let options = flags(&args.split_whitespace().collect::<Vec<_>>()).unwrap();
+        assert_eq!((options.connections, options.rate, options.pid), (7, 9, Some(1)));
+        assert_eq!(options.duration, Duration::from_secs(120));
+        for scenario in ["idle", "latency", "throughput", "fanin", "offline"] {
+            assert!(Cli::try_parse_from(["iris-loadgen", scenario, "-n", "2"]).is_ok());
+        }
+    }
+
+    #[test]
+    fn bad_values_are_refused_with_what_to_write_instead() {
+        for (args, hint) in [
+            (&["--payload", "23"][..], "24"),
+            (&["--payload", "70000"], "65536"),
+            (&["--addr", "nowhere"], "HOST:PORT"),
+            (&["--duration", "soon"], "ms, s, m or h"),
+            (&["--duration", "1.2.3s"], "30s"),
+            (&["--duration", "0s"], "longer"),
+            (&["--duration", "3d"], "ms, s, m or h"),
+            (&["--connections", "0"], "1"),
+            (&["--window", "0"], "1"),
+            (&["--addr", "192.0.2.1:7400", "--sources", "2"], "loopback"),
+        ] {
+            let message = format!("{:#}", flags(args).unwrap_err());
+            assert!(message.contains(hint), "{args:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn times_have_units() {
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("250ms"), Ok(Duration::from_millis(250)));
+        assert_eq!(parse_duration("2"), Ok(Duration::from_secs(2)));
+        for bad in ["", "s", "-1s", "1e99h", "NaN", "inf", "1x", "é"] {
+            assert!(parse_duration(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,157 @@
+use super::*;
+use iris_proto::id::MsgId;
+use iris_proto::wire::{
+    AcceptedRun, put_accepted, put_drain, put_error, put_ping, put_rejected, split_frame,
+};
+
+#[derive(Default, PartialEq, Eq, Debug, Clone)]
+struct Seen(Vec<String>);
+
+impl Events for Seen {
+    fn welcome(&mut self, welcome: &Welcome<'_>) {
+        self.0.push(format!("welcome {}", welcome.user));
+    }
+    fn accepted(&mut self, first: u32, count: u16) {
+        self.0.push(format!("accepted {first}+{count}"));
+    }
+    fn rejected(&mut self, rejection: Rejection) {
+        self.0.push(format!("rejected {} {}", rejection.seq, rejection.code));
+    }
+    fn message(&mut self, head: &MessageHead<'_>, payload: &[u8]) {
+        self.0.push(format!("message {} {} {}", head.no, head.from, payload.len()));
+    }
+    fn draining(&mut self) {
+        self.0.push("draining".to_owned());
+    }
+}
+
+fn welcome(out: &mut Vec<u8>) {
+    Welcome {
+        version: 1,
+        server_time_ms: 1,
+        waiting: 0,
+        send_window: 256,
+        recv_window: 8,
+        payload_max: 65536,
+        recipients_max: 256,
+        idle_timeout_ms: 300_000,
+        token_expires_s: 2,
+        dedup_window_ms: 3,
+        region: "local",
+        node: "n",
+        user: "bob",
+    }
+    .encode(out);
+}
+
+fn message(out: &mut Vec<u8>, no: u32, payload: &[u8]) {
+    MessageHead { no, id: MsgId::v7(1, 2), time_ms: 3, flags: 0, from: "alice" }
+        .encode(payload, out);
+}
+
+fn transcript() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    welcome(&mut bytes);
+    put_accepted(
+        &mut bytes,
+        1,
+        &[AcceptedRun { first: 0, count: 3 }, AcceptedRun { first: 9, count: 1 }],
+    );
+    message(&mut bytes, 1, &[7; 300]);
+    put_ping(&mut bytes, *b"01234567");
+    put_rejected(&mut bytes, &[Rejection { seq: 4, code: 503, retry_after_ms: 10 }]);
+    bytes.extend_from_slice(&[0x81, 2, 0, 0, 1, 1]);
+    message(&mut bytes, 2, &[]);
+    put_drain(&mut bytes, 1, 2);
+    bytes
+}
+
+fn expected() -> Vec<String> {
+    let lines = "welcome bob|accepted 0+3|accepted 9+1|message 1 alice 300|rejected 4 503|\
+                 message 2 alice 0|draining";
+    lines.split('|').map(str::to_owned).collect()
+}
+
+#[test]
+fn a_session_reads_the_same_however_its_bytes_are_cut() {
+    let bytes = transcript();
+    for piece in 1..=bytes.len() {
+        let (mut session, mut seen, mut out) =
+            (Session::before_hello(), Seen::default(), Vec::new());
+        for part in bytes.chunks(piece) {
+            session.receive(part, &mut out, &mut seen).unwrap();
+        }
+        assert_eq!(seen.0, expected(), "in pieces of {piece}");
+        let (kind, body, rest) = split_frame(&out).unwrap().unwrap();
+        assert_eq!(ClientFrame::decode(kind, body), Ok(ClientFrame::Pong(*b"01234567")));
+        assert!(rest.is_empty() && session.cut.is_empty());
+        assert_eq!(session.unacknowledged(), 2);
+    }
+}
+
+#[test]
+fn an_idle_session_holds_no_buffer() {
+    let (mut session, mut seen, mut out) = (Session::before_hello(), Seen::default(), Vec::new());
+    for part in transcript().chunks(5) {
+        session.receive(part, &mut out, &mut seen).unwrap();
+    }
+    assert_eq!(session.cut.capacity(), 0);
+    assert!(size_of::<Session>() <= 48);
+}
+
+#[test]
+fn acks_are_cumulative_and_come_in_batches_of_a_quarter_window() {
+    let (mut session, mut seen, mut out) = (Session::before_hello(), Seen::default(), Vec::new());
+    let mut bytes = Vec::new();
+    welcome(&mut bytes);
+    message(&mut bytes, 1, &[]);
+    session.receive(&bytes, &mut out, &mut seen).unwrap();
+    session.acknowledge_batch(&mut out);
+    assert!(out.is_empty(), "one of a window of eight is no batch");
+    bytes.clear();
+    message(&mut bytes, 2, &[]);
+    session.receive(&bytes, &mut out, &mut seen).unwrap();
+    session.acknowledge_batch(&mut out);
+    session.acknowledge_batch(&mut out);
+    session.acknowledge(&mut out);
+    let (kind, body, rest) = split_frame(&out).unwrap().unwrap();
+    assert_eq!(ClientFrame::decode(kind, body), Ok(ClientFrame::Ack(2)));
+    assert!(rest.is_empty(), "nothing is acknowledged twice");
+}
+
+fn end_of(fill: impl FnOnce(&mut Vec<u8>)) -> Ended {
+    let (mut session, mut seen, mut bytes) = (Session::before_hello(), Seen::default(), Vec::new());
+    fill(&mut bytes);
+    session.receive(&bytes, &mut Vec::new(), &mut seen).unwrap_err()
+}
+
+#[test]
+fn what_a_server_must_not_do_ends_the_session_by_name() {
+    let error = end_of(|out| put_error(out, Code::Replaced, 0));
+    assert_eq!(error.reason(), "server_error_replaced");
+    assert_eq!(Ended::Server(9999).reason(), "server_error_9999");
+    let gap = end_of(|out| {
+        welcome(out);
+        message(out, 2, &[]);
+    });
+    assert_eq!(gap.reason(), "message_number_gap");
+    let early = end_of(|out| message(out, 1, &[]));
+    assert_eq!(early.reason(), "unexpected_frame");
+    let twice = end_of(|out| {
+        welcome(out);
+        welcome(out);
+    });
+    assert_eq!(twice, Ended::Unexpected);
+    let garbage = end_of(|out| out.extend_from_slice(b"HTTP/1.1 200 OK\r\n\r\n"));
+    assert!(matches!(garbage, Ended::Undecodable(_)), "{garbage:?}");
+    let oversize = end_of(|out| out.extend_from_slice(&[0x44, 0xff, 0xff, 0xff]));
+    assert_eq!(oversize.reason(), "undecodable_oversize");
+}
+
+#[test]
+fn an_oversize_header_cut_in_two_is_refused_before_its_body() {
+    let (mut session, mut seen, mut out) = (Session::before_hello(), Seen::default(), Vec::new());
+    session.receive(&[0x44, 0xff], &mut out, &mut seen).unwrap();
+    let end = session.receive(&[0xff, 0xff], &mut out, &mut seen).unwrap_err();
+    assert_eq!(end, Ended::Undecodable(Code::Oversize));
+}

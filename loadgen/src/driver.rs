@@ -1,0 +1,346 @@
+//! What one thread's connections do: log in, send within window and schedule, check what arrives, acknowledge.
+
+use crate::client::{Events, Session};
+use crate::control::{Control, Counts, Window};
+use crate::names::user_name;
+use crate::net::{ConnIndex, Handler};
+use crate::payload::Checker;
+use crate::schedule::Schedule;
+use crate::sender::{Sender, Times};
+use crate::stats::Measured;
+use crate::tokens::Signer;
+use iris_proto::limits::RECV_WINDOW_MAX;
+use iris_proto::wire::{MessageHead, Rejection, Welcome};
+
+/// A start later than this by the generator's own fault is a late one.
+pub const LATE_NS: u64 = 10_000_000;
+
+/// A user of this thread, in the order of connecting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    /// The user's index in the run.
+    pub user: u32,
+    /// Which login group it belongs to.
+    pub group: u32,
+    /// Its place among this thread's senders.
+    pub sender: Option<u32>,
+}
+
+/// One thread's sessions and everything they count.
+pub struct Driver<'a> {
+    control: &'a Control,
+    signer: &'a Signer,
+    run: u32,
+    window_max: u32,
+    members: Vec<Member>,
+    sessions: Vec<Session>,
+    senders: Vec<Sender>,
+    /// Messages of the current phase by sender.
+    made: Vec<u64>,
+    /// Whether a sender is in `held_back`.
+    holds_back: Vec<bool>,
+    checker: Checker,
+    measured: Measured,
+    counts: Counts,
+    now_ns: u64,
+    window: Window,
+    sending: bool,
+    schedule: Option<Schedule>,
+    /// Messages that may still be sent.
+    quota: u64,
+    /// Server's clock less ours, milliseconds, from the first WELCOME.
+    unix_offset_ms: Option<u64>,
+    /// Connections with deliveries that are not acknowledged.
+    unacknowledged: Vec<ConnIndex>,
+    /// Connections that the server asked to hold back.
+    held_back: Vec<ConnIndex>,
+}
+
+/// What a thread brings home.
+#[derive(Debug)]
+pub struct Findings {
+    /// Latencies and failures.
+    pub measured: Measured,
+    /// What the receivers got.
+    pub checker: Checker,
+    /// Totals.
+    pub counts: Counts,
+    /// For each sender: user, messages sent, and which of them were not accepted.
+    pub sent: Vec<(u32, u32, crate::ranges::Ranges)>,
+}
+
+/// What a driver is made of.
+pub struct DriverParts<'a> {
+    /// Orders.
+    pub control: &'a Control,
+    /// Tokens.
+    pub signer: &'a Signer,
+    /// The run's id.
+    pub run: u32,
+    /// Unanswered messages of a connection, at most.
+    pub window_max: u32,
+    /// The users.
+    pub members: Vec<Member>,
+    /// Their senders.
+    pub senders: Vec<Sender>,
+    /// The check of what arrives.
+    pub checker: Checker,
+    /// Messages this thread may send.
+    pub quota: u64,
+}
+
+impl<'a> Driver<'a> {
+    /// Before the first connection.
+    pub fn new(parts: DriverParts<'a>) -> Self {
+        let sessions = parts.members.iter().map(|_| Session::before_hello()).collect();
+        let (made, holds_back) = (vec![0; parts.senders.len()], vec![false; parts.senders.len()]);
+        Self {
+            control: parts.control,
+            signer: parts.signer,
+            run: parts.run,
+            window_max: parts.window_max,
+            members: parts.members,
+            sessions,
+            senders: parts.senders,
+            made,
+            holds_back,
+            checker: parts.checker,
+            measured: Measured::default(),
+            counts: Counts::default(),
+            now_ns: parts.control.now_ns(),
+            window: Window::default(),
+            sending: false,
+            schedule: None,
+            quota: parts.quota,
+            unix_offset_ms: None,
+            unacknowledged: Vec::new(),
+            held_back: Vec::new(),
+        }
+    }
+
+    /// The users, in the order of connecting.
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Totals so far.
+    pub fn counts(&self) -> Counts {
+        Counts { unacknowledged: self.unacknowledged.len() as u64, ..self.counts }
+    }
+
+    /// Reads the clock, and returns it.
+    pub fn tick(&mut self) -> u64 {
+        self.now_ns = self.control.now_ns();
+        self.now_ns
+    }
+
+    /// Whether messages are being sent.
+    pub fn is_sending(&self) -> bool {
+        self.sending
+    }
+
+    /// Starts a sending phase, open loop if there is a schedule.
+    pub fn begin_sending(&mut self, window: Window, schedule: Option<Schedule>) {
+        self.window = window;
+        self.schedule = schedule;
+        self.sending = true;
+        self.made.fill(0);
+    }
+
+    /// Ends it; what was due and is not sent is counted.
+    pub fn end_sending(&mut self) {
+        self.sending = false;
+        let Some(schedule) = self.schedule else { return };
+        for (place, made) in self.made.iter().enumerate() {
+            self.measured.not_sent += schedule.total_of(place).saturating_sub(*made);
+        }
+    }
+
+    /// The open loop's schedule.
+    pub fn schedule(&self) -> Option<Schedule> {
+        self.schedule
+    }
+
+    /// Sends what a connection may send now, because it may (closed loop) or because it is due (open loop).
+    pub fn send_due(&mut self, conn: ConnIndex, out: &mut Vec<u8>) {
+        let Some(place) = self.members[conn as usize].sender.map(|place| place as usize) else {
+            return;
+        };
+        let unix_ms = self.now_ns / 1_000_000 + self.unix_offset_ms.unwrap_or(0);
+        let sender = &mut self.senders[place];
+        while self.quota > 0 && sender.may_send(self.now_ns) {
+            let intended_ns = match &self.schedule {
+                None if self.now_ns < self.window.until_ns => self.now_ns,
+                None => return,
+                Some(schedule) => match schedule.intended_ns(place, self.made[place]) {
+                    Some(due_ns) if due_ns <= self.now_ns => due_ns,
+                    _ => return,
+                },
+            };
+            sender.send(Times { intended_ns, sent_ns: self.now_ns }, unix_ms, out);
+            self.made[place] += 1;
+            self.counts.sent += 1;
+            self.quota -= 1;
+        }
+        if sender.resume_ns() > self.now_ns && !std::mem::replace(&mut self.holds_back[place], true)
+        {
+            self.held_back.push(conn);
+        }
+    }
+
+    /// Notes a burst that starts late although its sender could have started it in time.
+    pub fn note_start(&mut self, burst: u64) {
+        let Some(schedule) = &self.schedule else { return };
+        let place = schedule.sender_of(burst);
+        let due_ns = schedule.due_ns(burst);
+        let first_waiting = schedule.intended_ns(place, self.made[place]);
+        let is_free = first_waiting == Some(due_ns) && self.senders[place].may_send(self.now_ns);
+        if is_free && self.now_ns - due_ns > LATE_NS {
+            self.measured.late_starts += 1;
+        }
+    }
+
+    /// Senders that the server asked to hold back and that may go on now.
+    pub fn take_resumed(&mut self) -> Vec<ConnIndex> {
+        let (now_ns, senders, members) = (self.now_ns, &self.senders, &self.members);
+        let holds_back = &mut self.holds_back;
+        let resumes = |conn: &mut ConnIndex| {
+            let place = members[*conn as usize].sender.expect("only senders hold back") as usize;
+            holds_back[place] = senders[place].resume_ns() > now_ns;
+            !holds_back[place]
+        };
+        self.held_back.extract_if(.., resumes).collect()
+    }
+
+    /// Connections with deliveries to acknowledge; the caller has each call [`Self::acknowledge`].
+    pub fn take_unacknowledged(&mut self) -> Vec<ConnIndex> {
+        std::mem::take(&mut self.unacknowledged)
+    }
+
+    /// Acknowledges everything delivered to a connection.
+    pub fn acknowledge(&mut self, conn: ConnIndex, out: &mut Vec<u8>) {
+        self.sessions[conn as usize].acknowledge(out);
+    }
+
+    /// All findings, at the end.
+    pub fn findings(mut self) -> Findings {
+        let counts = self.counts();
+        let users = self.members.iter().filter(|member| member.sender.is_some());
+        let sent = users
+            .zip(&mut self.senders)
+            .map(|(member, sender)| (member.user, sender.sent(), sender.not_accepted()))
+            .collect();
+        Findings { measured: self.measured, checker: self.checker, counts, sent }
+    }
+}
+
+impl Handler for Driver<'_> {
+    fn connected(&mut self, conn: ConnIndex, out: &mut Vec<u8>) {
+        let user = user_name(self.run, self.members[conn as usize].user);
+        Session::hello(out, &user, &self.signer.token(&user), RECV_WINDOW_MAX);
+    }
+
+    fn received(&mut self, conn: ConnIndex, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+        self.tick();
+        let member = self.members[conn as usize];
+        let session = &mut self.sessions[conn as usize];
+        let had_none = session.unacknowledged() == 0;
+        let mut sink = Sink {
+            user: member.user,
+            sender: member.sender.map(|place| &mut self.senders[place as usize]),
+            window_max: self.window_max,
+            checker: &mut self.checker,
+            measured: &mut self.measured,
+            counts: &mut self.counts,
+            now_ns: self.now_ns,
+            window: self.window,
+            unix_offset_ms: &mut self.unix_offset_ms,
+        };
+        session.receive(bytes, out, &mut sink).map_err(|ended| ended.reason().into_owned())?;
+        if had_none && session.unacknowledged() > 0 {
+            self.unacknowledged.push(conn);
+        }
+        session.acknowledge_batch(out);
+        if self.sending {
+            self.send_due(conn, out);
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, conn: ConnIndex, reason: &str) {
+        let was_logged_in = self.sessions[conn as usize].send_window() > 0;
+        if was_logged_in {
+            self.counts.ended += 1;
+        } else {
+            self.counts.failed += 1;
+        }
+        self.measured.error(reason);
+    }
+}
+
+/// Where one connection's events go.
+struct Sink<'a> {
+    user: u32,
+    sender: Option<&'a mut Sender>,
+    window_max: u32,
+    checker: &'a mut Checker,
+    measured: &'a mut Measured,
+    counts: &'a mut Counts,
+    now_ns: u64,
+    window: Window,
+    unix_offset_ms: &'a mut Option<u64>,
+}
+
+impl Events for Sink<'_> {
+    fn welcome(&mut self, welcome: &Welcome<'_>) {
+        self.counts.logged_in += 1;
+        let offset_ms = welcome.server_time_ms.saturating_sub(self.now_ns / 1_000_000);
+        self.unix_offset_ms.get_or_insert(offset_ms);
+        if let Some(sender) = &mut self.sender {
+            sender.open(welcome.send_window.min(self.window_max));
+        }
+    }
+
+    fn accepted(&mut self, first: u32, count: u16) {
+        let is_steady = self.window.is_steady(self.now_ns);
+        for offset in 0..u32::from(count) {
+            let seq = first.wrapping_add(offset);
+            let Some(times) = self.sender.as_mut().and_then(|sender| sender.answered(seq)) else {
+                self.measured.error("answer_to_nothing");
+                continue;
+            };
+            self.counts.accepted += 1;
+            self.measured.accepted_steady += u64::from(is_steady);
+            if self.window.is_steady(times.intended_ns) {
+                self.measured.accepted.record(self.now_ns.saturating_sub(times.intended_ns));
+                self.measured.service.record(self.now_ns.saturating_sub(times.sent_ns));
+            }
+        }
+    }
+
+    fn rejected(&mut self, rejection: Rejection) {
+        let resume_ns = self.now_ns + u64::from(rejection.retry_after_ms) * 1_000_000;
+        let sender = self.sender.as_mut();
+        if sender.is_some_and(|sender| sender.refused(rejection.seq, resume_ns)) {
+            self.counts.rejected += 1;
+            *self.measured.rejected.entry(rejection.code).or_default() += 1;
+        } else {
+            self.measured.error("answer_to_nothing");
+        }
+    }
+
+    fn message(&mut self, head: &MessageHead<'_>, payload: &[u8]) {
+        self.counts.arrived += 1;
+        let is_steady = self.window.is_steady(self.now_ns);
+        self.measured.delivered_steady += u64::from(is_steady);
+        if let Some(intended_ns) = self.checker.arrived(self.user, head.from, payload)
+            && self.window.is_steady(intended_ns)
+        {
+            self.measured.delivered.record(self.now_ns.saturating_sub(intended_ns));
+        }
+    }
+
+    fn draining(&mut self) {
+        self.measured.error("server_drains");
+    }
+}

@@ -1,0 +1,98 @@
+//! Who the users of a run are, and who sends to whom.
+
+/// Bytes of a user's name.
+pub const USER_BYTES: usize = 18;
+
+/// The name of a user: `lg-RRRRRR-UUUUUUUU`, run (24 bits) and index in hexadecimal, so that each run has inboxes of
+/// its own.
+pub fn user(run: u32, index: u32) -> [u8; USER_BYTES] {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut name = *b"lg-000000-00000000";
+    for place in 0..6 {
+        name[8 - place] = DIGITS[(run >> (4 * place)) as usize & 0xf];
+    }
+    for place in 0..8 {
+        name[17 - place] = DIGITS[(index >> (4 * place)) as usize & 0xf];
+    }
+    name
+}
+
+/// The name of a user as text.
+pub fn user_name(run: u32, index: u32) -> String {
+    user(run, index).iter().map(|byte| char::from(*byte)).collect()
+}
+
+/// Who sends to whom. Users are numbered from 0; senders come first, and each sends to one inbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Topology {
+    /// Nobody sends; this many are there.
+    Silent(u32),
+    /// An even number of users in pairs (0 and 1, 2 and 3, ...) that send to each other.
+    Pairs(u32),
+    /// This many senders `i`, each to a receiver of its own, `n + i`.
+    OneWay(u32),
+    /// This many senders, all to the one receiver after them.
+    FanIn(u32),
+}
+
+impl Topology {
+    /// All users.
+    pub fn users(self) -> u32 {
+        match self {
+            Self::Silent(n) | Self::Pairs(n) => n,
+            Self::OneWay(n) => 2 * n,
+            Self::FanIn(n) => n + 1,
+        }
+    }
+
+    /// How many send: users `0..senders()`.
+    pub fn senders(self) -> u32 {
+        match self {
+            Self::Silent(_) => 0,
+            Self::Pairs(n) | Self::OneWay(n) | Self::FanIn(n) => n,
+        }
+    }
+
+    /// Where a sender sends.
+    pub fn recipient_of(self, sender: u32) -> u32 {
+        match self {
+            Self::Silent(_) => sender,
+            Self::Pairs(_) => sender ^ 1,
+            Self::OneWay(n) => n + sender,
+            Self::FanIn(n) => n,
+        }
+    }
+
+    /// Which of `threads` threads a user belongs to. Sender and receiver share one, except in a fan-in.
+    pub fn thread_of(self, user: u32, threads: u32) -> u32 {
+        match self {
+            Self::Silent(_) | Self::FanIn(_) => user % threads,
+            Self::Pairs(_) => (user / 2) % threads,
+            Self::OneWay(n) => (user % n) % threads,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_holds_run_and_index() {
+        assert_eq!(user_name(0xabcdef, 0x1234), "lg-abcdef-00001234");
+        assert_eq!(user_name(u32::MAX, u32::MAX), "lg-ffffff-ffffffff");
+    }
+
+    #[test]
+    fn every_sender_has_a_recipient_among_the_users_on_a_thread_that_exists() {
+        for topology in [Topology::Pairs(10), Topology::OneWay(5), Topology::FanIn(9)] {
+            for sender in 0..topology.senders() {
+                let recipient = topology.recipient_of(sender);
+                assert!(recipient < topology.users() && recipient != sender, "{topology:?}");
+                let shares = topology.thread_of(sender, 3) == topology.thread_of(recipient, 3);
+                assert!(shares || matches!(topology, Topology::FanIn(_)));
+                assert!(topology.thread_of(sender, 3) < 3);
+            }
+        }
+    }
+}

@@ -1,0 +1,356 @@
+//! The connections of one thread: sockets, rings and buffers; bytes in and out, and nothing of the protocol.
+//!
+//! A connection is made by an ordinary socket (its source address and options need one), which is moved into the
+//! descriptor table of a ring and closed as a plain descriptor: tables are bounded by RLIMIT_NOFILE each, so a thread
+//! holds as many connections as it has rings for. Busy connections keep a multishot receive armed; quiet ones a poll,
+//! which is a third of the kernel memory. What callbacks write is sent once per turn and connection, and a connection
+//! with nothing to send holds no buffer.
+
+mod wake;
+
+use anyhow::Context;
+use iris_ring::{Event, Ring, RingConfig, bound_stream_socket};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+use wake::Wake;
+
+/// Events handled between two submissions, so that sends leave in time.
+const EVENTS_PER_TURN: usize = 512;
+/// Spare send buffers kept, and how large one may be to be kept.
+const SPARES_MAX: usize = 4096;
+const SPARE_BYTES_MAX: usize = 256 * 1024;
+
+/// A connection of this thread, numbered from 0 in the order of [`Net::connect`].
+pub type ConnIndex = u32;
+
+/// Who acts on what the connections do. Bytes for the server are appended to `out`.
+pub trait Handler {
+    /// The connection is made.
+    fn connected(&mut self, conn: ConnIndex, out: &mut Vec<u8>);
+    /// Bytes arrived; `Err` ends the connection for this reason.
+    fn received(&mut self, conn: ConnIndex, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String>;
+    /// The connection failed or ended; nothing more comes of it.
+    fn ended(&mut self, conn: ConnIndex, reason: &str);
+}
+
+/// How connections wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Load {
+    /// Mostly silent: a poll, and small buffers.
+    Quiet,
+    /// Mostly busy: a multishot receive, and large buffers.
+    Busy,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Connecting,
+    Open,
+    Ended,
+}
+
+#[derive(Debug)]
+struct Conn {
+    pending: Vec<u8>,
+    state: State,
+    sending: bool,
+    /// In `dirty`.
+    listed: bool,
+}
+
+/// The connections of one thread.
+pub struct Net {
+    rings: Vec<Ring>,
+    per_ring: u32,
+    load: Load,
+    target: SocketAddr,
+    conns: Vec<Conn>,
+    /// Connections with something to send.
+    dirty: Vec<ConnIndex>,
+    /// Receives that found no buffer free.
+    starved: VecDeque<ConnIndex>,
+    spares: Vec<Vec<u8>>,
+    sends_under_way: usize,
+    wake: Option<Wake>,
+}
+
+impl Net {
+    /// Room for `connections`, to be used by the calling thread only.
+    pub fn new(
+        target: SocketAddr,
+        connections: u32,
+        per_ring: u32,
+        load: Load,
+    ) -> anyhow::Result<Self> {
+        let per_ring = per_ring.clamp(1, connections.max(1));
+        let (entries, buffers, buffer_bytes) = match load {
+            Load::Quiet => (1024, 64, 2048),
+            Load::Busy => (4096, 256, 16 * 1024),
+        };
+        let config = RingConfig { entries, descriptors: per_ring, buffers, buffer_bytes };
+        let count = connections.div_ceil(per_ring).max(1);
+        let rings = (0..count).map(|_| Ring::new(config)).collect::<Result<Vec<_>, _>>().context(
+            "cannot make an io_uring: needs Linux 6.1, kernel.io_uring_disabled=0 and no seccomp filter against it",
+        )?;
+        let wake = if rings.len() > 1 { Some(Wake::new(&rings)?) } else { None };
+        Ok(Self {
+            rings,
+            per_ring,
+            load,
+            target,
+            conns: Vec::with_capacity(connections as usize),
+            dirty: Vec::new(),
+            starved: VecDeque::new(),
+            spares: Vec::new(),
+            sends_under_way: 0,
+            wake,
+        })
+    }
+
+    /// Starts the next connection from this source address, and gives its index.
+    pub fn connect(&mut self, source: IpAddr) -> anyhow::Result<ConnIndex> {
+        let conn = u32::try_from(self.conns.len()).context("too many connections")?;
+        let socket = bound_stream_socket(source)
+            .with_context(|| format!("cannot make a socket from {source}"))?;
+        let target = self.target;
+        let (ring, descriptor) = self.place(conn);
+        ring.install(descriptor, &socket).context("cannot put a socket into the ring's table")?;
+        ring.connect(descriptor, &target, u64::from(conn));
+        self.conns.push(Conn {
+            pending: Vec::new(),
+            state: State::Connecting,
+            sending: false,
+            listed: false,
+        });
+        Ok(conn)
+    }
+
+    fn place(&mut self, conn: ConnIndex) -> (&mut Ring, u32) {
+        (&mut self.rings[(conn / self.per_ring) as usize], conn % self.per_ring)
+    }
+
+    /// Has `fill` append bytes for the server; they leave with the next turn. Not after the end of a connection.
+    pub fn write(&mut self, conn: ConnIndex, fill: impl FnOnce(&mut Vec<u8>)) {
+        if self.conns[conn as usize].state == State::Open {
+            let mut out = self.take_out(conn);
+            fill(&mut out);
+            self.put_out(conn, out);
+        }
+    }
+
+    /// Whether sends are under way or waiting.
+    pub fn is_sending(&self) -> bool {
+        self.sends_under_way > 0 || !self.dirty.is_empty()
+    }
+
+    /// Whether the connection is made and has not ended.
+    pub fn is_open(&self, conn: ConnIndex) -> bool {
+        self.conns.get(conn as usize).is_some_and(|conn| conn.state == State::Open)
+    }
+
+    fn take_out(&mut self, conn: ConnIndex) -> Vec<u8> {
+        let pending = std::mem::take(&mut self.conns[conn as usize].pending);
+        if pending.capacity() > 0 { pending } else { self.spares.pop().unwrap_or_default() }
+    }
+
+    fn put_out(&mut self, index: ConnIndex, out: Vec<u8>) {
+        let conn = &mut self.conns[index as usize];
+        if out.is_empty() || conn.state != State::Open {
+            self.keep_spare(out);
+            return;
+        }
+        conn.pending = out;
+        if !conn.sending && !conn.listed {
+            conn.listed = true;
+            self.dirty.push(index);
+        }
+    }
+
+    fn keep_spare(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= SPARE_BYTES_MAX && self.spares.len() < SPARES_MAX {
+            buffer.clear();
+            self.spares.push(buffer);
+        }
+    }
+
+    /// Sends what was written, waits up to `wait` for something to happen and has `handler` act on it.
+    pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> anyhow::Result<()> {
+        self.flush();
+        self.receive_again();
+        self.wait(wait).context("io_uring_enter failed")?;
+        for ring in 0..self.rings.len() {
+            for _ in 0..EVENTS_PER_TURN {
+                let Some(event) = self.rings[ring].next_event() else { break };
+                self.act(ring, event, handler);
+            }
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, wait: Duration) -> std::io::Result<()> {
+        match &self.wake {
+            None => self.rings[0].enter_wait(wait),
+            Some(wake) => {
+                if wait.is_zero() || wake.any_ready(&mut self.rings)? {
+                    return self.rings.iter_mut().try_for_each(Ring::enter);
+                }
+                wake.wait(&mut self.rings, wait)
+            }
+        }
+    }
+
+    fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for index in dirty.drain(..) {
+            let conn = &mut self.conns[index as usize];
+            conn.listed = false;
+            if conn.state != State::Open || conn.sending || conn.pending.is_empty() {
+                continue;
+            }
+            conn.sending = true;
+            let bytes = std::mem::take(&mut conn.pending);
+            self.sends_under_way += 1;
+            let (ring, descriptor) = self.place(index);
+            ring.send(descriptor, bytes, u64::from(index));
+        }
+        self.dirty = dirty;
+    }
+
+    fn receive_again(&mut self) {
+        for _ in 0..self.starved.len() {
+            if let Some(conn) = self.starved.pop_front() {
+                self.arm(conn, self.load);
+            }
+        }
+    }
+
+    fn arm(&mut self, conn: ConnIndex, load: Load) {
+        if self.conns[conn as usize].state != State::Open {
+            return;
+        }
+        let (ring, descriptor) = self.place(conn);
+        match load {
+            Load::Quiet => ring.poll_readable(descriptor, u64::from(conn)),
+            Load::Busy => ring.receive_multishot(descriptor, u64::from(conn)),
+        }
+    }
+
+    fn act(&mut self, ring: usize, event: Event, handler: &mut impl Handler) {
+        match event {
+            Event::Connected { token, result } => self.connected(token as u32, result, handler),
+            Event::Readable { token } => {
+                if self.conns[token as usize].state == State::Open {
+                    let (ring, descriptor) = self.place(token as u32);
+                    ring.receive(descriptor, token);
+                }
+            }
+            Event::Received { token, result, buffer, more } => {
+                let conn = token as u32;
+                if let (Ok(len @ 1..), Some(id)) = (usize::try_from(result), buffer) {
+                    self.received(ring, conn, id, len, handler);
+                }
+                if let Some(id) = buffer {
+                    self.rings[ring].give_back(id);
+                }
+                self.after_receive(conn, result, more, handler);
+            }
+            Event::Sent { token, buffer, result } => {
+                self.sent(token as u32, buffer, result, handler);
+            }
+            Event::Closed { .. } | Event::Accepted { .. } | Event::AcceptFailed { .. } => {}
+        }
+    }
+
+    fn connected(&mut self, conn: ConnIndex, result: i32, handler: &mut impl Handler) {
+        if result < 0 {
+            return self.end(conn, &format!("connect_{}", errno_name(-result)), handler);
+        }
+        self.conns[conn as usize].state = State::Open;
+        let mut out = self.take_out(conn);
+        handler.connected(conn, &mut out);
+        self.put_out(conn, out);
+        self.arm(conn, self.load);
+    }
+
+    fn received(
+        &mut self,
+        ring: usize,
+        conn: ConnIndex,
+        id: iris_ring::BufferId,
+        len: usize,
+        handler: &mut impl Handler,
+    ) {
+        if self.conns[conn as usize].state != State::Open {
+            return;
+        }
+        let mut out = self.take_out(conn);
+        let verdict = handler.received(conn, self.rings[ring].buffer(id, len), &mut out);
+        match verdict {
+            Ok(()) => self.put_out(conn, out),
+            Err(reason) => {
+                self.keep_spare(out);
+                self.end(conn, &reason, handler);
+            }
+        }
+    }
+
+    fn after_receive(
+        &mut self,
+        conn: ConnIndex,
+        result: i32,
+        more: bool,
+        handler: &mut impl Handler,
+    ) {
+        match result {
+            0 => self.end(conn, "closed_by_server", handler),
+            1.. if !more => self.arm(conn, self.load),
+            1.. => {}
+            errno if -errno == libc::ENOBUFS => self.starved.push_back(conn),
+            errno => self.end(conn, &format!("receive_{}", errno_name(-errno)), handler),
+        }
+    }
+
+    fn sent(&mut self, conn: ConnIndex, buffer: Vec<u8>, result: i32, handler: &mut impl Handler) {
+        self.sends_under_way -= 1;
+        let whole = usize::try_from(result) == Ok(buffer.len());
+        self.keep_spare(buffer);
+        let entry = &mut self.conns[conn as usize];
+        entry.sending = false;
+        if entry.state == State::Open && !entry.pending.is_empty() && !entry.listed {
+            entry.listed = true;
+            self.dirty.push(conn);
+        }
+        if result < 0 {
+            self.end(conn, &format!("send_{}", errno_name(-result)), handler);
+        } else if !whole {
+            self.end(conn, "send_cut_short", handler);
+        }
+    }
+
+    fn end(&mut self, conn: ConnIndex, reason: &str, handler: &mut impl Handler) {
+        let entry = &mut self.conns[conn as usize];
+        if entry.state == State::Ended {
+            return;
+        }
+        entry.state = State::Ended;
+        entry.pending = Vec::new();
+        let (ring, descriptor) = self.place(conn);
+        ring.shutdown(descriptor);
+        ring.close(descriptor, u64::from(conn));
+        handler.ended(conn, reason);
+    }
+}
+
+/// A short name for the errno values that networks give; others by number.
+fn errno_name(errno: i32) -> String {
+    match errno {
+        libc::ECONNREFUSED => "refused".to_owned(),
+        libc::ECONNRESET => "reset".to_owned(),
+        libc::EPIPE => "broken_pipe".to_owned(),
+        libc::ETIMEDOUT => "timed_out".to_owned(),
+        libc::EADDRNOTAVAIL => "no_free_port".to_owned(),
+        libc::ENETUNREACH | libc::EHOSTUNREACH => "unreachable".to_owned(),
+        other => format!("errno_{other}"),
+    }
+}

@@ -1,0 +1,94 @@
+//! A set of numbers as sorted half-open ranges: small while what is in it comes in runs.
+
+/// The set. Ranges are disjoint, not touching, ascending.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ranges(Vec<(u32, u32)>);
+
+impl Ranges {
+    /// Adds `from..until`; what is in already stays.
+    pub fn insert(&mut self, from: u32, until: u32) {
+        if from >= until {
+            return;
+        }
+        if let Some(last) = self.0.last_mut()
+            && last.0 <= from
+            && from <= last.1
+        {
+            last.1 = last.1.max(until);
+            return;
+        }
+        let start = self.0.partition_point(|range| range.1 < from);
+        let end = self.0.partition_point(|range| range.0 <= until);
+        let merged = self.0[start..end]
+            .iter()
+            .fold((from, until), |all, range| (all.0.min(range.0), all.1.max(range.1)));
+        self.0.splice(start..end, [merged]);
+    }
+
+    /// Takes one number out; whether it was in.
+    pub fn remove(&mut self, number: u32) -> bool {
+        let at = self.0.partition_point(|range| range.1 <= number);
+        let Some(&(from, until)) = self.0.get(at).filter(|range| range.0 <= number) else {
+            return false;
+        };
+        let left = (from < number).then_some((from, number));
+        let right = (number + 1 < until).then_some((number + 1, until));
+        self.0.splice(at..=at, left.into_iter().chain(right));
+        true
+    }
+
+    /// How many numbers are in.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|(from, until)| u64::from(until - from)).sum()
+    }
+
+    /// How many numbers are in both sets.
+    pub fn overlap(&self, other: &Self) -> u64 {
+        let (mut mine, mut theirs) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let mut both = 0;
+        while let (Some(a), Some(b)) = (mine.peek(), theirs.peek()) {
+            both += u64::from(a.1.min(b.1).saturating_sub(a.0.max(b.0)));
+            if a.1 <= b.1 {
+                mine.next();
+            } else {
+                theirs.next();
+            }
+        }
+        both
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn ranges_agree_with_a_plain_set_after_many_changes() {
+        let mut state = 12345u32;
+        let mut next = |bound: u32| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) % bound
+        };
+        let (mut ranges, mut plain) = (Ranges::default(), BTreeSet::new());
+        let (mut other, mut other_plain) = (Ranges::default(), BTreeSet::new());
+        for _ in 0..5000 {
+            let (from, count) = (next(200), next(6));
+            match next(3) {
+                0 => {
+                    ranges.insert(from, from + count);
+                    plain.extend(from..from + count);
+                }
+                1 => assert_eq!(ranges.remove(from), plain.remove(&from)),
+                _ => {
+                    other.insert(from, from + 1);
+                    other_plain.insert(from);
+                    assert_eq!(other.remove(from + 1), other_plain.remove(&(from + 1)));
+                }
+            }
+            assert_eq!(ranges.count(), plain.len() as u64);
+            assert_eq!(ranges.overlap(&other), plain.intersection(&other_plain).count() as u64);
+            assert!(ranges.0.windows(2).all(|pair| pair[0].1 < pair[1].0), "{ranges:?}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! A run from the main thread: starts the generator threads, leads them through the phases and shows the progress.
+
+use crate::control::{Control, Counts, Progress};
+use crate::driver::Findings;
+use crate::names::Topology;
+use crate::payload::Verdicts;
+use crate::stats::Measured;
+use crate::usage::Meter;
+use crate::worker::{self, Plan};
+use anyhow::{Context, bail};
+use std::io::{IsTerminal, Write};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// How often the main thread looks at the counters.
+const LOOK: Duration = Duration::from_millis(5);
+/// Logging in is given up when nothing moves for this long.
+const LOGIN_STALL: Duration = Duration::from_secs(15);
+
+/// A run under way.
+pub struct Run {
+    control: Arc<Control>,
+    progress: Arc<Vec<Progress>>,
+    threads: Vec<JoinHandle<anyhow::Result<Findings>>>,
+    topology: Topology,
+    messages_max: u64,
+    shown: Shown,
+}
+
+/// What was shown last, for rates.
+struct Shown {
+    at: Instant,
+    began: Instant,
+    counts: Counts,
+    terminal: bool,
+}
+
+/// Everything the threads found, merged.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Latencies, rates and failures.
+    pub measured: Measured,
+    /// What the receivers checked.
+    pub verdicts: Verdicts,
+    /// Totals.
+    pub counts: Counts,
+    /// Accepted, and not delivered by the end.
+    pub lost: u64,
+}
+
+impl Run {
+    /// Starts the threads; nothing connects yet.
+    pub fn start(plan: &Plan, pin: bool) -> anyhow::Result<Self> {
+        let control = Arc::new(Control::start());
+        let progress: Vec<Progress> = (0..plan.threads).map(|_| Progress::default()).collect();
+        let progress = Arc::new(progress);
+        let cores =
+            if pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
+        let threads = (0..plan.threads).map(|thread| {
+            let (plan, control, progress) = (plan.clone(), control.clone(), progress.clone());
+            // From the last core down: servers take the first ones first.
+            let core = cores.iter().rev().cycle().nth(thread as usize).copied();
+            let body = move || {
+                if let Some(core) = core {
+                    core_affinity::set_for_current(core);
+                }
+                worker::work(&plan, thread, &control, &progress[thread as usize])
+            };
+            std::thread::Builder::new().name(format!("loadgen-{thread}")).spawn(body)
+        });
+        let threads = threads.collect::<Result<_, _>>().context("cannot start a thread")?;
+        let now = Instant::now();
+        let terminal = std::io::stderr().is_terminal();
+        let shown = Shown { at: now, began: now, counts: Counts::default(), terminal };
+        Ok(Self {
+            control,
+            progress,
+            threads,
+            topology: plan.topology,
+            messages_max: plan.messages_max,
+            shown,
+        })
+    }
+
+    /// The sum of all threads' counts, and whether one of them is still sending.
+    pub fn counts(&self) -> (Counts, bool) {
+        let mut sum = Counts::default();
+        let sending = self.progress.iter().fold(false, |any, one| one.add_to(&mut sum) | any);
+        (sum, sending)
+    }
+
+    /// Lets the first `groups` groups of users log in until `users` are through, one way or the other. Gives the time.
+    pub fn log_in(&mut self, groups: u32, users: u32) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        self.control.let_in(groups);
+        let (mut through, mut moved) = (0, Instant::now());
+        self.watch("log in", |counts, _| {
+            let now_through = counts.logged_in + counts.failed;
+            if now_through != through {
+                (through, moved) = (now_through, Instant::now());
+            }
+            through >= u64::from(users) || moved.elapsed() > LOGIN_STALL
+        })?;
+        let counts = self.counts().0;
+        if counts.logged_in == 0 {
+            bail!(self.why_nobody_is_in());
+        }
+        Ok(began.elapsed())
+    }
+
+    fn why_nobody_is_in(&mut self) -> String {
+        self.control.end();
+        let reasons = self.join().map(|outcome| outcome.measured.errors).unwrap_or_default();
+        let most =
+            reasons.iter().max_by_key(|(_, count)| **count).map(|(reason, _)| reason.as_str());
+        match most {
+            Some("connect_refused") => {
+                "nothing listens there: start a server with `iris serve --dev`, or name it with --addr".into()
+            }
+            Some(reason) if reason.starts_with("server_error_token") => format!(
+                "the server refuses the tokens ({reason}): --key must be the key it verifies with, \
+                 such as DATA_DIR/dev.key"
+            ),
+            Some(reason) => format!("no connection could log in: {reason}"),
+            None => "the server does not answer: no login was done in 15 s".into(),
+        }
+    }
+
+    /// Sends for `warmup` and `steady`, or until as many messages as may be sent are answered. The meter watches the
+    /// steady phase.
+    pub fn send(
+        &mut self,
+        warmup: Duration,
+        steady: Duration,
+        meter: &mut Meter,
+    ) -> anyhow::Result<()> {
+        let window = self.control.send(warmup, steady);
+        let control = self.control.clone();
+        self.watch("warm up", |_, _| control.now_ns() >= window.steady_from_ns)?;
+        meter.start();
+        let messages_max = self.messages_max;
+        self.watch("send", |counts, _| {
+            counts.accepted + counts.rejected >= messages_max || control.now_ns() >= window.until_ns
+        })?;
+        meter.stop();
+        self.control.hold();
+        Ok(())
+    }
+
+    /// Waits until every message sent has its answer, at most `wait`.
+    pub fn settle(&mut self, wait: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + wait;
+        self.watch("settle", |counts, sending| {
+            !sending && counts.unanswered() == 0 || Instant::now() >= until
+        })
+    }
+
+    /// Waits until everything accepted has arrived and is acknowledged, at most `wait`.
+    pub fn drain(&mut self, wait: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + wait;
+        self.watch("drain", |counts, _| {
+            counts.arrived >= counts.accepted && counts.unacknowledged == 0
+                || Instant::now() >= until
+        })
+    }
+
+    /// Holds the connections for this long.
+    pub fn hold(&mut self, time: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + time;
+        self.watch("hold", |_, _| Instant::now() >= until)
+    }
+
+    /// Ends the run and gathers the findings.
+    pub fn finish(mut self) -> anyhow::Result<Outcome> {
+        self.control.end();
+        self.join()
+    }
+
+    /// Looks until `done`, showing the progress each second; fails when a thread ended early.
+    fn watch(
+        &mut self,
+        what: &str,
+        mut done: impl FnMut(&Counts, bool) -> bool,
+    ) -> anyhow::Result<()> {
+        loop {
+            let (counts, sending) = self.counts();
+            if done(&counts, sending) {
+                return Ok(());
+            }
+            if self.threads.iter().any(JoinHandle::is_finished) {
+                self.control.end();
+                self.join()?;
+                bail!("a generator thread ended early");
+            }
+            self.shown.show(what, &counts);
+            std::thread::sleep(LOOK);
+        }
+    }
+
+    fn join(&mut self) -> anyhow::Result<Outcome> {
+        let findings = self.threads.drain(..).map(|thread| {
+            thread.join().map_err(|_| anyhow::anyhow!("a generator thread panicked"))?
+        });
+        let mut findings: Vec<Findings> = findings.collect::<anyhow::Result<_>>()?;
+        self.shown.end();
+        let lost = lost(self.topology, &findings);
+        let mut outcome = Outcome {
+            measured: Measured::default(),
+            verdicts: Verdicts::default(),
+            counts: self.counts().0,
+            lost,
+        };
+        for found in findings.drain(..) {
+            outcome.verdicts.add(&found.checker.verdicts);
+            outcome.measured.merge(found.measured);
+        }
+        Ok(outcome)
+    }
+}
+
+fn lost(topology: Topology, findings: &[Findings]) -> u64 {
+    let threads = findings.len() as u32;
+    let sent = findings.iter().flat_map(|found| &found.sent);
+    sent.map(|(user, sent, not_accepted)| {
+        let recipient = topology.recipient_of(*user);
+        let thread = topology.thread_of(recipient, threads) as usize;
+        findings[thread].checker.flow(*user).lost(*sent, not_accepted)
+    })
+    .sum()
+}
+
+impl Shown {
+    fn show(&mut self, what: &str, counts: &Counts) {
+        let since = self.at.elapsed();
+        if since < Duration::from_secs(1) {
+            return;
+        }
+        let rate = |new: u64, old: u64| {
+            crate::report::grouped(((new - old) as f64 / since.as_secs_f64()).round() as u64)
+        };
+        let (old, whole) = (self.counts, crate::report::grouped);
+        let line = format!(
+            "{:>4}s {what:<7} in {}  sent {}/s  accepted {}/s  arrived {}/s  unanswered {}  refused {}  ended {}",
+            self.began.elapsed().as_secs(),
+            whole(counts.logged_in),
+            rate(counts.sent, old.sent),
+            rate(counts.accepted, old.accepted),
+            rate(counts.arrived, old.arrived),
+            whole(counts.unanswered()),
+            whole(counts.rejected),
+            whole(counts.ended + counts.failed),
+        );
+        // Progress is for people: a closed standard error does not end the run.
+        let mut stderr = std::io::stderr().lock();
+        let _ = if self.terminal {
+            write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush())
+        } else {
+            writeln!(stderr, "{line}")
+        };
+        (self.at, self.counts) = (Instant::now(), *counts);
+    }
+
+    fn end(&self) {
+        if self.terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}

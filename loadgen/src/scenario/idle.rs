@@ -1,0 +1,36 @@
+//! `idle`: connections that are logged in and silent. What one costs, and how fast they come.
+
+use super::{SETTLE, Shape, Stage};
+use crate::cli::Flags;
+use crate::names::Topology;
+use crate::net::Load;
+use crate::report::{Report, grouped};
+
+/// Logs in, holds, measures. `rate_per_s` is logins a second.
+pub fn run(flags: Flags) -> anyhow::Result<Report> {
+    let options = flags.check(1000)?;
+    let users = options.connections;
+    let shape = Shape {
+        name: "idle",
+        topology: Topology::Silent(users),
+        late_from: users,
+        load: Load::Quiet,
+        window: 1,
+        messages_max: 0,
+        does: format!(
+            "log in {} users at {} and hold them for {:?}",
+            grouped(users.into()),
+            options.addr,
+            options.duration
+        ),
+    };
+    let mut stage = Stage::set(shape, options)?;
+    stage.log_in(1, users)?;
+    stage.run.hold(SETTLE)?;
+    stage.meter.start();
+    stage.run.hold(stage.options.duration)?;
+    stage.meter.stop();
+    let mut report = stage.end()?;
+    report.rate_per_s = report.login.per_s;
+    Ok(report)
+}

@@ -1,0 +1,73 @@
+//! `latency`: one message at a time, beside the floor of this machine.
+
+use super::{Shape, Stage};
+use crate::cli::LatencyFlags;
+use crate::floor::Floor;
+use crate::names::Topology;
+use crate::net::Load;
+use crate::report::{Report, grouped, round};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// The warm-up of the second half: the first one has warmed everything up.
+const WARMUP_AGAIN: Duration = Duration::from_millis(200);
+
+/// Senders, each with a receiver of its own and one message under way; the floor before, between and after.
+pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
+    let (floor_time, floor_dir) = (flags.floor, flags.floor_dir);
+    let options = flags.flags.check(1)?;
+    let senders = options.connections;
+    let lock_step = options.rate == 0;
+    let window = options.window.unwrap_or(if lock_step { 1 } else { u32::MAX });
+    let shape = Shape {
+        name: "latency",
+        topology: Topology::OneWay(senders),
+        late_from: u32::MAX,
+        load: Load::Busy,
+        window,
+        messages_max: u64::MAX,
+        does: format!(
+            "{} senders to as many receivers at {}, {} byte payloads, {}, for {:?}",
+            grouped(senders.into()),
+            options.addr,
+            options.payload,
+            if lock_step { "one at a time".to_owned() } else { options.pace() },
+            options.duration
+        ),
+    };
+    let dir = floor_dir.unwrap_or_else(|| beside(&options.key));
+    let mut floor = if floor_time.is_zero() { None } else { Some(Floor::new(&dir)?) };
+    let measure_floor = |floor: &mut Option<Floor>| {
+        floor.as_mut().map_or(Ok(()), |floor| floor.measure(floor_time))
+    };
+    let mut stage = Stage::set(shape, options)?;
+    stage.log_in(1, 2 * senders)?;
+    measure_floor(&mut floor)?;
+    for warmup in [stage.options.warmup, WARMUP_AGAIN] {
+        stage.send(warmup, stage.options.duration / 2)?;
+        stage.run.drain(stage.options.drain_wait)?;
+        measure_floor(&mut floor)?;
+    }
+    let mut report = stage.end()?;
+    report.floor_us = floor.as_mut().and_then(Floor::report);
+    if let (Some(latency), Some(floor)) = (&report.latency_us, &report.floor_us) {
+        report.ratio_p50 = Some(round(latency.p50 / floor.sum_p50, 2));
+    }
+    Ok(report)
+}
+
+fn beside(file: &Path) -> PathBuf {
+    file.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_floor_is_measured_beside_the_key() {
+        assert_eq!(beside(Path::new("./iris-data/dev.key")), Path::new("./iris-data"));
+        assert_eq!(beside(Path::new("dev.key")), Path::new("."));
+        assert_eq!(beside(Path::new("/")), Path::new("."));
+    }
+}

@@ -1,0 +1,215 @@
+//! The scenarios: each plans who sends to whom, leads the run through its phases and fills the report.
+
+pub mod fanin;
+pub mod idle;
+pub mod latency;
+pub mod offline;
+pub mod throughput;
+
+use crate::capacity::{self, Machine};
+use crate::cli::Options;
+use crate::names::Topology;
+use crate::net::Load;
+use crate::report::{Environment, Rate, Report, Server, grouped, round};
+use crate::run::{Outcome, Run};
+use crate::server_probe::{Process, Slabs, kernel_growth};
+use crate::tokens::Signer;
+use crate::usage::Meter;
+use crate::worker::Plan;
+use anyhow::{Context, ensure};
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// Share of late starts above which an open loop says nothing.
+const LATE_SHARE_MAX: f64 = 0.01;
+/// Busy share of a generator thread above which an open loop says nothing.
+const BUSY_SHARE_MAX: f64 = 0.95;
+/// How much time the kernel gets to free what logging in needed, before memory is measured.
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// What is special about a scenario.
+struct Shape {
+    name: &'static str,
+    topology: Topology,
+    /// Users from this one on log in later.
+    late_from: u32,
+    load: Load,
+    /// Unanswered messages of a connection, at most.
+    window: u32,
+    /// Messages in total, at most.
+    messages_max: u64,
+    /// What it does, for the line up front.
+    does: String,
+}
+
+/// A scenario that is ready to run.
+struct Stage {
+    options: Options,
+    run: Run,
+    meter: Meter,
+    before: Before,
+    report: Report,
+}
+
+/// The server and the kernel before the first connection.
+struct Before {
+    server: Option<Process>,
+    slabs: Slabs,
+    generator: Option<Process>,
+}
+
+impl Stage {
+    /// Checks the machine, says what will be done and starts the threads.
+    fn set(shape: Shape, options: Options) -> anyhow::Result<Self> {
+        let users = shape.topology.users();
+        let capacity = capacity::plan(Machine::read()?, options.addr, users, options.sources)?;
+        println!("{}: {}\n{}", shape.name, shape.does, capacity.line);
+        let before = Before::read(options.pid)?;
+        let threads = options.threads.min(users);
+        let plan = Plan {
+            target: options.addr,
+            sources: capacity.sources,
+            topology: shape.topology,
+            late_from: shape.late_from,
+            load: shape.load,
+            per_ring: capacity.per_ring,
+            payload_bytes: options.payload,
+            window_max: shape.window,
+            rate: options.rate,
+            burst: options.burst,
+            messages_max: shape.messages_max,
+            threads,
+            run: RandomState::new().hash_one(std::process::id()) as u32 & 0xff_ffff,
+            signer: Signer::load(&options.key, options.warmup + options.duration)?,
+        };
+        let run = Run::start(&plan, options.pin)?;
+        let environment = Environment {
+            target: options.addr.to_string(),
+            payload_bytes: options.payload,
+            rate: options.rate,
+            window: shape.window,
+            burst: options.burst,
+            duration_seconds: options.duration.as_secs_f64(),
+            warmup_seconds: options.warmup.as_secs_f64(),
+            ..Environment::read()
+        };
+        let report = Report {
+            scenario: shape.name,
+            connections: options.connections,
+            connections_open: users,
+            environment,
+            ..Report::default()
+        };
+        let mut stage = Self { meter: Meter::new(options.pid), options, run, before, report };
+        stage.report.generator.threads = threads;
+        Ok(stage)
+    }
+
+    /// Logs in the first `groups` groups, `users` in all.
+    fn log_in(&mut self, groups: u32, users: u32) -> anyhow::Result<()> {
+        let time = self
+            .run
+            .log_in(groups, users)
+            .with_context(|| format!("cannot log in at {}", self.options.addr))?;
+        let logged_in = self.run.counts().0.logged_in;
+        self.report.login = Rate::new(logged_in, time);
+        if logged_in < u64::from(users) {
+            let (in_, all) = (grouped(logged_in), grouped(users.into()));
+            self.report.invalid(format!("only {in_} of {all} users could log in"));
+        }
+        Ok(())
+    }
+
+    /// Sends for warm-up and steady phase, watched by the meter, and waits for all answers.
+    fn send(&mut self, warmup: Duration, steady: Duration) -> anyhow::Result<()> {
+        self.run.send(warmup, steady, &mut self.meter)?;
+        self.run.settle(self.options.drain_wait)
+    }
+
+    /// Measures memory, ends the run and fills the report.
+    fn end(mut self) -> anyhow::Result<Report> {
+        let server = self.server();
+        let outcome = self.run.finish()?;
+        let open_loop = (self.options.rate > 0).then(|| saturation(&outcome, &self.meter));
+        self.report.fill(outcome, self.meter.usage());
+        open_loop.into_iter().flatten().for_each(|reason| self.report.invalid(reason));
+        let cpu = |process: Option<Process>| process.map(|process| process.cpu).unwrap_or_default();
+        let own = cpu(Process::read(std::process::id())).saturating_sub(cpu(self.before.generator));
+        self.report.generator.cpu_seconds = round(own.as_secs_f64(), 2);
+        match server {
+            Some(Ok(server)) => self.report.server = Some(server),
+            Some(Err(reason)) => self.report.invalid(reason),
+            None => {}
+        }
+        self.report.valid = self.report.invalid_reasons.is_empty();
+        Ok(self.report)
+    }
+
+    fn server(&self) -> Option<Result<Server, String>> {
+        let (pid, before) = (self.options.pid?, self.before.server?);
+        let Some(now) = Process::read(pid) else {
+            return Some(Err(format!("the server process {pid} is gone")));
+        };
+        let connections = self.report.connections_open;
+        let grown = now.rss_bytes as f64 - before.rss_bytes as f64;
+        let local = self.options.addr.ip().is_loopback();
+        let kernel = local.then(|| kernel_growth(&self.before.slabs, &Slabs::read(), connections));
+        let steady = self.meter.usage().server.unwrap_or_default();
+        Some(Ok(Server {
+            rss_bytes_per_connection: round(grown / f64::from(connections), 1),
+            cpu_seconds: round((now.cpu.saturating_sub(before.cpu)).as_secs_f64(), 2),
+            cpu_seconds_steady: round(steady.as_secs_f64(), 2),
+            kernel_bytes_per_connection: kernel
+                .as_ref()
+                .map(|growth| growth.server_bytes_per_connection),
+            rss_before_bytes: before.rss_bytes,
+            rss_bytes: now.rss_bytes,
+            kernel,
+        }))
+    }
+}
+
+impl Before {
+    fn read(pid: Option<u32>) -> anyhow::Result<Self> {
+        let server = pid.map(|pid| {
+            Process::read(pid).with_context(|| {
+                format!("--pid {pid}: no such process, or /proc/{pid} is not readable")
+            })
+        });
+        Ok(Self {
+            server: server.transpose()?,
+            slabs: Slabs::read(),
+            generator: Process::read(std::process::id()),
+        })
+    }
+}
+
+/// Why an open loop was not one: the generator could not keep its own schedule.
+fn saturation(outcome: &Outcome, meter: &Meter) -> Vec<String> {
+    let mut reasons = Vec::new();
+    let late = outcome.measured.late_starts;
+    if late as f64 > outcome.counts.sent as f64 * LATE_SHARE_MAX {
+        reasons.push(format!(
+            "the generator started {} bursts more than {} ms late: lower --rate or use more --threads",
+            grouped(late),
+            crate::driver::LATE_NS / 1_000_000,
+        ));
+    }
+    let busiest = meter.usage().busiest;
+    if busiest > BUSY_SHARE_MAX {
+        reasons.push(format!(
+            "a generator thread was {:.0} % busy in an open loop: lower --rate or use more --threads",
+            busiest * 100.0,
+        ));
+    }
+    reasons
+}
+
+/// Checks that a number of connections suits a scenario.
+fn at_least(connections: u32, least: u32, why: &str) -> anyhow::Result<()> {
+    ensure!(
+        connections >= least,
+        "--connections {connections}: at least {least} are needed: {why}"
+    );
+    Ok(())
+}

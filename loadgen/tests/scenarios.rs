@@ -1,0 +1,191 @@
+//! Each scenario against a small peer: first a sound one, then one for each thing that must be noticed.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+mod peer;
+
+use clap::Parser;
+use iris_loadgen::cli::{Cli, Scenario};
+use iris_loadgen::report::{EXIT_INVALID, EXIT_MISSED, Report};
+use iris_loadgen::scenario;
+use peer::{Fault, Peer};
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// A directory with a key, removed at the end.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("iris-loadgen-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        std::fs::write(dir.join("dev.key"), "0123456789abcdef0123456789abcdef\n").unwrap();
+        Self(dir)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn run(name: &str, addr: SocketAddr, line: &str) -> anyhow::Result<Report> {
+    let place = Place::new(name);
+    let key = place.0.join("dev.key");
+    let duration = if line.contains("--duration") { "" } else { " --duration 300ms" };
+    let common = format!("--addr {addr} --key {} --warmup 50ms --drain-wait 500ms", key.display());
+    let args = format!("iris-loadgen {line} {common}{duration}");
+    match Cli::try_parse_from(args.split(' ')).unwrap().scenario {
+        Scenario::Idle(flags) => scenario::idle::run(flags),
+        Scenario::Latency(flags) => scenario::latency::run(flags),
+        Scenario::Throughput(flags) => scenario::throughput::run(flags),
+        Scenario::Fanin(flags) => scenario::fanin::run(flags),
+        Scenario::Offline(flags) => scenario::offline::run(flags),
+    }
+}
+
+fn sound(name: &str, line: &str) -> Report {
+    let peer = Peer::start(Fault::None);
+    let report = run(name, peer.addr, line).unwrap();
+    assert_eq!(report.exit_code(), 0, "{}", report.table());
+    report
+}
+
+fn faulty(fault: Fault) -> Report {
+    let peer = Peer::start(fault);
+    run(&format!("{fault:?}"), peer.addr, "throughput -n 4").unwrap()
+}
+
+#[test]
+fn throughput_over_two_threads_delivers_everything_it_sent() {
+    let report = sound("throughput", "throughput -n 8 --threads 2 --payload 200");
+    assert!(report.sent > 100 && report.rate_per_s > 0.0, "{}", report.table());
+    assert_eq!((report.accepted, report.delivered), (report.sent, report.sent));
+    assert!(report.latency_us.unwrap().p50 > 0.0 && report.delivered_latency_us.is_some());
+}
+
+#[test]
+fn idle_holds_its_users_and_answers_heartbeats() {
+    let report = sound("idle", &format!("idle -n 60 --threads 2 --pid {}", std::process::id()));
+    assert_eq!((report.login.count, report.sent), (60, 0));
+    assert!(report.rate_per_s > 0.0);
+    let server = report.server.unwrap();
+    assert!(server.kernel.unwrap().tcp_sockets >= 60);
+}
+
+#[test]
+fn latency_has_one_message_under_way_and_a_floor() {
+    let report = sound("latency", "latency -n 2 --floor 40ms");
+    assert_eq!(report.connections_open, 4);
+    let (latency, floor) = (report.latency_us.unwrap(), report.floor_us.unwrap());
+    assert!(floor.echo_p50 > 0.0 && floor.sync_p50 > 0.0);
+    let ratio = latency.p50 / floor.sum_p50;
+    assert!((report.ratio_p50.unwrap() - ratio).abs() < 0.01);
+}
+
+#[test]
+fn an_open_loop_sends_at_its_rate_and_tells_service_time_apart() {
+    let report = sound("rate", "latency -n 4 --rate 2000 --floor 0s --burst 2");
+    assert!(report.ratio_p50.is_none() && report.not_sent == 0, "{}", report.table());
+    assert!((1800.0..2200.0).contains(&report.rate_per_s), "{}", report.table());
+    let (corrected, raw) = (report.latency_us.unwrap(), report.service_latency_us.unwrap());
+    assert!(corrected.p50 >= raw.p50 && corrected.count == raw.count);
+}
+
+#[test]
+fn a_fan_in_puts_all_senders_into_one_inbox() {
+    let report = sound("fanin", "fanin -n 21 --threads 2");
+    assert!(report.delivered > 100 && report.delivered == report.accepted);
+}
+
+#[test]
+fn offline_fills_to_its_count_and_drains_it_all() {
+    let report = sound("offline", "offline -n 5 --messages 1000 --duration 60s");
+    assert_eq!((report.sent, report.delivered), (1000, 1000));
+    assert_eq!(report.drain.unwrap().count, 1000);
+}
+
+#[test]
+fn lost_messages_are_counted_and_miss_the_objective() {
+    let report = faulty(Fault::Lose);
+    assert_eq!((report.lost, report.exit_code()), (4, EXIT_MISSED), "{}", report.table());
+}
+
+#[test]
+fn repeated_messages_are_counted_and_miss_the_objective() {
+    let report = faulty(Fault::Repeat);
+    assert_eq!((report.duplicates, report.lost), (4, 0), "{}", report.table());
+    assert_eq!(report.exit_code(), EXIT_MISSED);
+}
+
+#[test]
+fn reordered_messages_are_counted_and_not_lost() {
+    let report = faulty(Fault::Delay);
+    assert_eq!((report.reordered, report.lost), (4, 0), "{}", report.table());
+    assert_eq!(report.exit_code(), EXIT_MISSED);
+}
+
+#[test]
+fn damaged_messages_are_counted_and_do_not_count_as_delivered() {
+    let report = faulty(Fault::Damage);
+    assert_eq!((report.corrupted, report.lost), (4, 4), "{}", report.table());
+    assert_eq!(report.exit_code(), EXIT_MISSED);
+}
+
+#[test]
+fn a_refused_message_is_neither_accepted_nor_lost_and_the_sender_goes_on() {
+    let report = faulty(Fault::Refuse);
+    assert_eq!((report.rejected["overloaded"], report.lost), (4, 0), "{}", report.table());
+    assert!(report.sent > 4 * 50 && report.exit_code() == 0, "{}", report.table());
+}
+
+#[test]
+fn messages_without_an_answer_make_a_run_invalid() {
+    let report = faulty(Fault::Hang);
+    assert_eq!(report.exit_code(), EXIT_INVALID);
+    assert!(report.invalid_reasons[0].contains("no answer"), "{:?}", report.invalid_reasons);
+}
+
+#[test]
+fn an_answer_nobody_waits_for_makes_a_run_invalid() {
+    let report = faulty(Fault::AnswerTwice);
+    assert_eq!((report.errors["answer_to_nothing"], report.exit_code()), (4, EXIT_INVALID));
+}
+
+#[test]
+fn a_connection_that_ends_makes_a_run_invalid_and_is_named() {
+    let report = faulty(Fault::CloseConnection);
+    assert_eq!(report.exit_code(), EXIT_INVALID);
+    assert!(
+        report.errors.keys().any(|reason| reason.contains("closed") || reason.contains("reset"))
+    );
+}
+
+#[test]
+fn a_refused_token_says_which_key_to_use() {
+    let peer = Peer::start(Fault::RefuseTokens);
+    let error = format!("{:#}", run("token", peer.addr, "idle -n 3").unwrap_err());
+    assert!(error.contains("--key") && error.contains("token_signature"), "{error}");
+}
+
+#[test]
+fn no_server_says_how_to_start_one() {
+    let addr = Peer::start(Fault::None).addr;
+    let nobody = SocketAddr::new("127.0.0.99".parse().unwrap(), addr.port());
+    let error = format!("{:#}", run("nobody", nobody, "throughput -n 2").unwrap_err());
+    assert!(error.contains("iris serve --dev"), "{error}");
+}
+
+#[test]
+fn an_odd_number_cannot_pair() {
+    let addr = "127.0.0.1:1".parse().unwrap();
+    let error = format!("{:#}", run("odd", addr, "throughput -n 3").unwrap_err());
+    assert!(error.contains("even"), "{error}");
+}
+
+#[test]
+fn a_server_process_that_is_not_there_is_named() {
+    let addr = "127.0.0.1:1".parse().unwrap();
+    let error = format!("{:#}", run("pid", addr, "idle --pid 4294967295").unwrap_err());
+    assert!(error.contains("--pid"), "{error}");
+}
