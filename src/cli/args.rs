@@ -8,7 +8,7 @@ use crate::config::units::Span;
 
 /// Iris: keeps clients connected and puts each message exactly once into its inbox.
 #[derive(Debug, Parser)]
-#[command(name = "iris", disable_version_flag = true, subcommand_required = true)]
+#[command(name = "iris", version = crate::VERSION)]
 #[command(after_help = "\
 Start here:
   iris serve --dev                  a server on this machine, with a key and two tokens to try

@@ -8,8 +8,8 @@ use std::fmt;
 /// | code | name | when |
 /// |---|---|---|
 /// | 0 | `Ok` | it did what was asked |
-/// | 1 | `Negative` | the verdict is no: `check` found problems, `wal verify` damage, `wal diff` differences |
-/// | 2 | `Usage` | the command line is wrong, or what it names cannot be read |
+/// | 1 | `Negative` | the verdict is no: `check` found problems (an unreadable file is one), `wal verify` damage, `wal diff` differences |
+/// | 2 | `Usage` | the command line is wrong, or a file that it names cannot be read |
 /// | 69 | `Unavailable` | the machine lacks something: io_uring, a limit |
 /// | 70 | `Internal` | a thread could not be started, or another surprise |
 /// | 73 | `DataDir` | the data directory cannot be used |

@@ -14,7 +14,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::auth::{Key, Policy};
+use crate::auth::{Key, KeyError, Policy, Verifier, load_or_create_dev_key};
+use crate::cli::exit::{Exit, Failure};
 
 pub use layers::{Data, Layers, Value};
 pub use problem::{Origin, Problem, Problems};
@@ -40,6 +41,20 @@ pub struct Config {
     pub auth: AuthConfig,
     /// What is said on stderr.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// The verifier of this configuration's keys. Under `--dev` the key of the data directory is among them; it is made
+    /// if there is none.
+    pub fn verifier(&self) -> Result<Verifier, Failure> {
+        let mut keys = self.auth.keys.clone();
+        if self.dev {
+            let failed = |error: KeyError| Failure::new(Exit::DataDir, error.to_string());
+            let secret = load_or_create_dev_key(&self.node.data_dir).map_err(failed)?;
+            keys.push(Key::hs256(&secret, None).map_err(failed)?);
+        }
+        Ok(Verifier::new(keys, self.auth.policy.clone()))
+    }
 }
 
 /// Who this node is. It has both roles, edge and core.

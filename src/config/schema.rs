@@ -165,10 +165,10 @@ pub const KEYS: &[Key] = &[
         r#""auto""#,
         "How a batch is made durable: auto (measured at start), fdatasync or dsync.",
     ),
-    key(
+    key_with_dev(
         "wal",
         "disk_reserve",
-        r#""1GiB""#,
+        (r#""1GiB""#, r#""256MiB""#),
         "Sends are refused (low_disk) when less disk than this is free.",
     ),
     key(

@@ -259,3 +259,39 @@ fn a_file_that_cannot_be_read_is_one_problem() {
     std::fs::write(&latin1, [0xff, 0xfe]).unwrap();
     assert!(load_file(&latin1, true, &[]).unwrap_err().to_string().contains("UTF-8"));
 }
+
+#[test]
+fn the_generated_key_verifies_only_under_dev() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("iris.toml");
+    std::fs::write(dir.path().join("secret"), [b'x'; 32]).unwrap();
+    std::fs::write(&file, "[auth]\nkeys = [{ file = \"secret\", alg = \"HS256\" }]\n").unwrap();
+    let data_dir = dir.path().join("data");
+    let env = [("IRIS_NODE__DATA_DIR", data_dir.to_str().unwrap())];
+    let dev = load_file(&file, true, &env).unwrap().verifier().unwrap();
+    let secret = load_or_create_dev_key(&data_dir).unwrap();
+    let token = crate::auth::sign_hs256(&secret, None, "a", 1, 60);
+    assert!(dev.verify(&token, 2).is_ok());
+    assert!(dev.verify(&crate::auth::sign_hs256(&[b'x'; 32], None, "a", 1, 60), 2).is_ok());
+    let production = load_file(&file, false, &env).unwrap().verifier().unwrap();
+    assert!(production.verify(&token, 2).is_err());
+    assert_eq!(production.num_keys(), 1);
+}
+
+#[test]
+fn a_cut_or_garbled_file_never_panics() {
+    let text = schema::reference().replace("\n#", "\n");
+    let prose_cut: String = text
+        .lines()
+        .filter(|line| !line.starts_with(' '))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    load_dev(&prose_cut.replace("/var/lib", "/tmp"), &[]).unwrap();
+    for at in (0..prose_cut.len()).step_by(11) {
+        for garble in ["", "\"", "[", "=", "{", "\n", "\u{0}"] {
+            // Ends are valid or not; what matters is that each run gives one of the two answers.
+            let _ = load_dev(&format!("{}{garble}", &prose_cut[..at]), &[]);
+            let _ = load_dev(&format!("{}{garble}{}", &prose_cut[..at], &prose_cut[at..]), &[]);
+        }
+    }
+}

@@ -77,10 +77,13 @@ fn check_memlock(soft: u64) -> Result<(), Failure> {
 /// Makes and drops a small ring like those of the reactors.
 fn check_uring() -> Result<(), Failure> {
     let config = RingConfig { entries: 8, descriptors: 8, buffers: 8, buffer_bytes: 4096 };
-    match Ring::new(config) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(uring::explain(&error, &uring::Facts::read())),
-    }
+    Ring::new(config).map(drop).map_err(|error| explain_ring(&error))
+}
+
+/// Why a ring could not be made, and what to do. A small ring that worked before says nothing of larger ones: locked
+/// memory is counted per user, over all processes.
+pub fn explain_ring(error: &io::Error) -> Failure {
+    uring::explain(error, &uring::Facts::read())
 }
 
 /// Tries to bind, without SO_REUSEPORT: with it, a second server would share the port and nobody would notice.
