@@ -24,7 +24,7 @@ use crate::config::ListenConfig;
 /// What makes a node stop.
 #[derive(Debug)]
 pub enum Event {
-    /// SIGTERM or SIGINT: drain and end.
+    /// SIGTERM or SIGINT: drain and end; a second one means at once.
     Signal(&'static str),
     /// A thread cannot go on (I6): end now, with this failure.
     Fatal(Failure),

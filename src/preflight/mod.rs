@@ -146,10 +146,12 @@ fn check_data_dir(data_dir: &Path) -> Result<(), Failure> {
         _ => Exit::DataDir,
     };
     let cause = format!("{}: the data directory cannot be used: {error}", data_dir.display());
-    let fix = if error.kind() == io::ErrorKind::NotADirectory {
-        "name a directory in node.data_dir or --data-dir".to_owned()
-    } else {
-        format!("make {} readable and writable for this user, or name another", dir.display())
+    let fix = match error.kind() {
+        io::ErrorKind::NotADirectory => {
+            "name a directory in node.data_dir or --data-dir".to_owned()
+        }
+        _ if dir == data_dir => "let this user read and write it, or name another".to_owned(),
+        _ => format!("{} is not writable: make the directory for this user", dir.display()),
     };
     Err(Failure::new(exit, format!("{cause}; {fix}")))
 }
