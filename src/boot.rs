@@ -1,14 +1,49 @@
 //! Brings a node up, waits, and takes it down.
-
-use std::sync::Arc;
+//!
+//! The order on the way up: addresses are bound first, so that a port in use is told before anything on disk changes;
+//! then the data directory is locked and its logs are recovered; then reactors accept. On the way down: reactors send
+//! their clients away and end, partitions write what they hold and end.
 
 use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
 use crate::cli::announce::{Bound, announce};
-use crate::config::Config;
+use crate::cli::exit::{Exit, Failure};
+use crate::config::{Config, SyncMode};
+use crate::link::{Inbox, Outbox, links_into};
 use crate::metrics::Registry;
+use crate::partition::{self, Failed, PartitionStore};
+use crate::preflight::{explain_bind, explain_ring};
+use crate::reactor;
+use crate::rt::{self, Waker};
+use iris_proto::core::CoreConfig;
+use iris_proto::id::{Origin, ShardId};
+use iris_proto::session::Patience;
+use iris_ring::Listener;
+use iris_wal::LogConfig;
+use iris_wal::disk::SyncMethod;
+use iris_wal::io::{Directory, Founding, OpenError, random_bytes, self_test};
+use iris_wal::store::SupplyConfig;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Batches under way from all reactors to one partition, or back.
+const LINK_BATCHES_MAX: usize = 64;
+/// Bytes that may wait for one partition before SENDs are refused as overload.
+const LINK_BACKLOG_MAX: usize = 16 << 20;
+/// Bytes of unfinished frames that one reactor keeps.
+const PARTIAL_BYTES_MAX: usize = 64 << 20;
+/// Kernel memory for what one client does not read.
+const SEND_BUFFER_BYTES: u32 = 256 << 10;
+/// Time for reactors to send everybody away.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// Time for partitions to write what they hold.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Joiner = std::thread::JoinHandle<()>;
 
 /// Runs a node until it is told to stop.
 pub fn run(config: Config) -> anyhow::Result<()> {
+    let started = Instant::now();
     let registry =
         Registry::new(config.reactor.count, config.core.partitions, config.reactor.connections_max);
     let info = NodeInfo {
@@ -17,20 +52,362 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         node_id: config.node.node_id,
     };
     let state = Arc::new(NodeState::new(info, registry));
+    let listeners = bind(&config)?;
+    let tcp = listeners[0].address();
     let control = Control::start(&config.listen, Arc::clone(&state))?;
+    let directory = open_directory(&config)?;
 
+    state.advance(Phase::Recovering);
+    let wakers = Wakers::new(&config)?;
+    let (links, inboxes) = wakers.links();
+    let failures = report_to(control.sender());
+    let stop = Arc::new(AtomicBool::new(false));
+    let settings = NodeParts { config: &config, state: &state, started };
+    let partitions = settings.start_partitions(
+        &directory,
+        &wakers,
+        links.to_reactors,
+        inboxes.of_partitions,
+        &failures,
+        &stop,
+    )?;
+    let reactors = settings.start_reactors(
+        listeners,
+        &wakers,
+        links.to_partitions,
+        inboxes.of_reactors,
+        control.sender(),
+    )?;
     state.registry().mark_baseline();
     state.advance(Phase::Ready);
-    announce(&config, Bound { tcp: config.listen.tcp, admin: control.address() })?;
+    announce(&config, Bound { tcp, admin: control.address() })?;
 
     let event = control.events().recv()?;
     state.advance(Phase::Draining);
-    control.stop();
-    match event {
+    let result = match event {
         Event::Signal(name) => {
-            tracing::info!(signal = name, "stopped");
+            tracing::info!(signal = name, "draining");
+            wakers.reactors.iter().for_each(Waker::wake);
+            join_within(reactors, DRAIN_TIMEOUT, &wakers.reactors, "reactors");
+            state.advance(Phase::Stopping);
+            stop.store(true, Ordering::Release);
+            join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions");
+            tracing::info!("stopped");
             Ok(())
         }
+        // Nothing is acknowledged any more; what is on disk is read at the next start (I6).
         Event::Fatal(failure) => Err(failure.into()),
+    };
+    control.stop();
+    drop(directory);
+    result
+}
+
+/// A listener per reactor on one address. With port 0 the kernel picks it once, for all.
+fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
+    let mut address = config.listen.tcp;
+    let mut listeners = Vec::with_capacity(config.reactor.count);
+    for _ in 0..config.reactor.count {
+        let listener = Listener::bind(address, u32::from(config.listen.backlog))
+            .map_err(|error| explain_bind("listen.tcp", address, &error))?;
+        // A failure leaves the kernel's own bound in force.
+        if let Err(error) = listener.limit_send_buffer(SEND_BUFFER_BYTES) {
+            tracing::warn!(%error, "failed to limit send buffers");
+        }
+        address = listener.address();
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+fn open_directory(config: &Config) -> Result<Directory, Failure> {
+    let founding = Founding {
+        cluster: None,
+        node_id: config.node.node_id,
+        num_shards: config.core.num_shards,
+        partitions: config.core.partitions as u16,
+    };
+    Directory::open(&config.node.data_dir, &founding).map_err(|error| {
+        let exit = match &error {
+            OpenError::Locked { .. } => Exit::InUse,
+            OpenError::Mismatch { .. } => Exit::Config,
+            OpenError::Io { .. } | OpenError::NoIdentity { .. } | OpenError::Identity(_) => {
+                Exit::DataDir
+            }
+        };
+        Failure::new(exit, error.to_string())
+    })
+}
+
+/// How each thread is woken.
+struct Wakers {
+    reactors: Vec<Waker>,
+    partitions: Vec<Waker>,
+}
+
+struct Links {
+    /// For each reactor, its outboxes to the partitions.
+    to_partitions: Vec<Vec<Outbox>>,
+    /// For each partition, its outboxes to the reactors.
+    to_reactors: Vec<Vec<Outbox>>,
+}
+
+struct Inboxes {
+    of_reactors: Vec<Inbox>,
+    of_partitions: Vec<Inbox>,
+}
+
+impl Wakers {
+    fn new(config: &Config) -> std::io::Result<Self> {
+        let some = |count| (0..count).map(|_| Waker::new()).collect::<std::io::Result<Vec<_>>>();
+        Ok(Self {
+            reactors: some(config.reactor.count)?,
+            partitions: some(config.core.partitions)?,
+        })
+    }
+
+    /// Every reactor linked to every partition, both ways.
+    fn links(&self) -> (Links, Inboxes) {
+        let (to_partitions, of_partitions) = mesh(&self.reactors, &self.partitions);
+        let (to_reactors, of_reactors) = mesh(&self.partitions, &self.reactors);
+        (Links { to_partitions, to_reactors }, Inboxes { of_reactors, of_partitions })
+    }
+}
+
+/// For each sender its outboxes to all receivers, and the receivers' inboxes.
+fn mesh(senders: &[Waker], receivers: &[Waker]) -> (Vec<Vec<Outbox>>, Vec<Inbox>) {
+    let numbered: Vec<(u16, Waker)> = (0..).zip(senders.iter().cloned()).collect();
+    let mut outboxes: Vec<Vec<Outbox>> = senders.iter().map(|_| Vec::new()).collect();
+    let inboxes = receivers
+        .iter()
+        .map(|receiver| {
+            let (links, inbox) = links_into(receiver, &numbered, LINK_BATCHES_MAX);
+            outboxes.iter_mut().zip(links).for_each(|(of_sender, link)| of_sender.push(link));
+            inbox
+        })
+        .collect();
+    (outboxes, inboxes)
+}
+
+/// A way for partitions to say that they cannot go on.
+fn report_to(events: crossbeam_channel::Sender<Event>) -> crossbeam_channel::Sender<Failed> {
+    let (sender, receiver) = crossbeam_channel::unbounded::<Failed>();
+    std::thread::spawn(move || {
+        for Failed(message) in receiver {
+            let failure = format!("{message}; the node stops, because nothing can be kept safe");
+            let _ = events.send(Event::Fatal(Failure::new(Exit::Io, failure)));
+        }
+    });
+    sender
+}
+
+struct NodeParts<'a> {
+    config: &'a Config,
+    state: &'a Arc<NodeState>,
+    started: Instant,
+}
+
+impl NodeParts<'_> {
+    fn start_partitions(
+        &self,
+        directory: &Directory,
+        wakers: &Wakers,
+        links: Vec<Vec<Outbox>>,
+        inboxes: Vec<Inbox>,
+        failures: &crossbeam_channel::Sender<Failed>,
+        stop: &Arc<AtomicBool>,
+    ) -> anyhow::Result<Vec<Joiner>> {
+        let method = self.sync_method(directory)?;
+        let (ready, readiness) = crossbeam_channel::unbounded();
+        let mut threads = Vec::new();
+        for (index, (links, inbox)) in links.into_iter().zip(inboxes).enumerate() {
+            let store = self.store(directory, index as u16, method);
+            let parts = partition::Parts {
+                index: index as u16,
+                settings: self.partition_settings(directory, index)?,
+                store,
+                links,
+                inbox,
+                waker: wakers.partitions[index].clone(),
+                started: self.started,
+                metrics: self.state.registry().partition(index),
+                wal_metrics: self.state.registry().wal(index),
+                ready: ready.clone(),
+                failed: failures.clone(),
+                stop: Arc::clone(stop),
+            };
+            // From the last CPU backwards, so that partitions and the first reactors are apart.
+            let cpus = cpus();
+            let cpu = cpus[cpus.len() - 1 - index % cpus.len()];
+            threads.push(spawn(&format!("iris-p{index}"), cpu, failures.clone(), move || {
+                partition::run(parts)
+            })?);
+        }
+        for _ in 0..threads.len() {
+            if let Err(Failed(message)) = readiness.recv()? {
+                return Err(Failure::new(Exit::Io, message).into());
+            }
+        }
+        Ok(threads)
+    }
+
+    fn start_reactors(
+        &self,
+        listeners: Vec<Listener>,
+        wakers: &Wakers,
+        links: Vec<Vec<Outbox>>,
+        inboxes: Vec<Inbox>,
+        events: crossbeam_channel::Sender<Event>,
+    ) -> anyhow::Result<Vec<Joiner>> {
+        let settings = Arc::new(self.reactor_settings());
+        let verifier = self.config.verifier()?;
+        let failures = report_to(events);
+        let mut threads = Vec::new();
+        for (index, ((listener, links), inbox)) in
+            listeners.into_iter().zip(links).zip(inboxes).enumerate()
+        {
+            let parts = reactor::Parts {
+                index: index as u16,
+                settings: Arc::clone(&settings),
+                listener,
+                verifier: verifier.clone(),
+                links,
+                inbox,
+                waker: wakers.reactors[index].clone(),
+                node: Arc::clone(self.state),
+                started: self.started,
+                metrics: self.state.registry().reactor(index),
+            };
+            let cpus = cpus();
+            let cpu = cpus[index % cpus.len()];
+            threads.push(spawn(&format!("iris-r{index}"), cpu, failures.clone(), move || {
+                reactor::run(parts)
+            })?);
+        }
+        Ok(threads)
+    }
+
+    fn reactor_settings(&self) -> reactor::Settings {
+        let Config { reactor, core, node, .. } = self.config;
+        let seconds = |duration: Duration| duration.as_secs().clamp(2, 1 << 30) as u32;
+        reactor::Settings {
+            patience: Patience {
+                login_s: seconds(reactor.login_timeout),
+                idle_s: seconds(reactor.idle_timeout),
+            },
+            connections_max: reactor.connections_per_reactor(),
+            ring_slots: reactor.ring_slots as u32,
+            rings_max: reactor.rings_per_reactor(),
+            out_bytes_max: reactor.out_bytes_max,
+            link_backlog_max: LINK_BACKLOG_MAX,
+            partial_bytes_max: PARTIAL_BYTES_MAX,
+            num_shards: core.num_shards,
+            dedup_window_ms: core.dedup_window.as_millis() as u64,
+            region: node.region.clone(),
+            node: node.name.clone(),
+            spin: reactor.spin,
+        }
+    }
+
+    fn partition_settings(
+        &self,
+        directory: &Directory,
+        index: usize,
+    ) -> anyhow::Result<partition::Settings> {
+        let Config { core, wal, .. } = self.config;
+        let identity = directory.identity();
+        let origin = Origin { node: identity.node_id, incarnation: identity.incarnation };
+        let seed = random_bytes()?;
+        let seed = u64::from_le_bytes(seed[..8].try_into().expect("eight of sixteen bytes"));
+        let shards =
+            (0..core.num_shards).filter(|shard| usize::from(*shard) % core.partitions == index);
+        Ok(partition::Settings {
+            core: CoreConfig {
+                shards: shards.map(ShardId).collect(),
+                dedup_window_ms: core.dedup_window.as_millis() as u64,
+                inbox_messages_max: core.inbox_messages_max,
+                ..CoreConfig::new(origin, core.num_shards, seed)
+            },
+            log: LogConfig {
+                frame_bytes_max: wal.batch_max,
+                window_bytes: wal.recent_window,
+                ..LogConfig::default()
+            },
+            disk_reserve: wal.disk_reserve,
+        })
+    }
+
+    fn store(&self, directory: &Directory, index: u16, method: SyncMethod) -> PartitionStore {
+        let wal = &self.config.wal;
+        PartitionStore {
+            place: directory.place(index),
+            method,
+            supply: SupplyConfig {
+                segment_bytes: wal.segment_size as usize,
+                frame_bytes_max: wal.batch_max,
+                // New messages stop at the reserve; what frees space may use half of it.
+                free_bytes_min: wal.disk_reserve / 2,
+                method,
+                ..SupplyConfig::default()
+            },
+        }
+    }
+
+    fn sync_method(&self, directory: &Directory) -> anyhow::Result<SyncMethod> {
+        Ok(match self.config.wal.sync {
+            SyncMode::Fdatasync => SyncMethod::DirectFdatasync,
+            SyncMode::Dsync => SyncMethod::DirectDsync,
+            SyncMode::Auto => {
+                let path = directory.path();
+                let test = self_test(path).map_err(|error| {
+                    let what = format!("{}: no synced write works: {error}", path.display());
+                    Failure::new(Exit::Io, what)
+                })?;
+                tracing::info!(method = test.method.name(), medians = ?test.medians, "sync method");
+                test.method
+            }
+        })
+    }
+}
+
+/// The CPUs this process may use, at least one.
+fn cpus() -> Vec<Option<usize>> {
+    let ids = core_affinity::get_core_ids().unwrap_or_default();
+    if ids.is_empty() { vec![None] } else { ids.iter().map(|core| Some(core.id)).collect() }
+}
+
+/// Runs a thread of the data path. If it cannot be made or its loop fails, the node stops.
+fn spawn<G, F>(
+    name: &str,
+    cpu: Option<usize>,
+    failures: crossbeam_channel::Sender<Failed>,
+    body: G,
+) -> anyhow::Result<Joiner>
+where
+    G: FnOnce() -> F + Send + 'static,
+    F: Future<Output = std::io::Result<()>> + 'static,
+{
+    let thread = rt::spawn_pinned(name, cpu, body).map_err(|error| explain_ring(&error))?;
+    let name = name.to_owned();
+    Ok(std::thread::Builder::new().name(format!("{name}-join")).spawn(move || {
+        let message = match thread.join() {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => format!("{name}: {}", explain_ring(&error)),
+            Err(error) => format!("{name}: {error}"),
+        };
+        let _ = failures.send(Failed(message));
+    })?)
+}
+
+/// Waits for threads to end, waking them meanwhile, and says so if some do not.
+fn join_within(threads: Vec<Joiner>, timeout: Duration, wakers: &[Waker], what: &str) {
+    let deadline = Instant::now() + timeout;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        if Instant::now() >= deadline {
+            tracing::warn!(what, "did not end in time; the process ends without them");
+            return;
+        }
+        wakers.iter().for_each(Waker::wake);
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }

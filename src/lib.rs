@@ -2,13 +2,21 @@
 //!
 //! In reading order: [`cli`] and [`config`] turn what was typed into a checked [`config::Config`]; [`preflight`] looks
 //! at the machine; [`boot`] brings the threads up; [`admin`] shows how they are, from what they count in [`metrics`];
-//! [`auth`] verifies tokens.
+//! [`auth`] verifies tokens. The data path is [`reactor`] (connections), [`link`] (batches between threads) and
+//! [`partition`] (inboxes and their log), on the threads of [`rt`].
 
 pub mod cli;
 pub mod config;
 pub mod preflight;
 
 pub mod boot;
+
+pub mod link;
+pub mod partition;
+pub mod reactor;
+
+pub mod clock;
+pub mod rt;
 
 pub mod admin;
 pub mod auth;

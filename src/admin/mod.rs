@@ -24,7 +24,7 @@ use crate::config::ListenConfig;
 /// What makes a node stop.
 #[derive(Debug)]
 pub enum Event {
-    /// SIGTERM or SIGINT: drain and end; a second one means at once.
+    /// SIGTERM or SIGINT: drain and end. A second one ends the process at once, without an event.
     Signal(&'static str),
     /// A thread cannot go on (I6): end now, with this failure.
     Fatal(Failure),
@@ -61,12 +61,17 @@ impl Control {
         let (stop, stopped) = oneshot::channel();
         let main = async move {
             let signals = async move {
+                let mut told = false;
                 loop {
                     let name = tokio::select! {
                         _ = terminate.recv() => "SIGTERM",
                         _ = interrupt.recv() => "SIGINT",
                     };
-                    // Full means that the node has been told already.
+                    if std::mem::replace(&mut told, true) {
+                        eprintln!("iris: {name} again: ending at once; the log is read at start");
+                        std::process::exit(Exit::Interrupted as i32);
+                    }
+                    // Full means that other reasons to stop are waiting already.
                     let _ = signal_events.try_send(Event::Signal(name));
                 }
             };

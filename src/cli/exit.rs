@@ -17,6 +17,7 @@ use std::fmt;
 /// | 75 | `InUse` | a port or the data directory is in use by another process |
 /// | 77 | `Permission` | a right is missing |
 /// | 78 | `Config` | `serve` found problems in the configuration |
+/// | 130 | `Interrupted` | a second SIGINT or SIGTERM came while the node was draining |
 /// | 134 | - | an assertion failed (SIGABRT): a bug, to be reported |
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -32,6 +33,7 @@ pub enum Exit {
     InUse = 75,
     Permission = 77,
     Config = 78,
+    Interrupted = 130,
 }
 
 impl From<Exit> for std::process::ExitCode {

@@ -165,7 +165,11 @@ impl Reactor {
             Some((Code::PayloadTooLarge, 0))
         } else if !send.id.is_v7() {
             Some((Code::IdNotV7, 0))
-        } else if self.links.iter().any(|link| link.backlog_bytes() > self.settings.link_backlog_max) {
+        } else if self
+            .links
+            .iter()
+            .any(|link| link.backlog_bytes() > self.settings.link_backlog_max)
+        {
             Some((Code::Overloaded, 100))
         } else {
             None
@@ -192,9 +196,8 @@ impl Reactor {
         // Shards are ranges of keys, so sorted keys stand together by shard.
         to.sort_unstable();
         to.dedup();
-        let shards = to.chunk_by(|a, b| {
-            shard_for_user(*a, num_shards) == shard_for_user(*b, num_shards)
-        });
+        let shards =
+            to.chunk_by(|a, b| shard_for_user(*a, num_shards) == shard_for_user(*b, num_shards));
         let mut waiting = 0;
         for shard in shards {
             waiting += 1;

@@ -87,7 +87,11 @@ impl Lanes {
     }
 
     /// Keeps accepts armed where a descriptor is sure to be free for each.
-    pub(super) fn arm_accepts(&mut self, connections: usize, settings: &Settings) -> io::Result<()> {
+    pub(super) fn arm_accepts(
+        &mut self,
+        connections: usize,
+        settings: &Settings,
+    ) -> io::Result<()> {
         let armed: u32 = self.lanes.iter().map(|lane| lane.accepting).sum();
         let room = settings.connections_max.saturating_sub(connections);
         if !self.open || armed >= ACCEPTS / 2 || armed as usize >= room {

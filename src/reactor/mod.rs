@@ -210,7 +210,9 @@ impl Reactor {
                 worked = true;
             }
         }
-        self.metrics.link_backlog_bytes.set(self.links.iter().map(|l| l.backlog_bytes() as u64).sum());
+        self.metrics
+            .link_backlog_bytes
+            .set(self.links.iter().map(|l| l.backlog_bytes() as u64).sum());
         worked
     }
 

@@ -9,7 +9,9 @@ use iris_proto::wire::{AcceptedRun, Code, VERSION, Welcome};
 impl Reactor {
     /// A partition's batch. Inside one process a frame that does not parse is a bug of ours.
     pub(super) fn take_batch(&mut self, mut batch: &[u8]) {
-        while let Some((frame, rest)) = ToEdge::split(batch).expect("a partition writes whole frames") {
+        while let Some((frame, rest)) =
+            ToEdge::split(batch).expect("a partition writes whole frames")
+        {
             self.take_core_frame(&frame);
             batch = rest;
         }

@@ -29,9 +29,9 @@ impl Reactor {
         self.demote_quiet(lanes);
         self.metrics.rings.set(lanes.len() as u64);
         self.metrics.slots_used.set(lanes.used());
-        self.metrics.slots_limit.set(
-            self.settings.rings_max as u64 * u64::from(self.settings.ring_slots),
-        );
+        self.metrics
+            .slots_limit
+            .set(self.settings.rings_max as u64 * u64::from(self.settings.ring_slots));
         true
     }
 

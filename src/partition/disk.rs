@@ -1,0 +1,315 @@
+//! The threads that wait for the disk, so that the partition never does.
+//!
+//! - The *writer* writes and syncs the log's batches, one at a time. How long it takes decides how much the next batch
+//!   gathers.
+//! - The *keeper* does what may take long: preparing segments, writing footers, retiring segments.
+//! - The *reader* fetches records that are no longer in memory, in the order they were asked for.
+//!
+//! A failed write or sync is never repeated: the partition is told nothing more, so nothing more is acknowledged, and the
+//! node stops (I6).
+
+use super::effects::{Delivered, put_message, wal_pos};
+use crate::rt::Waker;
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use iris_proto::core::{Delivery, LiveEntry};
+use iris_wal::disk::SyncMethod;
+use iris_wal::io::{RealDisk, random_salt};
+use iris_wal::recovery::Place;
+use iris_wal::store::{PrepareError, Reader, Supply, SupplyConfig, Writer};
+use iris_wal::{FooterWrite, Pos, Ready, Recovered, Write};
+use std::io;
+use std::time::Instant;
+
+/// Deliveries read for one answer.
+const READS_PER_ANSWER: usize = 256;
+
+/// Where a partition's log lies and how it is written.
+#[derive(Clone, Debug)]
+pub struct PartitionStore {
+    pub place: Place,
+    pub method: SyncMethod,
+    pub supply: SupplyConfig,
+}
+
+/// Why a partition cannot go on: the whole story, for the log and the exit.
+#[derive(Debug)]
+pub struct Failed(pub String);
+
+/// A delivery to be read.
+pub(super) type Wanted = Delivery;
+/// Entries of one record to be copied.
+pub(super) type CopyWanted = Vec<LiveEntry>;
+
+/// Deliveries that were read: link frames, ready to be passed on.
+pub(super) struct Records {
+    pub frames: Vec<u8>,
+    /// Each delivery, where its frame ends, and what the core wants to hear; `None`: it could not be read.
+    pub deliveries: Vec<(Delivery, Option<(usize, Option<Delivered>)>)>,
+}
+
+/// Records that were read to be copied, encoded; `None`: it could not be read.
+pub(super) type CopyRecords = Vec<(CopyWanted, Option<Vec<u8>>)>;
+
+/// What the threads report.
+pub(super) enum Done {
+    Written {
+        write: Write,
+        sync_ns: u64,
+    },
+    Prepared(Ready),
+    /// No segment: the disk is nearly full.
+    NotPrepared,
+    FooterWritten(FooterWrite),
+    Dropped(u32),
+    Space {
+        free: u64,
+    },
+    Read(Records),
+    CopyRead(CopyRecords),
+    Forgotten(u32),
+}
+
+enum KeeperJob {
+    Prepare { created_hlc: u64 },
+    Footer(FooterWrite),
+    Retire(u32),
+    Space,
+}
+
+enum ReaderJob {
+    Deliver(Vec<Wanted>),
+    Copy(Vec<CopyWanted>),
+    Forget(u32),
+}
+
+/// The partition's end of its threads. They end when it is dropped.
+pub(super) struct Disk {
+    writer: Sender<Write>,
+    keeper: Sender<KeeperJob>,
+    reader: Sender<ReaderJob>,
+    done: Receiver<Done>,
+    writes_under_way: usize,
+}
+
+impl Disk {
+    /// Starts the threads after recovery.
+    pub(super) fn start(
+        name: &str,
+        store: PartitionStore,
+        recovered: &Recovered,
+        waker: &Waker,
+        failed: &Sender<Failed>,
+    ) -> Result<Self, Failed> {
+        let supply = Supply::open(RealDisk, store.place.clone(), store.supply, recovered)
+            .map_err(|error| Failed(error.to_string()))?;
+        let (done_out, done) = unbounded();
+        let report = Report { done: done_out, waker: waker.clone(), failed: failed.clone() };
+        let (writer, writes) = unbounded();
+        let (keeper, keeper_jobs) = unbounded();
+        let (reader, reader_jobs) = unbounded();
+        let dir = store.place.dir.clone();
+        let log_writer = Writer::new(RealDisk, dir.clone(), store.method);
+        let footer_writer = Writer::new(RealDisk, dir.clone(), store.method);
+        let log_reader = Reader::new(RealDisk, dir.clone());
+        let spawn = |role: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(format!("{name}-{role}"))
+                .spawn(body)
+                .map_err(|error| Failed(format!("failed to start thread {name}-{role}: {error}")))
+        };
+        let to = report.clone();
+        spawn("write", Box::new(move || write_loop(log_writer, &writes, &to)))?;
+        let to = report.clone();
+        spawn("keep", Box::new(move || keep_loop(supply, footer_writer, &dir, &keeper_jobs, &to)))?;
+        spawn("read", Box::new(move || read_loop(log_reader, &reader_jobs, &report)))?;
+        Ok(Self { writer, keeper, reader, done, writes_under_way: 0 })
+    }
+
+    pub(super) fn done(&mut self) -> Option<Done> {
+        let done = self.done.try_recv().ok()?;
+        if matches!(done, Done::Written { .. }) {
+            self.writes_under_way -= 1;
+        }
+        Some(done)
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.done.is_empty()
+    }
+
+    pub(super) fn writes_under_way(&self) -> usize {
+        self.writes_under_way
+    }
+
+    // A thread that is gone has reported its failure; the node is stopping.
+
+    pub(super) fn write(&mut self, write: Write) {
+        self.writes_under_way += 1;
+        let _ = self.writer.send(write);
+    }
+
+    pub(super) fn prepare(&self, created_hlc: u64) {
+        let _ = self.keeper.send(KeeperJob::Prepare { created_hlc });
+    }
+
+    pub(super) fn write_footer(&self, footer: FooterWrite) {
+        let _ = self.keeper.send(KeeperJob::Footer(footer));
+    }
+
+    /// Has the reader let go of a segment; [`Self::retire`] comes after [`Done::Forgotten`].
+    pub(super) fn forget(&self, segment: u32) {
+        let _ = self.reader.send(ReaderJob::Forget(segment));
+    }
+
+    pub(super) fn retire(&self, segment: u32) {
+        let _ = self.keeper.send(KeeperJob::Retire(segment));
+    }
+
+    pub(super) fn ask_space(&self) {
+        let _ = self.keeper.send(KeeperJob::Space);
+    }
+
+    pub(super) fn read(&self, wanted: Vec<Wanted>) {
+        if !wanted.is_empty() {
+            let _ = self.reader.send(ReaderJob::Deliver(wanted));
+        }
+    }
+
+    pub(super) fn read_copies(&self, wanted: Vec<CopyWanted>) {
+        let _ = self.reader.send(ReaderJob::Copy(wanted));
+    }
+}
+
+#[derive(Clone)]
+struct Report {
+    done: Sender<Done>,
+    waker: Waker,
+    failed: Sender<Failed>,
+}
+
+impl Report {
+    fn done(&self, done: Done) {
+        // The partition is gone when the node stops.
+        let _ = self.done.send(done);
+        self.waker.wake();
+    }
+
+    fn failed(&self, error: &dyn std::fmt::Display) {
+        let _ = self.failed.send(Failed(error.to_string()));
+    }
+}
+
+fn write_loop(mut writer: Writer<RealDisk>, writes: &Receiver<Write>, report: &Report) {
+    for write in writes {
+        let started = Instant::now();
+        if let Err(error) = writer.perform(&write) {
+            return report.failed(&error);
+        }
+        let sync_ns = started.elapsed().as_nanos() as u64;
+        report.done(Done::Written { write, sync_ns });
+    }
+}
+
+fn keep_loop(
+    mut supply: Supply<RealDisk>,
+    mut footers: Writer<RealDisk>,
+    dir: &std::path::Path,
+    jobs: &Receiver<KeeperJob>,
+    report: &Report,
+) {
+    for job in jobs {
+        match job {
+            KeeperJob::Prepare { created_hlc } => {
+                let prepared = random_salt()
+                    .map_err(|error| format!("failed to read random bytes: {error}"))
+                    .map(|salt| supply.prepare(salt, created_hlc));
+                match prepared {
+                    Ok(Ok(ready)) => report.done(Done::Prepared(ready)),
+                    Ok(Err(error)) if is_full(&error) => {
+                        tracing::warn!(%error, "no segment prepared");
+                        report.done(Done::NotPrepared);
+                    }
+                    Ok(Err(error)) => return report.failed(&error),
+                    Err(error) => return report.failed(&error),
+                }
+            }
+            KeeperJob::Footer(mut footer) => loop {
+                match footers.perform_footer(&mut footer) {
+                    Ok(false) => {}
+                    Ok(true) => break report.done(Done::FooterWritten(footer)),
+                    Err(error) => return report.failed(&error),
+                }
+            },
+            KeeperJob::Retire(segment) => match supply.retire(segment) {
+                Ok(()) => report.done(Done::Dropped(segment)),
+                Err(error) => return report.failed(&error),
+            },
+            KeeperJob::Space => match free_bytes(dir) {
+                Ok(free) => report.done(Done::Space { free }),
+                Err(error) => tracing::warn!(%error, "failed to ask for free disk space"),
+            },
+        }
+    }
+}
+
+fn is_full(error: &PrepareError) -> bool {
+    match error {
+        PrepareError::LowDisk { .. } => true,
+        PrepareError::File(error) => error.error.kind() == io::ErrorKind::StorageFull,
+    }
+}
+
+fn free_bytes(dir: &std::path::Path) -> io::Result<u64> {
+    use iris_wal::disk::Disk as _;
+    RealDisk.free_bytes(dir)
+}
+
+fn read_loop(mut reader: Reader<RealDisk>, jobs: &Receiver<ReaderJob>, report: &Report) {
+    for job in jobs {
+        match job {
+            ReaderJob::Deliver(wanted) => {
+                for some in wanted.chunks(READS_PER_ANSWER) {
+                    report.done(Done::Read(read_deliveries(&mut reader, some)));
+                }
+            }
+            ReaderJob::Copy(wanted) => {
+                report.done(Done::CopyRead(read_copies(&mut reader, wanted)));
+            }
+            ReaderJob::Forget(segment) => {
+                reader.forget(segment);
+                report.done(Done::Forgotten(segment));
+            }
+        }
+    }
+}
+
+/// Frames stand in the order of the log, which is not always that of the deliveries: each delivery names its own.
+fn read_deliveries(reader: &mut Reader<RealDisk>, wanted: &[Wanted]) -> Records {
+    let places: Vec<(Pos, u32)> = wanted.iter().map(|d| (wal_pos(d.pos), d.len)).collect();
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    frames.resize_with(wanted.len(), Vec::new);
+    let mut delivered: Vec<Option<Option<Delivered>>> = Vec::new();
+    delivered.resize_with(wanted.len(), || None);
+    reader.read_records(&places, &mut |index, result| match result {
+        Ok(record) => delivered[index] = put_message(&mut frames[index], &wanted[index], &record),
+        Err(error) => tracing::error!(%error, "a message cannot be read and stays in its inbox"),
+    });
+    let mut records = Records { frames: Vec::new(), deliveries: Vec::with_capacity(wanted.len()) };
+    for ((delivery, frame), told) in wanted.iter().zip(frames).zip(delivered) {
+        records.frames.extend_from_slice(&frame);
+        let end = records.frames.len();
+        records.deliveries.push((*delivery, told.map(|told| (end, told))));
+    }
+    records
+}
+
+fn read_copies(reader: &mut Reader<RealDisk>, wanted: Vec<CopyWanted>) -> CopyRecords {
+    let places: Vec<(Pos, u32)> =
+        wanted.iter().map(|entries| (wal_pos(entries[0].pos), entries[0].len)).collect();
+    let mut records: CopyRecords = wanted.into_iter().map(|entries| (entries, None)).collect();
+    reader.read_records(&places, &mut |index, result| match result {
+        Ok(record) => records[index].1 = Some(record.to_vec()),
+        Err(error) => tracing::error!(%error, "a message cannot be copied and stays where it is"),
+    });
+    records
+}

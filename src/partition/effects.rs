@@ -1,0 +1,370 @@
+//! The core's effects: records into the log, answers into the reactors' batches.
+
+use super::disk::{Records, Wanted};
+use crate::link::Outbox;
+use crate::metrics::{PartitionMetrics, RejectReason, WalMetrics};
+use iris_proto::core::{
+    Appended, Delivery, Effects, KickReason, MsgRecord, Pos, Presence, Receipt, Refusal,
+    RejectCode, TombRecord, Watch,
+};
+use iris_proto::hlc::Hlc;
+use iris_proto::id::{ConnId, Dot, MsgId, Origin, ShardId, UserKey};
+use iris_proto::link::ToEdge;
+use iris_proto::wire::{Code, MessageHead, PresenceState, Writer, kind, put_frame};
+use iris_wal::record;
+use iris_wal::{AppendError, Body, Head, Log, Msg, Reason, Record, Targets, Tomb};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Bytes of presence entries in one frame, at most.
+const PRESENCE_FRAME_BYTES: usize = 16 << 10;
+
+/// A delivery that the core wants to hear of, because its sender wants a receipt.
+pub(super) struct Delivered {
+    pub conn: ConnId,
+    pub user: UserKey,
+    pub no: u32,
+    pub sender: UserKey,
+    pub msg_id: MsgId,
+}
+
+/// Where the effects go.
+pub(super) struct Fx {
+    pub log: Log,
+    pub links: Vec<Outbox>,
+    pub origin: Origin,
+    pub delivered: Vec<Delivered>,
+    pub unreadable: Vec<Delivery>,
+    pub metrics: Arc<PartitionMetrics>,
+    pub wal_metrics: Arc<WalMetrics>,
+    /// Deliveries whose record is not in memory.
+    reads: Vec<Wanted>,
+    /// How many of a connection's deliveries are being read: later ones queue behind them, to keep the order.
+    reading: HashMap<ConnId, u32>,
+    accepted: Option<(ConnId, u32, u16, u8)>,
+    presence: Option<(ConnId, u32)>,
+    presence_bytes: Vec<u8>,
+    targets: Vec<iris_wal::Dot>,
+    now_hlc: u64,
+}
+
+impl Fx {
+    pub(super) fn new(
+        log: Log,
+        links: Vec<Outbox>,
+        origin: Origin,
+        metrics: Arc<PartitionMetrics>,
+        wal_metrics: Arc<WalMetrics>,
+    ) -> Self {
+        Self {
+            log,
+            links,
+            origin,
+            delivered: Vec::new(),
+            unreadable: Vec::new(),
+            metrics,
+            wal_metrics,
+            reads: Vec::new(),
+            reading: HashMap::new(),
+            accepted: None,
+            presence: None,
+            presence_bytes: Vec::new(),
+            targets: Vec::new(),
+            now_hlc: 0,
+        }
+    }
+
+    /// Appends a record of this node; the log position to wait for comes with it.
+    pub(super) fn append(&mut self, record: &Record<'_>) -> Result<Appended, Refusal> {
+        let pos = self.log.append(record).map_err(|error| match error {
+            AppendError::LowDisk => Refusal::LowDisk,
+            AppendError::NoSegment | AppendError::Full => Refusal::Full,
+            AppendError::TooLarge => unreachable!("limits.rs keeps records within the log's bound"),
+        })?;
+        let len = record.encoded_len() as u32;
+        self.now_hlc = self.now_hlc.max(record.head.hlc);
+        self.wal_metrics.appended_records.add(1);
+        self.wal_metrics.appended_bytes.add(u64::from(len));
+        let pos = Pos { segment: pos.segment, offset: pos.offset };
+        Ok(Appended { pos, len, lsn: self.log.lsn() })
+    }
+
+    /// Hands every batch over. Whether there was any.
+    pub(super) fn flush(&mut self) -> bool {
+        self.flush_accepted();
+        self.flush_presence();
+        let mut worked = false;
+        for link in &mut self.links {
+            if let Some(frames) = link.flush() {
+                self.metrics.link_batch.record(frames);
+                worked = true;
+            }
+        }
+        worked
+    }
+
+    /// The head of a record of this node that stands outside the shards' streams.
+    pub(super) fn head_outside_streams(&self, shard: ShardId) -> Head {
+        Head { shard: shard.0, origin: wal_origin(self.origin), seq: 0, hlc: self.now_hlc }
+    }
+
+    pub(super) fn take_reads(&mut self) -> Vec<Wanted> {
+        std::mem::take(&mut self.reads)
+    }
+
+    /// Deliveries whose records were read from disk, or could not be.
+    pub(super) fn deliver_read(&mut self, records: Records) {
+        let mut start = 0;
+        for (delivery, told) in records.deliveries {
+            if let Some(count) = self.reading.get_mut(&delivery.conn) {
+                *count -= 1;
+                if *count == 0 {
+                    self.reading.remove(&delivery.conn);
+                }
+            }
+            match told {
+                Some((end, delivered)) => {
+                    self.link(delivery.conn).extend_from_slice(&records.frames[start..end]);
+                    start = end;
+                    self.metrics.delivered.add(1);
+                    self.delivered.extend(delivered);
+                }
+                None => {
+                    self.metrics.unreadable.add(1);
+                    self.unreadable.push(delivery);
+                }
+            }
+        }
+    }
+
+    fn link(&mut self, conn: ConnId) -> &mut Vec<u8> {
+        self.links[usize::from(conn.reactor())].buffer()
+    }
+
+    fn flush_accepted(&mut self) {
+        if let Some((conn, first, count, copies)) = self.accepted.take() {
+            ToEdge::Accepted { conn, first, count, copies }.encode(self.link(conn));
+        }
+    }
+
+    fn flush_presence(&mut self) {
+        let Some((conn, query)) = self.presence.take() else { return };
+        let entries = std::mem::take(&mut self.presence_bytes);
+        ToEdge::encode_frame(conn, self.link(conn), |out| {
+            put_frame(out, kind::PRESENCE, |w| {
+                w.u32(query).bytes(&entries);
+            });
+        });
+        self.presence_bytes = entries;
+        self.presence_bytes.clear();
+    }
+}
+
+/// Writes the link frame that delivers a record. `None` if it is no MSG record; else what the core wants to hear.
+#[expect(clippy::option_option, reason = "no message, and a message nobody wants to hear of")]
+pub(super) fn put_message(
+    out: &mut Vec<u8>,
+    delivery: &Delivery,
+    record: &Record<'_>,
+) -> Option<Option<Delivered>> {
+    let Body::Msg(msg) = &record.body else { return None };
+    let head = MessageHead {
+        no: delivery.no,
+        id: MsgId(msg.msg_id),
+        time_ms: Hlc(record.head.hlc).unix_ms(),
+        flags: msg.msg_flags as u8,
+        from: std::str::from_utf8(msg.from).ok()?,
+    };
+    ToEdge::encode_frame(delivery.conn, out, |out| head.encode(msg.payload, out));
+    Some(delivery.wants_receipt.then(|| Delivered {
+        conn: delivery.conn,
+        user: delivery.user,
+        no: delivery.no,
+        sender: UserKey(msg.sender),
+        msg_id: MsgId(msg.msg_id),
+    }))
+}
+
+fn wal_origin(origin: Origin) -> iris_wal::Origin {
+    iris_wal::Origin { node: origin.node, incarnation: origin.incarnation }
+}
+
+fn wal_dot(dot: Dot) -> iris_wal::Dot {
+    iris_wal::Dot { origin: wal_origin(dot.origin), seq: dot.seq }
+}
+
+pub(super) fn wal_pos(pos: Pos) -> iris_wal::Pos {
+    iris_wal::Pos { segment: pos.segment, offset: pos.offset }
+}
+
+pub(super) fn wal_head(shard: ShardId, dot: Dot, hlc: Hlc) -> Head {
+    Head { shard: shard.0, origin: wal_origin(dot.origin), seq: dot.seq, hlc: hlc.0 }
+}
+
+impl From<RejectCode> for RejectReason {
+    fn from(code: RejectCode) -> Self {
+        Self::from(code_of(code))
+    }
+}
+
+fn code_of(code: RejectCode) -> Code {
+    match code {
+        RejectCode::IdTooOld => Code::IdTooOld,
+        RejectCode::IdInFuture => Code::IdInFuture,
+        RejectCode::StaleId => Code::IdStale,
+        RejectCode::IdNotV7 => Code::IdNotV7,
+        RejectCode::InboxFull => Code::InboxFull,
+        RejectCode::LowDisk => Code::LowDisk,
+        RejectCode::Overloaded => Code::Overloaded,
+        RejectCode::WrongShard => Code::ShardUnavailable,
+        RejectCode::TooLarge | RejectCode::BadRecipients => Code::PayloadTooLarge,
+    }
+}
+
+impl Effects for Fx {
+    fn append_msg(&mut self, record: &MsgRecord<'_>) -> Result<Appended, Refusal> {
+        let appended = self.append(&Record {
+            head: wal_head(record.shard, record.dot, record.hlc),
+            body: Body::Msg(Msg {
+                msg_id: record.msg_id.0,
+                sender: record.sender.0,
+                msg_flags: record.flags,
+                copy: false,
+                recipients: record.recipients,
+                from: record.from.as_bytes(),
+                payload: record.payload,
+            }),
+        })?;
+        for _ in 0..record.recipients.len() / 16 {
+            self.log.entry_added(wal_pos(appended.pos), appended.len);
+        }
+        Ok(appended)
+    }
+
+    fn append_tomb(&mut self, record: &TombRecord<'_>) -> Result<Appended, Refusal> {
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        targets.extend(record.targets.iter().map(|target| wal_dot(target.dot)));
+        let appended = self.append(&Record {
+            head: wal_head(record.shard, record.dot, record.hlc),
+            body: Body::Tomb(Tomb {
+                inbox: record.inbox.0,
+                reason: Reason::ACKED,
+                targets: Targets::List(&targets),
+            }),
+        });
+        self.targets = targets;
+        let appended = appended?;
+        let mut last = None;
+        for target in record.targets {
+            if last != Some(target.pos.segment) {
+                last = Some(target.pos.segment);
+                self.log.tomb_refers(appended.pos.segment, target.pos.segment);
+            }
+        }
+        Ok(appended)
+    }
+
+    fn append_dedup(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
+        let head = self.head_outside_streams(shard);
+        self.append(&Record { head, body: Body::Dedup(body) })
+    }
+
+    fn entry_removed(&mut self, pos: Pos, len: u32) {
+        self.log.entry_removed(wal_pos(pos), len);
+    }
+
+    fn entry_live(&mut self, pos: Pos, len: u32) {
+        self.log.entry_added(wal_pos(pos), len);
+    }
+
+    fn entry_dead(&mut self, pos: Pos, tomb: Pos) {
+        self.log.tomb_refers(tomb.segment, pos.segment);
+    }
+
+    fn entry_repeated(&mut self, kept: Pos, other: Pos) {
+        self.log.entry_repeated(wal_pos(kept), wal_pos(other));
+    }
+
+    fn accepted(&mut self, conn: ConnId, seq: u32, copies: u8) {
+        if let Some((last, first, count, last_copies)) = &mut self.accepted
+            && *last == conn
+            && *last_copies == copies
+            && first.wrapping_add(u32::from(*count)) == seq
+            && *count < u16::MAX
+        {
+            *count += 1;
+            return;
+        }
+        self.flush_accepted();
+        self.accepted = Some((conn, seq, 1, copies));
+    }
+
+    fn rejected(&mut self, conn: ConnId, seq: u32, code: RejectCode, retry_after_ms: u32) {
+        self.metrics.rejected.add(RejectReason::from(code), 1);
+        let code = code_of(code);
+        ToEdge::Rejected { conn, seq, code, retry_after_ms }.encode(self.link(conn));
+    }
+
+    fn welcome(&mut self, conn: ConnId, waiting: u32) {
+        ToEdge::Welcome { conn, waiting }.encode(self.link(conn));
+    }
+
+    fn kick(&mut self, conn: ConnId, reason: KickReason) {
+        let code = match reason {
+            KickReason::Replaced => Code::Replaced,
+            KickReason::BadAck => Code::BadAck,
+            KickReason::SecondLogin => Code::OutOfOrder,
+            KickReason::BadLogin => Code::Unavailable,
+            KickReason::NumbersUsedUp => Code::Draining,
+        };
+        ToEdge::Kick { conn, code }.encode(self.link(conn));
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        let in_order = self.reading.is_empty() || !self.reading.contains_key(&delivery.conn);
+        if in_order
+            && let Some(bytes) = self.log.recent(wal_pos(delivery.pos), delivery.len)
+            && let Ok((record, _)) = record::decode(bytes)
+            && let Some(delivered) = {
+                let link = &mut self.links[usize::from(delivery.conn.reactor())];
+                put_message(link.buffer(), delivery, &record)
+            }
+        {
+            self.metrics.delivered.add(1);
+            self.delivered.extend(delivered);
+            return;
+        }
+        *self.reading.entry(delivery.conn).or_default() += 1;
+        self.reads.push(*delivery);
+    }
+
+    fn receipt(&mut self, receipt: &Receipt<'_>) {
+        self.metrics.receipts.add(1);
+        // Any reactor can pass it on to the shard of the sender; the first one does.
+        let frame = ToEdge::Receipt {
+            to: receipt.to,
+            reader: receipt.reader,
+            id: receipt.msg_id,
+            reader_name: receipt.reader_name,
+        };
+        frame.encode(self.links[0].buffer());
+    }
+
+    fn presence(&mut self, presence: &Presence<'_>) {
+        let to = (presence.conn, presence.query);
+        if self.presence != Some(to) || self.presence_bytes.len() > PRESENCE_FRAME_BYTES {
+            self.flush_presence();
+            self.presence = Some(to);
+        }
+        let state = match presence.watch {
+            Watch::ConnectionFull | Watch::UserFull | Watch::PartitionFull => {
+                PresenceState::Refused
+            }
+            Watch::Unasked | Watch::Watching if presence.online => PresenceState::Online,
+            Watch::Unasked | Watch::Watching => PresenceState::Offline,
+        };
+        let mut out = Writer::new(&mut self.presence_bytes);
+        out.u8(state as u8).u64(presence.since_ms).str8(presence.name);
+    }
+}

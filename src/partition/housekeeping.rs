@@ -1,0 +1,182 @@
+//! What a log needs besides appending: prepared segments, footers, checkpoints, reclaim. A little each turn.
+
+use super::Partition;
+use super::rewrite::Rewrite;
+use crate::metrics::SegmentState;
+use iris_proto::core::CheckpointCursor;
+use iris_proto::id::ShardId;
+use iris_wal::Ready;
+use std::time::{Duration, Instant};
+
+/// Segments filled between two checkpoints of the dedup state: it bounds how long dead segments are kept for the sake
+/// of the ids in them.
+const SEGMENTS_PER_CHECKPOINT: u32 = 8;
+/// How often the disk's free space is asked for, and gauges are set.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Quiet time after which the last batch gets a MARK behind it, so that rot in it cannot pass for a torn tail.
+const MARK_AFTER: Duration = Duration::from_millis(20);
+
+pub(super) struct Housekeeping {
+    last_segment: u32,
+    preparing: bool,
+    prepare_after: Instant,
+    pub rewrite: Rewrite,
+    disk_reserve: u64,
+    dropping: bool,
+    checkpoint: Option<CheckpointCursor>,
+    checkpoint_segment: u32,
+    looked: Instant,
+    wrote: Instant,
+    pub rewrite_looked: Instant,
+}
+
+impl Housekeeping {
+    pub(super) fn new(disk_reserve: u64, now: Instant) -> Self {
+        Self {
+            last_segment: 0,
+            preparing: false,
+            prepare_after: now,
+            rewrite: Rewrite::Idle,
+            disk_reserve,
+            dropping: false,
+            checkpoint: None,
+            checkpoint_segment: 0,
+            looked: now,
+            wrote: now,
+            rewrite_looked: now,
+        }
+    }
+}
+
+impl Partition {
+    pub(super) fn keep_house(&mut self) -> bool {
+        let mut worked = self.supply_segments();
+        while let Some(footer) = self.fx.log.take_footer() {
+            self.disk.write_footer(footer);
+            worked = true;
+        }
+        worked |= self.checkpoint_some();
+        worked |= self.rewrite_some();
+        let now = self.clock.instant();
+        if !self.fx.log.is_idle() {
+            self.housekeeping.wrote = now;
+        } else if now - self.housekeeping.wrote > MARK_AFTER {
+            let head = self.fx.head_outside_streams(ShardId(0));
+            worked |= self.fx.log.idle_mark(head).unwrap_or(false);
+        }
+        if now - self.housekeeping.looked >= LOOK_EVERY {
+            self.housekeeping.looked = now;
+            self.disk.ask_space();
+            self.reclaim();
+            self.set_gauges();
+        }
+        worked
+    }
+
+    fn supply_segments(&mut self) -> bool {
+        let house = &mut self.housekeeping;
+        let now = self.clock.instant();
+        if house.preparing || self.fx.log.wants_segments() == 0 || now < house.prepare_after {
+            return false;
+        }
+        house.preparing = true;
+        self.disk.prepare(self.clock.unix_ms() << 16);
+        true
+    }
+
+    /// A segment was prepared, or could not be for lack of space.
+    pub(super) fn prepared(&mut self, ready: Option<Ready>) {
+        self.housekeeping.preparing = false;
+        match ready {
+            Some(ready) => {
+                self.housekeeping.last_segment = ready.segment;
+                self.fx.log.add_segment(ready);
+            }
+            None => self.housekeeping.prepare_after = self.clock.instant() + LOOK_EVERY,
+        }
+    }
+
+    fn checkpoint_some(&mut self) -> bool {
+        let house = &mut self.housekeeping;
+        let Some(cursor) = house.checkpoint.take() else {
+            let filled = house.last_segment.saturating_sub(house.checkpoint_segment);
+            if filled < SEGMENTS_PER_CHECKPOINT {
+                return false;
+            }
+            house.checkpoint_segment = house.last_segment;
+            house.checkpoint = Some(CheckpointCursor::default());
+            self.fx.log.checkpoint_began();
+            return true;
+        };
+        match self.core.checkpoint(&mut self.fx, cursor) {
+            Ok(Some(next)) => self.housekeeping.checkpoint = Some(next),
+            Ok(None) => self.fx.log.checkpoint_complete(),
+            Err(_) => {
+                self.housekeeping.checkpoint = Some(cursor);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn reclaim(&mut self) {
+        if self.housekeeping.dropping {
+            return;
+        }
+        if let Some(segment) = self.fx.log.droppable().first() {
+            self.housekeeping.dropping = true;
+            self.disk.forget(*segment);
+        }
+    }
+
+    pub(super) fn dropped(&mut self, segment: u32) {
+        self.fx.log.dropped(segment);
+        self.fx.wal_metrics.reclaimed_segments.add(1);
+        self.housekeeping.dropping = false;
+        self.reclaim();
+    }
+
+    pub(super) fn space(&mut self, free: u64) {
+        let low = free < self.housekeeping.disk_reserve;
+        let was_low = self.fx.wal_metrics.low_disk.value() == 1;
+        if low != was_low {
+            let reserve = self.housekeeping.disk_reserve;
+            tracing::warn!(free, reserve, low, "disk space: sends are refused while it is low");
+        }
+        self.fx.wal_metrics.disk_free_bytes.set(free);
+        self.fx.wal_metrics.low_disk.set(u64::from(low));
+        self.fx.log.set_low_disk(low);
+    }
+
+    fn set_gauges(&mut self) {
+        let gauges = self.core.gauges();
+        let counters = self.core.counters();
+        let metrics = &self.metrics;
+        metrics.users.set(u64::from(gauges.users));
+        metrics.users_online.set(u64::from(gauges.online));
+        metrics.inbox_messages.set(u64::from(gauges.entries));
+        metrics.senders.set(gauges.senders);
+        metrics.dedup_ids.set(gauges.dedup_ids);
+        metrics.watches.set(u64::from(gauges.watches));
+        metrics.sends.set(counters.appended);
+        metrics.duplicates.set(counters.duplicates);
+        metrics.acked.set(counters.acked);
+        metrics.logins.set(counters.logins);
+        let backlog = self.fx.links.iter().map(|link| link.backlog_bytes() as u64).sum();
+        metrics.link_backlog_bytes.set(backlog);
+        let (mut live, mut sealed, mut active, mut quarantined) = (0, 0, 0, 0);
+        for segment in self.fx.log.reclaim().segments() {
+            live += segment.live_bytes;
+            match (segment.quarantined, segment.sealed) {
+                (true, _) => quarantined += 1,
+                (_, true) => sealed += 1,
+                (_, false) => active += 1,
+            }
+        }
+        let wal = &self.fx.wal_metrics;
+        wal.live_bytes.set(live);
+        wal.segments_in(SegmentState::Sealed).set(sealed);
+        wal.segments_in(SegmentState::Active).set(active);
+        wal.segments_in(SegmentState::Quarantined).set(quarantined);
+    }
+}

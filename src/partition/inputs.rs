@@ -1,0 +1,71 @@
+//! From links to the core.
+
+use super::Partition;
+use iris_proto::core::{Receipt, SendRequest};
+use iris_proto::id::UserKey;
+use iris_proto::link::ToCore;
+
+impl Partition {
+    /// A reactor's batch. Inside one process a frame that does not parse is a bug of ours.
+    pub(super) fn take_batch(&mut self, mut batch: &[u8]) {
+        while let Some((frame, rest)) = ToCore::split(batch).expect("a reactor writes whole frames")
+        {
+            self.take_frame(&frame);
+            batch = rest;
+        }
+    }
+
+    fn take_frame(&mut self, frame: &ToCore<'_>) {
+        let now_ms = self.clock.unix_ms();
+        let (core, fx) = (&mut self.core, &mut self.fx);
+        match *frame {
+            ToCore::Send(send) => core.handle_send(
+                fx,
+                now_ms,
+                &SendRequest {
+                    conn: send.conn,
+                    seq: send.seq,
+                    sender: send.sender,
+                    from: send.from,
+                    msg_id: send.id,
+                    flags: u16::from(send.flags),
+                    recipients: send.to,
+                    payload: send.payload,
+                },
+            ),
+            ToCore::Ack { conn, user, upto } => {
+                core.handle_ack(fx, now_ms, conn, user, upto);
+                self.more = true;
+            }
+            ToCore::Login { conn, user, window, name } => {
+                core.handle_login(fx, now_ms, conn, user, name, window);
+                self.more = true;
+            }
+            ToCore::Logout { conn, user } => {
+                core.handle_logout(fx, now_ms, conn, user);
+                core.handle_gone(conn);
+            }
+            ToCore::Window { conn, user, window } => {
+                core.handle_window(now_ms, conn, user, window);
+                self.more = true;
+            }
+            ToCore::Presence(ask) => {
+                let users = ask.users.iter().map(|name| (UserKey::of(name), name));
+                core.handle_presence_query(fx, ask.conn, ask.query, users, ask.watch);
+            }
+            ToCore::Unwatch { conn, users } if users.is_empty() => core.handle_gone(conn),
+            ToCore::Unwatch { conn, users } => {
+                core.handle_unwatch(conn, users.iter().map(UserKey::of));
+            }
+            ToCore::Receipt(post) => {
+                let receipt = Receipt {
+                    to: post.to,
+                    reader: post.reader,
+                    reader_name: post.reader_name,
+                    msg_id: post.id,
+                };
+                core.handle_receipt(fx, now_ms, &receipt);
+            }
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A partition: one pinned thread that owns the inboxes of its shards.
+//!
+//! The way of a message: a batch from a reactor is decoded and put to the core machine ([`inputs`]); the core's effects
+//! append records to the open batch of the log and answers to the batches of the reactors ([`effects`]). A writer thread
+//! writes and syncs one batch while the next one gathers whatever comes meanwhile: that is the group commit. When it
+//! returns, the core releases ACCEPTED and deliveries. Nothing here waits for the disk: writing, reading back and
+//! preparing segments are other threads' work ([`disk`]), and [`housekeeping`] decides on it a little each turn.
+
+mod disk;
+mod effects;
+mod housekeeping;
+mod inputs;
+mod recover;
+mod rewrite;
+
+pub use disk::{Failed, PartitionStore};
+
+use crate::clock::Clock;
+use crate::link::{Inbox, Outbox};
+use crate::metrics::{PartitionMetrics, WalMetrics};
+use crate::rt::{self, Parker, Waker};
+use disk::{Disk, Done};
+use effects::Fx;
+use housekeeping::Housekeeping;
+use iris_proto::core::{Core, CoreConfig};
+use iris_wal::LogConfig;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Batches taken from reactors in one turn (I8).
+const BATCHES_PER_TURN: usize = 8;
+/// Deliveries made in one turn.
+const DELIVERIES_PER_TURN: u32 = 512;
+/// Bytes that may wait for one reactor before nothing more is delivered or taken in.
+const LINK_BACKLOG_MAX: usize = 8 << 20;
+
+/// What a partition is told about its node.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub core: CoreConfig,
+    pub log: LogConfig,
+    /// Free bytes on the disk below which new messages are refused.
+    pub disk_reserve: u64,
+}
+
+/// What a partition is made of; [`run`] takes it inside the executor.
+pub struct Parts {
+    pub index: u16,
+    pub settings: Settings,
+    pub store: PartitionStore,
+    /// One per reactor, in order.
+    pub links: Vec<Outbox>,
+    pub inbox: Inbox,
+    pub waker: Waker,
+    pub started: Instant,
+    pub metrics: Arc<PartitionMetrics>,
+    pub wal_metrics: Arc<WalMetrics>,
+    /// Told once, after recovery: whether the partition serves.
+    pub ready: crossbeam_channel::Sender<Result<(), Failed>>,
+    /// Told if the disk fails later.
+    pub failed: crossbeam_channel::Sender<Failed>,
+    /// Set when nobody sends any more; the partition then writes what it has and ends.
+    pub stop: Arc<AtomicBool>,
+}
+
+struct Partition {
+    core: Core,
+    fx: Fx,
+    inbox: Inbox,
+    disk: Disk,
+    clock: Clock,
+    housekeeping: Housekeeping,
+    metrics: Arc<PartitionMetrics>,
+    more: bool,
+}
+
+/// Recovers the log, then serves until told to stop.
+pub async fn run(parts: Parts) -> io::Result<()> {
+    let Parts { ready, failed, stop, .. } = &parts;
+    let (ready, failed, stop) = (ready.clone(), failed.clone(), Arc::clone(stop));
+    let waker = parts.waker.clone();
+    let mut partition = match Partition::recover(parts, failed) {
+        Ok(partition) => partition,
+        Err(error) => {
+            let _ = ready.send(Err(error));
+            return Ok(());
+        }
+    };
+    let parker = Parker::new(waker.clone())?;
+    rt::wake_every(Duration::from_millis(200), waker);
+    let mut told = false;
+    loop {
+        let worked = partition.turn();
+        if !told && partition.fx.log.wants_segments() < 2 {
+            told = ready.send(Ok(())).is_ok();
+        }
+        if worked {
+            partition.metrics.busy_ns.add(partition.clock.elapsed().as_nanos() as u64);
+            rt::yield_if_needed().await;
+            continue;
+        }
+        if stop.load(Ordering::Acquire) && partition.is_finished() {
+            return Ok(());
+        }
+        parker.park(|| partition.may_sleep()).await?;
+    }
+}
+
+impl Partition {
+    /// One turn: what the disk did, what reactors sent, what is due, and all of it out again. Whether there was anything.
+    fn turn(&mut self) -> bool {
+        self.clock.turn();
+        self.metrics.turns.add(1);
+        let mut worked = self.take_done();
+        if self.has_room() {
+            worked |= self.take_batches();
+            worked |= self.poll();
+        }
+        worked |= self.keep_house();
+        worked |= self.start_write();
+        worked | self.fx.flush()
+    }
+
+    fn may_sleep(&self) -> bool {
+        let blocked = !self.has_room();
+        (blocked || (self.inbox.is_empty() && !self.more))
+            && self.disk.is_quiet()
+            && self.fx.links.iter().all(Outbox::may_sleep)
+    }
+
+    fn is_finished(&self) -> bool {
+        self.inbox.is_empty() && self.fx.log.is_idle() && self.disk.writes_under_way() == 0
+    }
+
+    /// Whether answers of another turn have somewhere to go.
+    fn has_room(&self) -> bool {
+        self.fx.links.iter().all(|link| link.backlog_bytes() < LINK_BACKLOG_MAX)
+            && self.fx.log.has_room()
+    }
+
+    fn take_done(&mut self) -> bool {
+        let mut worked = false;
+        while let Some(done) = self.disk.done() {
+            worked = true;
+            match done {
+                Done::Written { write, sync_ns } => self.written(write, sync_ns),
+                Done::Read(records) => self.read(records),
+                Done::Prepared(ready) => self.prepared(Some(ready)),
+                Done::NotPrepared => self.prepared(None),
+                Done::FooterWritten(footer) => self.fx.log.footer_written(footer),
+                Done::Dropped(segment) => self.dropped(segment),
+                Done::Space { free } => self.space(free),
+                Done::CopyRead(records) => self.copy(records),
+                Done::Forgotten(segment) => self.disk.retire(segment),
+            }
+        }
+        worked
+    }
+
+    fn written(&mut self, write: iris_wal::Write, sync_ns: u64) {
+        let wal = &self.fx.wal_metrics;
+        wal.batches.add(1);
+        wal.written_bytes.add(write.bytes().len() as u64);
+        wal.batch_records.record(u64::from(write.records()));
+        wal.sync_ns.record(sync_ns);
+        self.fx.log.synced(write);
+        let (now_ms, durable) = (self.clock.unix_ms(), self.fx.log.durable());
+        self.core.handle_durable(&mut self.fx, now_ms, durable, 1);
+        self.more = true;
+    }
+
+    fn take_batches(&mut self) -> bool {
+        let mut worked = false;
+        for _ in 0..BATCHES_PER_TURN {
+            let Some(batch) = self.inbox.receive() else { break };
+            self.take_batch(&batch.bytes);
+            worked = true;
+            if !self.fx.log.has_room() {
+                break;
+            }
+        }
+        worked
+    }
+
+    fn poll(&mut self) -> bool {
+        let now_ms = self.clock.unix_ms();
+        if !self.more && self.core.poll_timeout() > now_ms {
+            return false;
+        }
+        self.more = self.core.poll(&mut self.fx, now_ms, DELIVERIES_PER_TURN);
+        self.settle_deliveries();
+        self.disk.read(self.fx.take_reads());
+        self.more
+    }
+
+    /// Tells the core what became of deliveries that it wants to hear of.
+    fn settle_deliveries(&mut self) {
+        let now_ms = self.clock.unix_ms();
+        for told in self.fx.delivered.drain(..) {
+            self.core.handle_delivered(told.conn, told.user, told.no, told.sender, told.msg_id);
+        }
+        for lost in self.fx.unreadable.drain(..) {
+            self.core.handle_unreadable(now_ms, lost.conn, lost.user, lost.no);
+        }
+    }
+
+    fn read(&mut self, records: disk::Records) {
+        self.metrics.disk_reads.add(records.deliveries.len() as u64);
+        self.fx.deliver_read(records);
+        self.settle_deliveries();
+    }
+
+    fn start_write(&mut self) -> bool {
+        if self.disk.writes_under_way() > 0 {
+            return false;
+        }
+        match self.fx.log.take_write() {
+            Some(write) => {
+                self.disk.write(write);
+                true
+            }
+            None => false,
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! From the log to a serving partition.
+
+use super::disk::Disk;
+use super::effects::Fx;
+use super::housekeeping::Housekeeping;
+use super::{Failed, Partition, Parts};
+use crate::clock::Clock;
+use crossbeam_channel::Sender;
+use iris_proto::core::{BadRecord, Core, Pos, RecoveredMsg, RecoveredTomb};
+use iris_proto::hlc::Hlc;
+use iris_proto::id::{Dot, MsgId, Origin, ShardId, UserKey};
+use iris_wal::io::RealDisk;
+use iris_wal::recovery::recover;
+use iris_wal::{Log, Meta, MetaBody};
+use std::time::Instant;
+
+impl Partition {
+    /// Reads the log, rebuilds the inboxes, and starts the disk's threads.
+    pub(super) fn recover(parts: Parts, failed: Sender<Failed>) -> Result<Self, Failed> {
+        let started = Instant::now();
+        let mut core = Core::new(parts.settings.core.clone());
+        let mut bad = 0_u64;
+        let mut on_record = |meta: Meta<'_>| {
+            if let Err(error) = put(&mut core, &meta) {
+                bad += 1;
+                let (segment, offset) = (meta.pos.segment, meta.pos.offset);
+                tracing::error!(segment, offset, %error, "a record of the log is not taken over");
+            }
+        };
+        let recovered = recover(&RealDisk, &parts.store.place, &mut on_record)
+            .map_err(|error| Failed(error.to_string()))?;
+        for fault in &recovered.faults {
+            tracing::error!(
+                segment = fault.segment,
+                from = fault.from,
+                to = fault.to,
+                kind = ?fault.kind,
+                "a range of the log is damaged; it is kept as it is"
+            );
+        }
+        parts.wal_metrics.unreadable.set(recovered.faults.len() as u64 + bad);
+        parts.metrics.recovered_records.set(recovered.records);
+        let name = format!("iris-p{}", parts.index);
+        let disk = Disk::start(&name, parts.store, &recovered, &parts.waker, &failed)?;
+        let records = recovered.records;
+        let torn = recovered.torn;
+        let log = Log::resume(parts.settings.log, recovered);
+        let origin = parts.settings.core.origin;
+        let mut fx = Fx::new(
+            log,
+            parts.links,
+            origin,
+            std::sync::Arc::clone(&parts.metrics),
+            parts.wal_metrics,
+        );
+        let clock = Clock::new(parts.started);
+        core.recovery_done(&mut fx, clock.unix_ms());
+        parts.metrics.recovery_ns.set(started.elapsed().as_nanos() as u64);
+        let inbox_messages = core.gauges().entries;
+        tracing::info!(
+            partition = parts.index,
+            records,
+            inbox_messages,
+            ?torn,
+            elapsed_ms = started.elapsed().as_millis() as u64,
+            "log recovered"
+        );
+        Ok(Self {
+            core,
+            fx,
+            inbox: parts.inbox,
+            disk,
+            housekeeping: Housekeeping::new(parts.settings.disk_reserve, clock.instant()),
+            clock,
+            metrics: parts.metrics,
+            more: true,
+        })
+    }
+}
+
+fn put(core: &mut Core, meta: &Meta<'_>) -> Result<(), BadRecord> {
+    let shard = ShardId(meta.head.shard);
+    let dot = proto_dot(meta.head.dot());
+    let hlc = Hlc(meta.head.hlc);
+    let pos = Pos { segment: meta.pos.segment, offset: meta.pos.offset };
+    match &meta.body {
+        MetaBody::Msg(msg) => core.recover_msg(&RecoveredMsg {
+            shard,
+            dot,
+            hlc,
+            pos,
+            len: meta.len,
+            sender: UserKey(msg.sender),
+            msg_id: MsgId(msg.msg_id),
+            flags: msg.msg_flags,
+            recipients: msg.recipients,
+        }),
+        MetaBody::Tomb(tomb) => {
+            let record = RecoveredTomb { shard, dot, hlc, pos, inbox: UserKey(tomb.inbox) };
+            core.recover_tomb(&record, tomb.targets.dots().map(proto_dot))
+        }
+        MetaBody::Dedup(body) => core.recover_dedup(shard, body),
+        // Modes and version vectors are the pair's; a node alone has none.
+        MetaBody::Epoch(_) | MetaBody::Mark(_) => Ok(()),
+    }
+}
+
+fn proto_dot(dot: iris_wal::Dot) -> Dot {
+    let origin = Origin { node: dot.origin.node, incarnation: dot.origin.incarnation };
+    Dot { origin, seq: dot.seq }
+}
