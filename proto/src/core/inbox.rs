@@ -1,5 +1,7 @@
 //! Messages that wait: 28 bytes each, in one list per inbox. What they say stays in the log.
 
+use std::collections::BTreeMap;
+
 use super::effects::Pos;
 use super::slab::{NIL, Slab, Slot};
 use super::user::User;
@@ -158,6 +160,8 @@ pub(super) fn remove_first_in_flight(entries: &mut Entries, user: &mut User) -> 
 /// The origins that entries name, by a small number: 0 is our own.
 pub(super) struct Origins {
     all: Vec<Origin>,
+    numbers: BTreeMap<Origin, u16>,
+    /// The one asked for last: records of one life come together.
     last: u16,
 }
 
@@ -167,7 +171,7 @@ impl Origins {
     pub(super) const MAX: usize = 1 << 16;
 
     pub(super) fn new(own: Origin) -> Self {
-        Self { all: vec![own], last: 0 }
+        Self { all: vec![own], numbers: BTreeMap::from([(own, Self::OWN)]), last: Self::OWN }
     }
 
     /// The number of an origin; `None` when there are too many.
@@ -175,15 +179,17 @@ impl Origins {
         if self.all[usize::from(self.last)] == origin {
             return Some(self.last);
         }
-        let number = match self.all.iter().position(|known| *known == origin) {
-            Some(number) => number,
+        let number = match self.numbers.get(&origin) {
+            Some(number) => *number,
             None if self.all.len() == Self::MAX => return None,
             None => {
+                let number = self.all.len() as u16;
                 self.all.push(origin);
-                self.all.len() - 1
+                self.numbers.insert(origin, number);
+                number
             }
         };
-        self.last = number as u16;
+        self.last = number;
         Some(self.last)
     }
 

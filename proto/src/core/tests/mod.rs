@@ -1,6 +1,9 @@
 //! A driver for tests: a log in memory, and everything the core says, in order.
 
 mod admission;
+mod deliveries;
+mod recovering;
+mod watching;
 
 use super::*;
 use crate::hlc::Hlc;
@@ -65,10 +68,11 @@ pub(super) struct Driver {
     pub(super) repeated: Vec<(Pos, Pos)>,
     pub(super) refuse_msg: Option<Refusal>,
     pub(super) refuse_tomb: Option<Refusal>,
+    pub(super) refuse_dedup: Option<Refusal>,
     pub(super) segment: u32,
     pub(super) lsn: u64,
     next_offset: u32,
-    receipt_names: Vec<String>,
+    pub(super) receipt_names: Vec<String>,
 }
 
 impl Driver {
@@ -82,7 +86,8 @@ impl Driver {
     }
 
     pub(super) fn record_at(&self, pos: Pos) -> &Record {
-        &self.log.iter().find(|logged| logged.pos == pos).expect("a record is there").record
+        let index = self.log.binary_search_by_key(&pos, |logged| logged.pos);
+        &self.log[index.expect("a record is there")].record
     }
 
     /// What was said since the last call.
@@ -122,7 +127,7 @@ impl Effects for Driver {
         if let Some(refusal) = self.refuse_tomb {
             return Err(refusal);
         }
-        assert!((1..=crate::limits::TOMB_TARGETS_MAX).contains(&tomb.targets.len()));
+        assert!((1..=limits::TOMB_TARGETS_MAX).contains(&tomb.targets.len()));
         for target in tomb.targets {
             match self.record_at(target.pos) {
                 Record::Msg { dot, .. } => assert_eq!(*dot, target.dot),
@@ -135,7 +140,10 @@ impl Effects for Driver {
     }
 
     fn append_dedup(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
-        assert!(body.len() <= crate::limits::DEDUP_RECORD_BYTES_MAX);
+        if let Some(refusal) = self.refuse_dedup {
+            return Err(refusal);
+        }
+        assert!(body.len() <= limits::DEDUP_RECORD_BYTES_MAX);
         Ok(self.append(Record::Dedup { shard, body: body.to_vec() }))
     }
 
@@ -196,6 +204,32 @@ pub(super) struct Node {
     pub(super) fx: Driver,
     pub(super) now: u64,
     next_seq: u32,
+}
+
+/// Steele, Lea and Flood's SplitMix64 (OOPSLA 2014): a test's own source of chance.
+pub(super) struct Random(pub(super) u64);
+
+impl Random {
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    pub(super) fn below(&mut self, end: u32) -> u32 {
+        (self.next() % u64::from(end)) as u32
+    }
+
+    pub(super) fn one_in(&mut self, chances: u32) -> bool {
+        self.below(chances) == 0
+    }
+
+    pub(super) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for end in (1..items.len()).rev() {
+            items.swap(end, self.below(end as u32 + 1) as usize);
+        }
+    }
 }
 
 /// The connection with this number.
