@@ -6,6 +6,7 @@ use crate::floor::Floor;
 use crate::names::Topology;
 use crate::net::Load;
 use crate::report::{Report, grouped, round};
+use iris_proto::limits::SEND_WINDOW_MAX;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
     let options = flags.flags.check(1)?;
     let senders = options.connections;
     let lock_step = options.rate == 0;
-    let window = options.window.unwrap_or(if lock_step { 1 } else { u32::MAX });
+    let window = options.window.unwrap_or(if lock_step { 1 } else { SEND_WINDOW_MAX });
     let shape = Shape {
         name: "latency",
         topology: Topology::OneWay(senders),

@@ -5,6 +5,7 @@ use crate::cli::OfflineFlags;
 use crate::names::Topology;
 use crate::net::Load;
 use crate::report::{Rate, Report, grouped};
+use iris_proto::limits::SEND_WINDOW_MAX;
 use std::time::{Duration, Instant};
 
 /// `rate_per_s` is of the fill; `drain` counts from the first login of the receivers to the last message.
@@ -17,7 +18,7 @@ pub fn run(flags: OfflineFlags) -> anyhow::Result<Report> {
         topology: Topology::OneWay(senders),
         late_from: senders,
         load: Load::Busy,
-        window: options.window.unwrap_or(u32::MAX),
+        window: options.window.unwrap_or(SEND_WINDOW_MAX),
         messages_max,
         does: format!(
             "{} senders fill as many inboxes at {} for {:?}{}, {} byte payloads; then these users log in and read",

@@ -6,6 +6,7 @@ use crate::names::Topology;
 use crate::net::Load;
 use crate::report::{Report, grouped};
 use anyhow::ensure;
+use iris_proto::limits::SEND_WINDOW_MAX;
 
 /// Every connection sends to its partner and receives from it.
 pub fn run(flags: Flags) -> anyhow::Result<Report> {
@@ -18,7 +19,7 @@ pub fn run(flags: Flags) -> anyhow::Result<Report> {
         topology: Topology::Pairs(users),
         late_from: users,
         load: Load::Busy,
-        window: options.window.unwrap_or(u32::MAX),
+        window: options.window.unwrap_or(SEND_WINDOW_MAX),
         messages_max: u64::MAX,
         does: format!(
             "{} connections at {} in pairs, {} byte payloads, {} for {:?}",
