@@ -6,13 +6,17 @@ use iris_proto::id::UserKey;
 use iris_proto::link::ToCore;
 
 impl Partition {
-    /// A reactor's batch. Inside one process a frame that does not parse is a bug of ours.
-    pub(super) fn take_batch(&mut self, mut batch: &[u8]) {
-        while let Some((frame, rest)) = ToCore::split(batch).expect("a reactor writes whole frames")
-        {
+    /// A reactor's batch, as far as the log has room for it: how many bytes of it were taken. Inside one process a frame
+    /// that does not parse is a bug of ours.
+    pub(super) fn take_batch(&mut self, batch: &[u8]) -> usize {
+        let mut rest = batch;
+        while self.fx.log.has_room() {
+            let frame = ToCore::split(rest).expect("a reactor writes whole frames");
+            let Some((frame, after)) = frame else { break };
             self.take_frame(&frame);
-            batch = rest;
+            rest = after;
         }
+        batch.len() - rest.len()
     }
 
     fn take_frame(&mut self, frame: &ToCore<'_>) {

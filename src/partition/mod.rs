@@ -73,6 +73,8 @@ struct Partition {
     clock: Clock,
     housekeeping: Housekeeping,
     metrics: Arc<PartitionMetrics>,
+    /// A batch of which frames before the offset were taken, until the log had no more room.
+    unfinished: Option<(Vec<u8>, usize)>,
     more: bool,
 }
 
@@ -125,13 +127,14 @@ impl Partition {
 
     fn may_sleep(&self) -> bool {
         let blocked = !self.has_room();
-        (blocked || (self.inbox.is_empty() && !self.more))
+        let has_input = !self.inbox.is_empty() || self.unfinished.is_some();
+        (blocked || !(has_input || self.more))
             && self.disk.is_quiet()
             && self.fx.links.iter().all(Outbox::may_sleep)
     }
 
     fn is_finished(&self) -> bool {
-        self.inbox.is_empty() && self.fx.log.is_idle() && self.disk.writes_under_way() == 0
+        self.inbox.is_empty() && self.unfinished.is_none() && self.fx.log.is_idle() && self.disk.writes_under_way() == 0
     }
 
     /// Whether answers of another turn have somewhere to go.
@@ -171,13 +174,18 @@ impl Partition {
         self.more = true;
     }
 
+    /// Takes what reactors sent, as long as the log has room: what waits here is refused nowhere.
     fn take_batches(&mut self) -> bool {
         let mut worked = false;
         for _ in 0..BATCHES_PER_TURN {
-            let Some(batch) = self.inbox.receive() else { break };
-            self.take_batch(&batch.bytes);
-            worked = true;
-            if !self.fx.log.has_room() {
+            let next = self.unfinished.take().or_else(|| {
+                self.inbox.receive().map(|batch| (batch.bytes, 0))
+            });
+            let Some((batch, start)) = next else { break };
+            let end = start + self.take_batch(&batch[start..]);
+            worked |= end > start;
+            if end < batch.len() {
+                self.unfinished = Some((batch, end));
                 break;
             }
         }

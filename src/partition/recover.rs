@@ -73,6 +73,7 @@ impl Partition {
             housekeeping: Housekeeping::new(parts.settings.disk_reserve, clock.instant()),
             clock,
             metrics: parts.metrics,
+            unfinished: None,
             more: true,
         })
     }

@@ -296,10 +296,19 @@ impl Log {
         self.durable == self.batch_no
     }
 
-    /// Whether a whole frame of records can be appended without [`AppendError::Full`]. Who asks before taking work in
-    /// refuses none of it.
+    /// Whether the next record can be appended without [`AppendError::Full`] or [`AppendError::NoSegment`], however long
+    /// it is. Who asks before taking work in refuses none of it. On a full disk there is always room: then refusing is
+    /// right.
     pub fn has_room(&self) -> bool {
-        self.closed.len() < self.config.closed_batches_max
+        let frame = self.config.frame_bytes_max;
+        let has_batch = self.closed.len() < self.config.closed_batches_max;
+        let has_segment = self.low_disk
+            || self.ready.len() > self.config.reserve_segments
+            || self.active.as_ref().is_some_and(|active| {
+                let next = self.open.as_ref().map_or(active.next, Batch::end);
+                active.fits(next + frame, frame)
+            });
+        has_batch && has_segment
     }
 
     /// Appends an empty MARK if nothing else is under way and the last batch holds data; `true` if it did.
