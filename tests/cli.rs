@@ -200,6 +200,20 @@ fn a_development_server_says_where_it_is_and_ends_on_sigterm() {
 }
 
 #[test]
+fn a_second_server_on_the_same_directory_is_refused_and_the_first_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let args = ["serve", "--dev", "--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let (code, error) = fail(&mut iris(dir.path(), &args));
+    assert_eq!(code, 75, "{error}");
+    let errors: Vec<&str> = error.lines().filter(|line| line.starts_with("iris: ")).collect();
+    assert_eq!(errors.len(), 1, "{error}");
+    let pid = server.child.id().to_string();
+    assert!(errors[0].contains("iris-data is in use") && errors[0].contains(&pid), "{error}");
+    assert!(server.get("/readyz").ends_with("ready\n"));
+}
+
+#[test]
 fn ctrl_c_ends_a_server_like_sigterm() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Server::start(dir.path(), &["--data-dir", "elsewhere"]);
