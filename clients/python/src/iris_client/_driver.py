@@ -165,9 +165,10 @@ class Driver:
             await asyncio.wait(
                 waits, timeout=deadline - loop.time(), return_when=asyncio.FIRST_COMPLETED
             )
-            if self._link_ended.done():
-                raise error_of(self._link_ended.result())
+            # A connection that was welcomed and ended at once is the supervisor's business.
             if not self._welcomed.done():
+                if self._link_ended.done():
+                    raise error_of(self._link_ended.result())
                 raise ConnectionLost(f"no WELCOME from {self._settings.host} in time")
         except BaseException:
             self._drop_link(Ended(0, "connection_lost", "the login failed", 0))
@@ -198,7 +199,9 @@ class Driver:
         while True:
             assert self._link_ended is not None, "login made the first connection"
             began = loop.time()
-            error = error_of(await self._link_ended)
+            # `wait` leaves the future alone when this task is cancelled: close() waits for it too.
+            await asyncio.wait({self._link_ended})
+            error = error_of(self._link_ended.result())
             if loop.time() - began > self._settings.backoff[1]:
                 attempt = 0
             while True:
