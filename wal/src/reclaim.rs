@@ -306,3 +306,6 @@ fn remove(sorted: &mut Vec<u32>, segment: u32) {
         sorted.remove(at);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,8 +64,11 @@ impl Window {
             .frames
             .partition_point(|frame| (frame.segment, frame.offset) <= (pos.segment, pos.offset));
         let frame = self.frames.get(after.checked_sub(1)?)?;
+        if frame.segment != pos.segment {
+            return None;
+        }
         let skip = (pos.offset - frame.offset) as usize;
-        if frame.segment != pos.segment || skip.checked_add(len)? > frame.len {
+        if skip.checked_add(len)? > frame.len {
             return None;
         }
         Some(&self.ring[frame.at + skip..frame.at + skip + len])
@@ -99,6 +102,7 @@ mod tests {
             let (pos, bytes) = written.last().unwrap();
             assert_eq!(window.get(*pos, bytes.len()), Some(&bytes[..]));
             assert_eq!(window.get(*pos, bytes.len() + 1), None);
+            assert_eq!(window.get(Pos { segment: segment + 1, offset: 0 }, 1), None);
             let kept = written.iter().rev().take(20).filter(|(pos, bytes)| {
                 let found = window.get(*pos, bytes.len());
                 assert!(found.is_none_or(|found| found == bytes));

@@ -10,6 +10,7 @@ use common::{
 };
 use iris_wal::disk::mem::MemDisk;
 use iris_wal::recovery::{FaultKind, RecoverError};
+use iris_wal::segment::SegmentHeader;
 use iris_wal::{BLOCK, Body, Log, Pos, Record};
 
 #[test]
@@ -315,4 +316,33 @@ fn a_tail_made_for_other_frames_is_sealed_and_not_filled() {
     let mut log = Log::resume(config, recovered);
     assert_eq!(log.take_footer().unwrap().segment(), 1);
     assert_eq!(log.wants_segments(), 3);
+}
+
+#[test]
+fn a_frame_of_another_past_does_not_continue_the_log() {
+    // Two lives of one file, alike up to batch numbers, places and salt: only the chain tells them apart.
+    let (mut one, mut other) = (Node::new(), Node::new());
+    one.send(1..=1, b"this past");
+    one.send(2..=2, b"x");
+    other.send(1..=1, b"that past");
+    let foreign = other.send(2..=2, b"x")[0].offset as usize / BLOCK * BLOCK;
+    let frame = other.disk.bytes(&path_of(1))[foreign..foreign + BLOCK].to_vec();
+    one.disk.damage(&path_of(1), |bytes| bytes[foreign..foreign + BLOCK].copy_from_slice(&frame));
+    let (recovered, told) = read(&one.disk).unwrap();
+    assert_eq!((seqs(&told), recovered.last_batch), (vec![1], 1));
+    assert_eq!(recovered.faults, []);
+}
+
+#[test]
+fn a_number_alone_does_not_make_a_frame_count() {
+    let mut node = Node::new();
+    node.send(1..=3, b"x");
+    let mut old = node.disk.bytes(&path_of(1));
+    // The same number, used again with another salt.
+    let mut header = SegmentHeader::decode(&old[..BLOCK]).unwrap();
+    header.salt += 1;
+    header.encode_into(&mut old[..BLOCK]);
+    node.disk.put(&path_of(1), &old);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!((told, recovered.last_batch), (vec![], 0));
 }

@@ -41,6 +41,28 @@ struct State {
     write_at_most: Option<usize>,
     unreadable: Vec<(PathBuf, u64)>,
     used_up: u64,
+    operations_left: Option<u64>,
+}
+
+impl State {
+    fn end_faults(&mut self) {
+        self.fail_sync = None;
+        self.fail_write = None;
+        self.write_at_most = None;
+        self.operations_left = None;
+    }
+
+    /// Counts an operation that changes the disk; fails once the power is off.
+    fn operate(&mut self) -> io::Result<()> {
+        match &mut self.operations_left {
+            Some(0) => Err(io::Error::other("the power is off")),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// A disk in memory. Clones share it.
@@ -78,17 +100,17 @@ impl MemDisk {
             }
             inode.live = inode.durable.clone();
         }
-        state.fail_sync = None;
-        state.fail_write = None;
-        state.write_at_most = None;
+        state.end_faults();
     }
 
     /// Stops the process only: everything written stays, nothing more is synced.
     pub fn kill(&self) {
-        let mut state = self.state();
-        state.fail_sync = None;
-        state.fail_write = None;
-        state.write_at_most = None;
+        self.state().end_faults();
+    }
+
+    /// Turns the power off after so many further writes, syncs, renames and removals: all later ones fail.
+    pub fn power_off_after(&self, operations: u64) {
+        self.state().operations_left = Some(operations);
     }
 
     /// The next sync fails.
@@ -186,6 +208,7 @@ impl Disk for MemDisk {
             (Some(_), Access::Create(_)) => return Err(ErrorKind::AlreadyExists.into()),
             (Some(inode), Access::Read | Access::Write(_)) => inode,
             (None, Access::Create(_)) => {
+                state.operate()?;
                 let inode = state.inodes.len();
                 state.inodes.push(Inode::default());
                 change_name(&mut state, NameChange::Link(path.to_path_buf(), inode));
@@ -224,6 +247,7 @@ impl Disk for MemDisk {
 
     fn write_at(&self, file: &MemFile, at: u64, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.state();
+        state.operate()?;
         if let Some(kind) = state.fail_write.take() {
             return Err(kind.into());
         }
@@ -244,6 +268,7 @@ impl Disk for MemDisk {
 
     fn sync(&self, file: &MemFile) -> io::Result<()> {
         let mut state = self.state();
+        state.operate()?;
         state.syncs += 1;
         if let Some(kind) = state.fail_sync.take() {
             return Err(kind.into());
@@ -257,6 +282,7 @@ impl Disk for MemDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.operate()?;
         if !state.names.contains_key(from) {
             return Err(ErrorKind::NotFound.into());
         }
@@ -266,6 +292,7 @@ impl Disk for MemDisk {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.operate()?;
         if !state.names.contains_key(path) {
             return Err(ErrorKind::NotFound.into());
         }
@@ -283,6 +310,7 @@ impl Disk for MemDisk {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut state = self.state();
+        state.operate()?;
         state.syncs += 1;
         let in_dir = |change: &NameChange| match change {
             NameChange::Link(path, _) | NameChange::Unlink(path) | NameChange::Rename(_, path) => {

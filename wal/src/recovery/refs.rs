@@ -151,3 +151,66 @@ fn stream<'a>(
     });
     &mut of_shard[index]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ORIGIN: Origin = Origin { node: 1, incarnation: 1 };
+
+    fn run(first: u64, count: u32) -> Run {
+        Run { origin: ORIGIN, first, count }
+    }
+
+    /// Ten sealed segments without live entries, and what `refs` knows of them.
+    fn told(refs: Refs) -> Reclaim {
+        let mut reclaim = Reclaim::default();
+        (1..=10).for_each(|segment| reclaim.opened_empty(segment));
+        reclaim.opened(11);
+        reclaim.checkpoint_began(11);
+        reclaim.checkpoint_complete(0);
+        refs.finish(&mut reclaim);
+        reclaim
+    }
+
+    #[test]
+    fn tombs_hold_on_to_the_segments_of_exactly_the_messages_they_name() {
+        let mut refs = Refs::default();
+        for seq in 1..=30 {
+            refs.msg(1 + (seq / 10) as u32, 5, ORIGIN, seq, false);
+        }
+        // Another shard and another life have the same numbers, elsewhere.
+        refs.msg(9, 6, ORIGIN, 12, false);
+        refs.msg(9, 5, Origin { node: 1, incarnation: 2 }, 12, false);
+        refs.tomb(7, 5, run(12, 1));
+        refs.tomb(8, 5, run(19, 2));
+        assert_eq!(told(refs).droppable(), [1, 2, 3, 4, 5, 6, 9, 10]);
+    }
+
+    #[test]
+    fn a_tomb_of_a_copy_holds_on_to_the_original_after_a_restart() {
+        let mut refs = Refs::default();
+        refs.msg(1, 5, ORIGIN, 7, false);
+        refs.msg(2, 5, ORIGIN, 8, false);
+        refs.msg(4, 5, ORIGIN, 7, true);
+        refs.msg(6, 5, ORIGIN, 7, true);
+        let mut reclaim = told(refs);
+        reclaim.tomb_refers(8, 6);
+        assert_eq!(reclaim.droppable(), [1, 2, 3, 4, 5, 6, 7, 9, 10]);
+        reclaim.dropped(6);
+        reclaim.dropped(1);
+        assert!(!reclaim.droppable().contains(&8), "4 still holds the message");
+        reclaim.dropped(4);
+        assert!(reclaim.droppable().contains(&8));
+    }
+
+    #[test]
+    fn a_tomb_that_stands_before_its_message_counts() {
+        let mut refs = Refs::default();
+        refs.tomb(2, 5, run(7, 1));
+        refs.msg(3, 5, ORIGIN, 7, false);
+        refs.msg(3, 5, ORIGIN, 3, false);
+        refs.tomb(4, 5, run(3, 1));
+        assert_eq!(told(refs).droppable(), [1, 3, 5, 6, 7, 8, 9, 10]);
+    }
+}

@@ -1,0 +1,297 @@
+//! The write side: group commit, bounds, low disk, what is still in memory.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::io::ErrorKind;
+
+use common::{
+    CONFIG, FRAME_BYTES, Node, SEGMENT_BYTES, SUPPLY, dot, head, msg, path_of, place, tomb,
+};
+use iris_wal::disk::SyncMethod;
+use iris_wal::record::decode;
+use iris_wal::store::{PrepareError, ReadError, Writer};
+use iris_wal::{AppendError, BLOCK, Body, Log, Msg, Pos, Ready, Record, Recovered};
+
+fn ready(segment: u32) -> Ready {
+    let (bytes, frame_bytes_max) = (SEGMENT_BYTES as u32, FRAME_BYTES as u32);
+    Ready { segment, salt: 1, bytes, frame_bytes_max }
+}
+
+fn log(segments: u32) -> Log {
+    let mut log = Log::resume(CONFIG, Recovered::default());
+    (1..=segments).for_each(|segment| log.add_segment(ready(segment)));
+    log
+}
+
+#[test]
+fn a_batch_is_whatever_came_while_the_last_sync_ran() {
+    let mut log = log(3);
+    log.append(&msg(1, b"a")).unwrap();
+    let first = log.take_write().unwrap();
+    assert_eq!((first.batch_no(), first.records(), first.bytes().len()), (1, 1, BLOCK));
+    for seq in 2..=5 {
+        log.append(&msg(seq, b"b")).unwrap();
+    }
+    assert!(log.take_write().is_none(), "one write at a time");
+    assert_eq!(log.durable(), 0);
+    log.synced(first);
+    assert_eq!(log.durable(), 1);
+    let second = log.take_write().unwrap();
+    assert_eq!((second.batch_no(), second.records()), (2, 4));
+    assert_eq!(second.offset(), 2 * BLOCK as u64);
+    log.synced(second);
+    assert!(log.is_idle() && log.take_write().is_none());
+}
+
+#[test]
+fn a_place_is_final_when_append_returns() {
+    let mut log = log(3);
+    let mut appended = Vec::new();
+    let mut writes = Vec::new();
+    for seq in 1..=100 {
+        let payload = vec![seq as u8; 1 + seq as usize * 37];
+        let record = msg(seq, &payload);
+        let pos = log.append(&record).unwrap();
+        appended.push((pos, log.lsn(), record.to_vec()));
+        if seq % 7 == 0 {
+            let write = log.take_write().unwrap();
+            writes.push((
+                write.segment(),
+                write.offset(),
+                write.batch_no(),
+                write.bytes().to_vec(),
+            ));
+            log.synced(write);
+        }
+    }
+    while let Some(write) = log.take_write() {
+        writes.push((write.segment(), write.offset(), write.batch_no(), write.bytes().to_vec()));
+        log.synced(write);
+    }
+    for (pos, lsn, bytes) in appended {
+        let (_, offset, _, written) = writes
+            .iter()
+            .find(|(segment, _, batch_no, _)| (*segment, *batch_no) == (pos.segment, lsn))
+            .unwrap();
+        let at = pos.offset as usize - *offset as usize;
+        assert_eq!(&written[at..at + bytes.len()], bytes);
+    }
+}
+
+#[test]
+fn batches_that_wait_are_bounded() {
+    let mut log = log(3);
+    let payload = [1; 8000];
+    let refused = (1..).find_map(|seq| log.append(&msg(seq, &payload)).err().map(|e| (seq, e)));
+    // Four frames of four records each wait, the open one holds four more.
+    assert_eq!(refused, Some((21, AppendError::Full)));
+    let write = log.take_write().unwrap();
+    assert_eq!(log.append(&msg(21, &payload)).map(|_| ()), Ok(()));
+    log.synced(write);
+}
+
+#[test]
+fn a_record_that_never_fits_is_refused_and_changes_nothing() {
+    let mut log = log(3);
+    let before = log.append(&msg(1, b"a")).unwrap();
+    assert_eq!(log.append(&msg(2, &[0; FRAME_BYTES])), Err(AppendError::TooLarge));
+    let long_name = [b'x'; 256];
+    let Body::Msg(body) = msg(2, b"a").body else { unreachable!() };
+    let record = Record { head: head(2), body: Body::Msg(Msg { from: &long_name, ..body }) };
+    assert_eq!(log.append(&record), Err(AppendError::TooLarge));
+    let after = log.append(&msg(2, b"a")).unwrap();
+    assert_eq!(after.offset as usize - before.offset as usize, msg(1, b"a").encoded_len());
+}
+
+#[test]
+fn the_last_segment_is_kept_for_what_frees_space() {
+    let mut log = log(2);
+    let payload = [1; 4000];
+    let mut seq = 0;
+    let mut until_refused = |log: &mut Log| loop {
+        seq += 1;
+        match log.append(&msg(seq, &payload)) {
+            Ok(_) => {}
+            Err(AppendError::Full) => {}
+            Err(error) => return error,
+        }
+        while let Some(write) = log.take_write() {
+            log.synced(write);
+        }
+    };
+    assert_eq!(until_refused(&mut log), AppendError::NoSegment);
+    log.set_low_disk(true);
+    assert_eq!(until_refused(&mut log), AppendError::LowDisk);
+    // A TOMB and a copy still fit, in the reserve if need be.
+    let targets = [dot(1), dot(2)];
+    let mut last = log.append(&tomb(1000, &targets)).unwrap();
+    let Body::Msg(body) = msg(1, &payload).body else { unreachable!() };
+    let copy = Record { head: head(1), body: Body::Msg(Msg { copy: true, ..body }) };
+    while last.segment == 1 {
+        last = log.append(&copy).unwrap();
+    }
+    assert_eq!(last.segment, 2);
+    // In the reserve itself a new message finds no room either.
+    assert_eq!(log.append(&msg(5000, b"small")), Err(AppendError::LowDisk));
+    log.set_low_disk(false);
+    assert!(log.append(&msg(5000, b"small")).is_ok());
+}
+
+#[test]
+fn a_log_wants_the_segments_it_will_need() {
+    let mut log = Log::resume(CONFIG, Recovered::default());
+    assert_eq!(log.wants_segments(), 3);
+    assert_eq!(log.append(&msg(1, b"a")), Err(AppendError::NoSegment));
+    log.add_segment(ready(1));
+    log.append(&msg(1, b"a")).unwrap();
+    assert_eq!(log.wants_segments(), 2);
+    log.add_segment(ready(2));
+    log.add_segment(ready(3));
+    assert_eq!(log.wants_segments(), 0);
+}
+
+#[test]
+fn a_record_written_lately_is_found_in_memory() {
+    let mut log = log(3);
+    let mut places: Vec<(Pos, Vec<u8>)> = Vec::new();
+    for seq in 1..=40 {
+        let payload = vec![seq as u8; 3000];
+        let record = msg(seq, &payload);
+        places.push((log.append(&record).unwrap(), record.to_vec()));
+        if seq % 4 == 0 {
+            let write = log.take_write().unwrap();
+            log.synced(write);
+        }
+    }
+    let found = places.iter().filter(|(pos, bytes)| {
+        let recent = log.recent(*pos, bytes.len() as u32);
+        assert!(recent.is_none_or(|recent| recent == bytes));
+        recent.is_some_and(|recent| decode(recent).is_ok())
+    });
+    // A window of 64 KiB holds five frames of four such records.
+    assert_eq!(found.count(), 20);
+    assert_eq!(log.recent(Pos { segment: 9, offset: 4096 }, 10), None);
+}
+
+#[test]
+#[should_panic(expected = "writes come back one by one")]
+fn a_write_that_was_not_taken_cannot_be_reported() {
+    let (mut one, mut other) = (log(3), log(3));
+    one.append(&msg(1, b"a")).unwrap();
+    other.append(&msg(1, b"a")).unwrap();
+    let write = one.take_write().unwrap();
+    other.synced(write);
+}
+
+#[test]
+fn a_failed_or_short_write_or_sync_is_fatal() {
+    type Break = fn(&Node);
+    let breaks: [(Break, &str); 3] = [
+        (|node| node.disk.fail_next_write(ErrorKind::StorageFull), "failed to write to"),
+        (|node| node.disk.shorten_next_write(100), "short write: 100 of 4096 bytes at 4096"),
+        (|node| node.disk.fail_next_sync(ErrorKind::Other), "failed to sync"),
+    ];
+    for (break_disk, said) in breaks {
+        let mut node = Node::new();
+        node.append(&msg(1, b"a"));
+        let write = node.log.take_write().unwrap();
+        break_disk(&node);
+        let error = node.writer.perform(&write).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+        assert!(error.contains("/wal/p000/00000001.seg"), "{error}");
+        assert!(error.ends_with("the node must stop"), "{error}");
+        assert_eq!(node.log.durable(), 0, "nothing of it is durable (I1)");
+    }
+}
+
+#[test]
+fn a_dsync_write_needs_no_further_sync() {
+    let mut node = Node::new();
+    node.writer = Writer::new(node.disk.clone(), place().dir, SyncMethod::DirectDsync);
+    node.append(&msg(1, b"a"));
+    let before = node.disk.syncs();
+    node.flush();
+    assert_eq!(node.disk.syncs(), before + 1);
+    node.disk.crash(&mut |_| 0);
+    assert_eq!(common::read(&node.disk).unwrap().1.len(), 1);
+}
+
+#[test]
+fn no_segment_is_made_that_would_fill_the_disk() {
+    let mut node = Node::new();
+    node.feed();
+    let segment = SUPPLY.segment_bytes as u64;
+    node.disk.leave_free(SUPPLY.free_bytes_min + segment - 1);
+    let error = node.supply.prepare(1, 0).unwrap_err();
+    assert!(matches!(error, PrepareError::LowDisk { .. }), "{error}");
+    // A retired file needs no space.
+    let retired = node.disk.bytes(&path_of(3)).len();
+    node.supply.retire(3).unwrap();
+    assert_eq!(node.supply.spares(), 1);
+    let ready = node.supply.prepare(2, 0).unwrap();
+    assert_eq!((ready.segment, node.disk.bytes(&path_of(4)).len()), (4, retired));
+    node.disk.leave_free(SUPPLY.free_bytes_min + segment);
+    assert!(node.supply.prepare(3, 0).is_ok());
+}
+
+#[test]
+fn a_preparation_that_was_cut_off_leaves_nothing_behind() {
+    let node = Node::new();
+    node.disk.put(&place().dir.join("spare-7.tmp"), &[0; 100]);
+    node.disk.put(&place().dir.join("spare-8.seg"), &[0; 100]);
+    node.disk.put(&place().dir.join("spare-9.seg"), &vec![0; SEGMENT_BYTES]);
+    let (node, _) = Node::boot(&node.disk, 1);
+    assert_eq!(node.supply.spares(), 1);
+    use iris_wal::disk::Disk;
+    assert_eq!(node.disk.names(&place().dir).unwrap(), ["spare-9.seg"]);
+}
+
+#[test]
+fn records_are_read_back_one_by_one_and_together() {
+    let mut node = Node::new();
+    let mut places: Vec<(Pos, u32)> = Vec::new();
+    for seq in 1..=150 {
+        let payload = vec![seq as u8; 2500];
+        let record = msg(seq, &payload);
+        let len = record.encoded_len() as u32;
+        places.push((node.append(&record), len));
+        node.flush();
+    }
+    places.reverse();
+    let mut read = vec![0; 150];
+    node.reader.read_records(&places, &mut |i, record| {
+        read[i] += 1;
+        assert_eq!(record.unwrap().head.seq, 150 - i as u64);
+    });
+    assert!(read.iter().all(|times| *times == 1));
+    let (pos, len) = places[3];
+    assert_eq!(node.reader.read_record(pos, len).unwrap().head.seq, 147);
+    // Damage is said of the one record that has it, alone or together with others.
+    node.disk.damage(&path_of(pos.segment), |bytes| bytes[pos.offset as usize + 90] ^= 1);
+    let error = node.reader.read_record(pos, len).unwrap_err();
+    assert!(matches!(error, ReadError::Record { pos: at, .. } if at == pos), "{error}");
+    let mut bad = Vec::new();
+    node.reader.read_records(&places, &mut |i, record| {
+        if record.is_err() {
+            bad.push(i);
+        }
+    });
+    assert_eq!(bad, [3]);
+}
+
+#[test]
+fn records_beside_an_unreadable_block_are_still_read() {
+    let mut node = Node::new();
+    let places: Vec<(Pos, u32)> = (1..=5)
+        .map(|seq| (node.send(seq..=seq, b"x")[0], msg(seq, b"x").encoded_len() as u32))
+        .collect();
+    node.disk.make_unreadable(&path_of(1), 3);
+    let mut bad = Vec::new();
+    node.reader.read_records(&places, &mut |i, record| {
+        if record.is_err() {
+            bad.push(i);
+        }
+    });
+    assert_eq!(bad, [2]);
+}
