@@ -354,3 +354,6 @@ fn errno_name(errno: i32) -> String {
         other => format!("errno_{other}"),
     }
 }
+
+#[cfg(test)]
+mod tests;

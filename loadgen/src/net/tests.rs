@@ -1,0 +1,139 @@
+use super::*;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::time::Instant;
+
+/// Sends back whatever it gets, a thread per connection; a `q` ends the connection.
+fn echo() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut bytes = [0; 8192];
+                while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                    if bytes[..count].contains(&b'q') || stream.write_all(&bytes[..count]).is_err()
+                    {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    addr
+}
+
+#[derive(Default)]
+struct Seen {
+    hello: Vec<u8>,
+    connected: usize,
+    bytes: Vec<Vec<u8>>,
+    ended: Vec<(ConnIndex, String)>,
+}
+
+impl Handler for Seen {
+    fn connected(&mut self, _conn: ConnIndex, out: &mut Vec<u8>) {
+        self.connected += 1;
+        out.extend_from_slice(&self.hello);
+    }
+    fn received(&mut self, conn: ConnIndex, bytes: &[u8], _: &mut Vec<u8>) -> Result<(), String> {
+        self.bytes[conn as usize].extend_from_slice(bytes);
+        if bytes.contains(&b'x') { Err("an x".to_owned()) } else { Ok(()) }
+    }
+    fn ended(&mut self, conn: ConnIndex, reason: &str) {
+        self.ended.push((conn, reason.to_owned()));
+    }
+}
+
+fn seen(connections: usize, hello: &[u8]) -> Seen {
+    Seen { hello: hello.to_vec(), bytes: vec![Vec::new(); connections], ..Seen::default() }
+}
+
+/// Turns until `done`, which has to come within ten seconds.
+fn turn_until(net: &mut Net, seen: &mut Seen, done: impl Fn(&Seen) -> bool) {
+    let began = Instant::now();
+    while !done(seen) {
+        assert!(began.elapsed() < Duration::from_secs(10), "ended: {:?}", seen.ended);
+        net.turn(Duration::from_millis(100), seen).unwrap();
+    }
+}
+
+fn connect(net: &mut Net, connections: u32) {
+    let source = "127.0.0.3".parse().unwrap();
+    (0..connections).for_each(|conn| assert_eq!(net.connect(source).unwrap(), conn));
+}
+
+#[test]
+fn more_connections_than_a_table_holds_take_several_rings() {
+    for load in [Load::Quiet, Load::Busy] {
+        let mut net = Net::new(echo(), 10, 4, load).unwrap();
+        assert_eq!(net.rings.len(), 3);
+        let mut seen = seen(10, b"hello");
+        connect(&mut net, 10);
+        turn_until(&mut net, &mut seen, |seen| seen.bytes.iter().all(|bytes| bytes == b"hello"));
+        for conn in 0..10 {
+            net.write(conn, |out| out.extend_from_slice(&[b'a' + conn as u8; 2]));
+        }
+        turn_until(&mut net, &mut seen, |seen| seen.bytes.iter().all(|bytes| bytes.len() == 7));
+        assert_eq!(&seen.bytes[9][5..], b"jj");
+        assert_eq!(seen.ended, []);
+    }
+}
+
+#[test]
+fn much_data_arrives_whole_and_in_order_and_leaves_no_buffer_behind() {
+    let data: Vec<u8> = (0..3_000_000u32)
+        .map(|i| (i % 97) as u8 + 1)
+        .filter(|b| *b != b'q' && *b != b'x')
+        .collect();
+    for load in [Load::Quiet, Load::Busy] {
+        let mut net = Net::new(echo(), 1, 1, load).unwrap();
+        let mut seen = seen(1, b"");
+        connect(&mut net, 1);
+        turn_until(&mut net, &mut seen, |seen| seen.connected == 1);
+        for piece in data.chunks(100_000) {
+            net.write(0, |out| out.extend_from_slice(piece));
+            net.turn(Duration::ZERO, &mut seen).unwrap();
+        }
+        turn_until(&mut net, &mut seen, |seen| seen.bytes[0].len() == data.len());
+        assert!(seen.bytes[0] == data, "the bytes differ");
+        net.turn(Duration::ZERO, &mut seen).unwrap();
+        assert!(!net.is_sending());
+        assert_eq!(net.conns[0].pending.capacity(), 0);
+    }
+}
+
+#[test]
+fn a_connection_that_the_peer_ends_is_told_once_and_others_go_on() {
+    let mut net = Net::new(echo(), 2, 8, Load::Quiet).unwrap();
+    let mut seen = seen(2, b"");
+    connect(&mut net, 2);
+    turn_until(&mut net, &mut seen, |seen| seen.connected == 2);
+    net.write(0, |out| out.push(b'q'));
+    turn_until(&mut net, &mut seen, |seen| !seen.ended.is_empty());
+    assert_eq!(seen.ended, [(0, "closed_by_server".to_owned())]);
+    assert!(!net.is_open(0) && net.is_open(1));
+    net.write(0, |_| panic!("nothing is written to an ended connection"));
+    net.write(1, |out| out.push(b'y'));
+    turn_until(&mut net, &mut seen, |seen| seen.bytes[1] == b"y");
+    assert_eq!(seen.ended.len(), 1);
+}
+
+#[test]
+fn a_handler_ends_a_connection_for_its_own_reason() {
+    let mut net = Net::new(echo(), 1, 8, Load::Busy).unwrap();
+    let mut seen = seen(1, b"xx");
+    connect(&mut net, 1);
+    turn_until(&mut net, &mut seen, |seen| !seen.ended.is_empty());
+    assert_eq!(seen.ended, [(0, "an x".to_owned())]);
+}
+
+#[test]
+fn nobody_listening_is_a_named_end() {
+    let target = SocketAddr::new("127.0.0.98".parse().unwrap(), echo().port());
+    let mut net = Net::new(target, 1, 8, Load::Quiet).unwrap();
+    let mut seen = seen(1, b"");
+    connect(&mut net, 1);
+    turn_until(&mut net, &mut seen, |seen| !seen.ended.is_empty());
+    assert_eq!(seen.ended, [(0, "connect_refused".to_owned())]);
+}
