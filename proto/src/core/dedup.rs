@@ -271,8 +271,7 @@ impl Dedup {
         let ShardSenders { slab, index } = &mut self.shards[usize::from(shard.0)];
         let ids = VecDeque::new();
         let slot = slab.insert(Sender { key, floor: MsgId(0), ids, next_free: NIL, live: true });
-        let hashing = &self.hashing;
-        index.insert(hash, slot, |other| hashing.of(&slab[other].key.0));
+        index.insert(hash, slot);
         self.senders += 1;
         self.cost += SENDER_COST_IDS;
         slot

@@ -22,9 +22,22 @@ impl Hashing {
     }
 }
 
+/// A slot and 32 bits of the hash of its key, so that a table grows without a look at the slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Place {
+    hash: u32,
+    slot: u32,
+}
+
+/// hashbrown takes the place from the low bits and a tag from the seven highest ones. Multiplying by 2^64 over the golden
+/// ratio (Knuth, TAOCP 6.4) spreads 32 bits over both.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
 /// Slots by the hash of their key. The keys stay with the slots; callers compare them.
 pub(super) struct Index {
-    tables: Box<[HashTable<u32>]>,
+    tables: Box<[HashTable<Place>]>,
 }
 
 impl Index {
@@ -34,25 +47,30 @@ impl Index {
         Self { tables: (0..tables).map(|_| HashTable::new()).collect() }
     }
 
-    /// hashbrown uses the low bits and the seven highest ones; these lie between.
-    fn table(&self, hash: u64) -> usize {
-        (hash >> 36) as usize & (self.tables.len() - 1)
+    /// The upper bits of a hash choose the table, since `spread` takes places from the lower ones.
+    fn table(&self, hash: u32) -> usize {
+        (u64::from(hash) * self.tables.len() as u64 >> 32) as usize
     }
 
     #[inline]
     pub(super) fn find(&self, hash: u64, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.tables[self.table(hash)].find(hash, |&slot| is_it(slot)).copied()
+        let hash = hash as u32;
+        let is_place = |place: &Place| place.hash == hash && is_it(place.slot);
+        Some(self.tables[self.table(hash)].find(spread(hash), is_place)?.slot)
     }
 
-    /// Adds a slot whose key is not in yet. `hash_of` is asked when the table grows.
-    pub(super) fn insert(&mut self, hash: u64, slot: u32, hash_of: impl Fn(u32) -> u64) {
+    /// Adds a slot whose key is not in yet.
+    pub(super) fn insert(&mut self, hash: u64, slot: u32) {
+        let hash = hash as u32;
         let table = self.table(hash);
-        self.tables[table].insert_unique(hash, slot, |&other| hash_of(other));
+        let place = Place { hash, slot };
+        self.tables[table].insert_unique(spread(hash), place, |place| spread(place.hash));
     }
 
     pub(super) fn remove(&mut self, hash: u64, slot: u32) {
+        let hash = hash as u32;
         let table = self.table(hash);
-        let entry = self.tables[table].find_entry(hash, |&other| other == slot);
+        let entry = self.tables[table].find_entry(spread(hash), |place| place.slot == slot);
         entry.expect("a live slot is in the index").remove();
     }
 }

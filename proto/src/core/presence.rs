@@ -136,9 +136,7 @@ impl Watches {
         record.watcher_count += 1;
         watcher.head = slot;
         watcher.count += 1;
-        index.insert(Self::hash_of(hashing, conn, user), slot, |other| {
-            Self::hash_of(hashing, slab[other].conn, slab[other].user)
-        });
+        index.insert(Self::hash_of(hashing, conn, user), slot);
     }
 
     /// Ends one watch, if there is one.

@@ -164,8 +164,7 @@ impl Users {
     /// Adds a user who has no record yet.
     pub(super) fn insert_hashed(&mut self, hash: u64, key: UserKey) -> u32 {
         let user = self.slab.insert(User::new(key));
-        let (slab, hashing) = (&self.slab, &self.hashing);
-        self.index.insert(hash, user, |other| hashing.of(&slab[other].key.0));
+        self.index.insert(hash, user);
         user
     }
 
