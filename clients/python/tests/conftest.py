@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server.start()
     yield server
     server.stop()
+    shutil.rmtree(server.data)
 
 
 @pytest.fixture
@@ -24,3 +26,4 @@ def own(tmp_path: Path) -> Iterator[Server]:
     server.start()
     yield server
     server.kill()
+    shutil.rmtree(server.data)

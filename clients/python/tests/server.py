@@ -8,6 +8,7 @@ import hmac
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -55,6 +56,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and return when it is ready."""
+        self._await_port()
         self._ports.unlink(missing_ok=True)
         listen = [f"--tcp=127.0.0.1:{self.port}", "--admin=127.0.0.1:0"]
         files = [f"--data-dir={self.data}", f"--ports-file={self._ports}"]
@@ -67,7 +69,7 @@ class Server:
                 cwd=self.data.parent,
             )
         deadline = time.monotonic() + START_TIMEOUT
-        while not self._ports.exists() or not self._ports.read_bytes().endswith(b"}"):
+        while not self._ports.exists() or not self._ports.read_bytes().rstrip().endswith(b"}"):
             try:
                 code = self._process.wait(0.01)
             except subprocess.TimeoutExpired:
@@ -77,6 +79,18 @@ class Server:
                 code = None
             raise RuntimeError(f"the server did not start ({code}):\n{self.log.read_text()}")
         self.port = int(json.loads(self._ports.read_text())["tcp"].rsplit(":", 1)[1])
+
+    def _await_port(self) -> None:
+        """Wait until the port is free: a ring's sockets are closed a little after its process."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    return probe.bind(("127.0.0.1", self.port))
+                except OSError:
+                    if time.monotonic() > deadline:
+                        raise
 
     def kill(self) -> None:
         """Kill it as a power cut would: SIGKILL, no chance to write anything."""

@@ -287,7 +287,7 @@ def test_clients_come_back_after_the_server_was_killed(own: Server) -> None:
         alice.send_msg("bob", "before")
         assert bob.recv_msg(timeout=SOON).text == "before"
         own.kill()
-        with pytest.raises(iris_client.SendTimeout):
+        with pytest.raises((iris_client.SendTimeout, iris_client.ConnectionLost)):
             alice.send_msg("bob", "nobody there", timeout=NEVER)
         own.start()
         alice.send_reliable("bob", "after")
@@ -327,6 +327,29 @@ def test_every_reliable_send_arrives_once_across_kills(own: Server) -> None:
     for part in range(3):
         numbers = [int(text.split("/")[1]) for text in got if text.startswith(f"{part}/")]
         assert numbers == sorted(numbers)
+
+
+def test_hundreds_under_way_when_the_server_is_killed_arrive_once_and_in_order(own: Server) -> None:
+    total = 1500
+
+    async def run() -> list[int]:
+        async with own.async_client("alice") as alice, own.async_client("bob") as bob:
+            await alice.login("alice")
+            await bob.login("bob")
+            sends = asyncio.gather(*(alice.send_reliable("bob", str(n)) for n in range(total)))
+            got: list[int] = []
+            for stop in (total // 3, 2 * total // 3, total):
+                while len(got) < stop:
+                    got.append(int((await bob.recv_msg(timeout=SOON)).text))
+                if stop < total:
+                    own.kill()
+                    await asyncio.get_running_loop().run_in_executor(None, own.start)
+            assert len(set(await sends)) == total
+            with pytest.raises(RecvTimeout):
+                await bob.recv_msg(timeout=NEVER)
+            return got
+
+    assert asyncio.run(run()) == list(range(total))
 
 
 def test_an_outbox_survives_the_crash_of_its_program(own: Server, tmp_path: Path) -> None:
