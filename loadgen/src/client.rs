@@ -68,7 +68,6 @@ pub struct Session {
     /// The start of a frame whose end has not come yet.
     cut: Vec<u8>,
     state: State,
-    send_window: u32,
     recv_window: u32,
     delivered: u32,
     acknowledged: u32,
@@ -80,7 +79,6 @@ impl Session {
         Self {
             cut: Vec::new(),
             state: State::AwaitsWelcome,
-            send_window: 0,
             recv_window: 0,
             delivered: 0,
             acknowledged: 0,
@@ -100,9 +98,9 @@ impl Session {
         ClientFrame::Hello(hello).encode(out);
     }
 
-    /// Unanswered SENDs the server allows; 0 before WELCOME.
-    pub fn send_window(&self) -> u32 {
-        self.send_window
+    /// Whether the login is done.
+    pub fn is_open(&self) -> bool {
+        self.state == State::Open
     }
 
     /// MESSAGEs that are not acknowledged yet.
@@ -197,7 +195,6 @@ impl Session {
             }
             (State::AwaitsWelcome, ServerFrame::Welcome(welcome)) => {
                 self.state = State::Open;
-                self.send_window = welcome.send_window;
                 self.recv_window = welcome.recv_window;
                 events.welcome(&welcome);
             }

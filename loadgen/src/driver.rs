@@ -268,8 +268,7 @@ impl Handler for Driver<'_> {
     }
 
     fn ended(&mut self, conn: ConnIndex, reason: &str) {
-        let was_logged_in = self.sessions[conn as usize].send_window() > 0;
-        if was_logged_in {
+        if self.sessions[conn as usize].is_open() {
             self.counts.ended += 1;
         } else {
             self.counts.failed += 1;

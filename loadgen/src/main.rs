@@ -1,16 +1,19 @@
 //! The command `iris-loadgen`: flags in, a run, a table and an exit code out.
 
+use anyhow::Context;
 use clap::Parser;
 use iris_loadgen::cli::{Cli, Scenario};
 use iris_loadgen::report::{EXIT_INVALID, Report};
 use iris_loadgen::scenario;
-use std::path::PathBuf;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let scenario = Cli::parse().scenario;
     let json = scenario.json();
-    match run(scenario).and_then(|report| tell(&report, json)) {
+    let checked = json.as_deref().map_or(Ok(()), check_writable);
+    match checked.and_then(|()| run(scenario)).and_then(|report| tell(&report, json)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("iris-loadgen: {error:#}");
@@ -29,8 +32,14 @@ fn run(scenario: Scenario) -> anyhow::Result<Report> {
     }
 }
 
+/// A file that cannot be written is better known before the run than after it.
+fn check_writable(path: &Path) -> anyhow::Result<()> {
+    let file = OpenOptions::new().create(true).append(true).open(path);
+    file.map(drop).with_context(|| format!("cannot write --json {}", path.display()))
+}
+
 fn tell(report: &Report, json: Option<PathBuf>) -> anyhow::Result<u8> {
-    print!("{}", report.table());
+    scenario::say(&report.table());
     if let Some(path) = json {
         report.write_json(&path)?;
     }

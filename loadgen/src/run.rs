@@ -237,7 +237,9 @@ impl Shown {
             return;
         }
         let rate = |new: u64, old: u64| {
-            crate::report::grouped(((new - old) as f64 / since.as_secs_f64()).round() as u64)
+            crate::report::grouped(
+                (new.saturating_sub(old) as f64 / since.as_secs_f64()).round() as u64
+            )
         };
         let (old, whole) = (self.counts, crate::report::grouped);
         let line = format!(

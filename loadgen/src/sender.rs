@@ -85,9 +85,11 @@ impl Sender {
         self.unanswered
     }
 
-    /// Whether a message may be sent now. Answers may come in any order, so the span of numbers is bounded, too.
+    /// Whether a message may be sent now. Answers may come in any order, so the span of numbers is bounded, too; and a
+    /// connection sends 2^32 - 1 messages at most, so that no number comes twice.
     pub fn may_send(&self, now_ns: u64) -> bool {
         self.unanswered < self.window
+            && self.sent < u32::MAX
             && self.sent.wrapping_sub(self.oldest) < self.in_flight.len() as u32
             && now_ns >= self.resume_ns
     }

@@ -6,7 +6,8 @@
 //! operations (`io_kiocb`): there the generator knows its own, one per connection, and the rest is the server's. So
 //! the server's part is (growth - growth of `io_kiocb`) / 2 + server's operations * 256 B. This is rather too much
 //! than too little: half of the client's port bookkeeping (about 128 B per connection) is counted as the server's.
-//! When the server is elsewhere nothing is reported.
+//! Other growth on the machine counts as well, so nothing is reported for fewer than 1,000 connections, nor when the
+//! server is elsewhere.
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -16,6 +17,9 @@ use std::time::Duration;
 /// Ticks a second in `/proc/PID/stat`: USER_HZ, 100 on every architecture that Iris runs on (`times(2)`).
 const TICKS_PER_SECOND: u64 = 100;
 const PAGE_BYTES: u64 = 4096;
+
+/// Connections below which the growth of the kernel's memory says nothing.
+pub const CONNECTIONS_MIN: u32 = 1000;
 
 /// A process's memory and CPU time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -70,7 +70,7 @@ fn idle_holds_its_users_and_answers_heartbeats() {
     assert_eq!((report.login.count, report.sent), (60, 0));
     assert!(report.rate_per_s > 0.0);
     let server = report.server.unwrap();
-    assert!(server.kernel.unwrap().tcp_sockets >= 60);
+    assert!(server.rss_bytes > 0 && server.kernel.is_none(), "60 say nothing of the kernel");
 }
 
 #[test]
@@ -143,7 +143,8 @@ fn a_refused_message_is_neither_accepted_nor_lost_and_the_sender_goes_on() {
 fn messages_without_an_answer_make_a_run_invalid() {
     let report = faulty(Fault::Hang);
     assert_eq!(report.exit_code(), EXIT_INVALID);
-    assert!(report.invalid_reasons[0].contains("no answer"), "{:?}", report.invalid_reasons);
+    let reasons = report.invalid_reasons.join("; ");
+    assert!(reasons.contains("no answer"), "{reasons}");
 }
 
 #[test]

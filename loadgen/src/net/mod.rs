@@ -258,6 +258,7 @@ impl Net {
             Event::Sent { token, buffer, result } => {
                 self.sent(token as u32, buffer, result, handler);
             }
+            Event::Woken { .. } => unreachable!("no eventfd is polled here"),
             Event::Closed { .. } | Event::Accepted { .. } | Event::AcceptFailed { .. } => {}
         }
     }

@@ -28,8 +28,9 @@ pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
         window,
         messages_max: u64::MAX,
         does: format!(
-            "{} senders to as many receivers at {}, {} byte payloads, {}, for {:?}",
+            "{} sender{} to as many receivers at {}, {} byte payloads, {}, for {:?}",
             grouped(senders.into()),
+            if senders == 1 { "" } else { "s" },
             options.addr,
             options.payload,
             if lock_step { "one at a time".to_owned() } else { options.pace() },

@@ -12,12 +12,13 @@ use crate::names::Topology;
 use crate::net::Load;
 use crate::report::{Environment, Rate, Report, Server, grouped, round};
 use crate::run::{Outcome, Run};
-use crate::server_probe::{Process, Slabs, kernel_growth};
+use crate::server_probe::{CONNECTIONS_MIN, Process, Slabs, kernel_growth};
 use crate::tokens::Signer;
 use crate::usage::Meter;
 use crate::worker::Plan;
 use anyhow::{Context, ensure};
 use std::hash::{BuildHasher, RandomState};
+use std::io::Write;
 use std::time::Duration;
 
 /// Share of late starts above which an open loop says nothing.
@@ -48,6 +49,7 @@ struct Stage {
     run: Run,
     meter: Meter,
     before: Before,
+    senders: u32,
     report: Report,
 }
 
@@ -63,7 +65,7 @@ impl Stage {
     fn set(shape: Shape, options: Options) -> anyhow::Result<Self> {
         let users = shape.topology.users();
         let capacity = capacity::plan(Machine::read()?, options.addr, users, options.sources)?;
-        println!("{}: {}\n{}", shape.name, shape.does, capacity.line);
+        say(&format!("{}: {}\n{}\n", shape.name, shape.does, capacity.line));
         let before = Before::read(options.pid)?;
         let threads = options.threads.min(users);
         let plan = Plan {
@@ -100,7 +102,8 @@ impl Stage {
             environment,
             ..Report::default()
         };
-        let mut stage = Self { meter: Meter::new(options.pid), options, run, before, report };
+        let (meter, senders) = (Meter::new(options.pid), shape.topology.senders());
+        let mut stage = Self { meter, options, run, before, senders, report };
         stage.report.generator.threads = threads;
         Ok(stage)
     }
@@ -130,6 +133,10 @@ impl Stage {
     fn end(mut self) -> anyhow::Result<Report> {
         let server = self.server();
         let outcome = self.run.finish()?;
+        let sends = self.senders > 0;
+        if sends && outcome.measured.accepted_steady == 0 {
+            self.report.invalid("no message was accepted in the steady phase".to_owned());
+        }
         let open_loop = (self.options.rate > 0).then(|| saturation(&outcome, &self.meter));
         self.report.fill(outcome, self.meter.usage());
         open_loop.into_iter().flatten().for_each(|reason| self.report.invalid(reason));
@@ -152,7 +159,7 @@ impl Stage {
         };
         let connections = self.report.connections_open;
         let grown = now.rss_bytes as f64 - before.rss_bytes as f64;
-        let local = self.options.addr.ip().is_loopback();
+        let local = self.options.addr.ip().is_loopback() && connections >= CONNECTIONS_MIN;
         let kernel = local.then(|| kernel_growth(&self.before.slabs, &Slabs::read(), connections));
         let steady = self.meter.usage().server.unwrap_or_default();
         Some(Ok(Server {
@@ -203,6 +210,11 @@ fn saturation(outcome: &Outcome, meter: &Meter) -> Vec<String> {
         ));
     }
     reasons
+}
+
+/// Writes to standard output. Whoever closed it does not want to know; the exit code and the JSON remain.
+pub fn say(text: &str) {
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
 }
 
 /// Checks that a number of connections suits a scenario.
