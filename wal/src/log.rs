@@ -311,6 +311,11 @@ impl Log {
         has_batch && has_segment
     }
 
+    /// Whether records wait for a write to be taken.
+    pub fn has_unwritten(&self) -> bool {
+        !self.closed.is_empty() || self.open.is_some()
+    }
+
     /// Appends an empty MARK if nothing else is under way and the last batch holds data; `true` if it did.
     ///
     /// Rot in the very last frame of a log looks like a torn tail. A later frame that says "durable up to there"

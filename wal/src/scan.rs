@@ -252,6 +252,7 @@ pub(crate) struct Hole {
 
 /// A frame that the scan hands out.
 pub(crate) struct FrameAt<'a> {
+    pub(crate) header: FrameHeader,
     pub(crate) offset: usize,
     pub(crate) body: &'a [u8],
     /// Whether the body is whole; else only records with a checksum of their own count.
@@ -431,7 +432,7 @@ fn take<D: Disk, E>(
     scan.last_chain = header.chain;
     scan.end = offset + header.frame_len();
     let body = file.bytes(offset + FRAME_HEADER_BYTES, header.body_len as usize);
-    sink(FrameAt { offset, body, whole })
+    sink(FrameAt { header, offset, body, whole })
 }
 
 /// What later frames say of the batch that is missing, and the first later frame of this segment that proves it. If

@@ -13,6 +13,7 @@ mod identity;
 mod self_test;
 
 pub use directory::{Directory, Founding, LOCK_NAME, OpenError, log_dir};
+pub(crate) use identity::uuid;
 pub use identity::{Identity, IdentityError, NODE_NAME};
 pub use self_test::{SelfTest, self_test};
 

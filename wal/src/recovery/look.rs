@@ -8,7 +8,7 @@ use crate::batch::FRAME_BYTES_MAX;
 use crate::codec::as_u32;
 use crate::disk::{Access, Disk};
 use crate::log::Ready;
-use crate::scan::{self, Life, SegmentFile};
+use crate::scan::{self, Expected, Life, SegmentFile};
 use crate::segment::{
     HeaderError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader, TRAILER_BYTES, Trailer,
 };
@@ -29,6 +29,13 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    /// The batch that it begins with: as the segment before leads to expect, else as its own trailer says.
+    pub(crate) fn expected(&self, before: Option<Expected>) -> Option<Expected> {
+        let of_trailer =
+            self.trailer.map(|trailer| Expected { batch_no: trailer.first_batch, chain: None });
+        before.or(of_trailer)
+    }
+
     /// The segment as a prepared one.
     pub(crate) fn ready(&self) -> Option<Ready> {
         let life = self.life?;

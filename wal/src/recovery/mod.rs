@@ -64,21 +64,28 @@ pub enum MetaBody<'a> {
 }
 
 /// What is wrong with a part of a log.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum FaultKind {
     /// The segment's header is not usable.
+    #[error("the segment's header is unusable: {0}")]
     Header(HeaderError),
     /// The file has another number in its header than in its name.
+    #[error("the header says segment {0}")]
     Misnamed(u32),
     /// The file is shorter than its header says.
+    #[error("the file ends too early")]
     Short,
     /// Frames that were once synced are not whole.
+    #[error("frames that were synced are not whole")]
     Frames,
     /// A record that was once synced is not whole.
+    #[error("a record is not whole: {0}")]
     Record(RecordError),
     /// The disk refuses to read.
+    #[error("the disk refuses to read")]
     Unreadable,
     /// The segment does not begin with the batch that follows the segment before.
+    #[error("batches are missing before this segment")]
     Gap,
 }
 
@@ -189,8 +196,13 @@ pub(crate) fn follows(segments: &[Seen], i: usize) -> bool {
     before + 1 == segments[i].number
 }
 
-/// What the segments after this one say.
+/// What the trailer of this segment and the segments after it say.
 pub(crate) fn next_of(segments: &[Seen], i: usize) -> Next {
+    if let Some(trailer) = &segments[i].trailer {
+        // A footer is written after the last batch is synced, and the next batch went to the next segment.
+        let durable_upto = trailer.last_batch;
+        return Next::Begins { batch_no: durable_upto + 1, durable_upto };
+    }
     match segments[i + 1..].iter().find_map(|later| Some((later.number, later.begins?))) {
         None => Next::None,
         Some((number, (batch_no, durable_upto))) if number == segments[i].number + 1 => {

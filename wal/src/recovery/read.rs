@@ -123,7 +123,7 @@ impl<'a, D: Disk> Reading<'a, D> {
         let mut file = look::open(self.disk, &seen.path, &mut self.buf)?;
         // What was written but perhaps not synced is believed only after it is synced.
         file.sync().map_err(io_error("sync", &seen.path))?;
-        let expected = self.expected;
+        let expected = seen.expected(self.expected);
         let mut handing = self.handing(seen);
         let scan = scan::scan(&mut file, life, expected, next, &mut |frame| handing.frame(&frame))?;
         let Handing { mut faults, footer, hlc_max, .. } = handing;
@@ -145,6 +145,10 @@ impl<'a, D: Disk> Reading<'a, D> {
             let active = Active { ready, next: scan.end, footer, first_batch, hlc_max };
             let (last_batch, last_chain) = (scan.last_batch, scan.last_chain);
             self.tail = Some(Sealed { active, last_batch, last_chain });
+            if seen.trailer.is_some() {
+                // It was full already; only its footer is not whole.
+                self.seal_tail();
+            }
         }
         if scan.frames > 0 {
             self.reached(scan.last_batch, scan.last_chain, hlc_max);

@@ -215,3 +215,13 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 }
+
+/// Writes the log of a disk in memory to `<data>/wal/p000` of the real one.
+pub(crate) fn export(disk: &MemDisk, data: &Path) {
+    use iris_wal::disk::Disk;
+    let dir = iris_wal::io::log_dir(data, 0);
+    std::fs::create_dir_all(&dir).unwrap();
+    for name in disk.names(&place().dir).unwrap() {
+        std::fs::write(dir.join(&name), disk.bytes(&place().dir.join(&name))).unwrap();
+    }
+}
