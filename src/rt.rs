@@ -1,21 +1,20 @@
-//! The thin layer over glommio: pinned threads, and sleeping until somebody has something for us.
+//! Threads of the data path: pinned, one glommio executor and one task each, asleep until somebody has something.
 //!
-//! A thread of the data path runs one glommio executor with one task, a loop that works while there is work and then
-//! parks. Everything that may wake it ends in one eventfd: its own rings signal completions there, and other threads
-//! write to it. The eventfd is awaited through glommio, so timers and other tasks of the executor go on meanwhile. The
-//! ring's own descriptor is never awaited: a ring with DEFER_TASKRUN does not wake its pollers.
+//! The task is a loop that works while there is work and then parks the thread. A reactor parks in its own ring and a
+//! partition on an eventfd; neither awaits through glommio, whose park and wake take some ten system calls and a
+//! membarrier where one call is enough (`docs/decisions/0002-parking.md` has the figures). glommio places the threads
+//! and decides when the loop must let other tasks of its executor run.
 
-use glommio::io::PollableFd;
 use glommio::{LocalExecutorBuilder, Placement};
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
-/// Wakes one thread. Cheap while that thread is awake: one atomic operation.
+/// Wakes one thread. Cheap while that thread is awake: one load.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Shared>);
 
@@ -26,7 +25,7 @@ struct Shared {
 }
 
 impl Waker {
-    /// A waker for a thread that will park with [`Parker::new`] on it.
+    /// A waker for one thread.
     pub fn new() -> io::Result<Self> {
         // SAFETY: a system call without pointers; the result is checked and owned at once.
         let eventfd = unsafe {
@@ -41,16 +40,39 @@ impl Waker {
 
     /// Wakes the thread if it sleeps or is about to. What was published before is seen by it.
     pub fn wake(&self) {
-        std::sync::atomic::fence(Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         if self.0.asleep.load(Ordering::Relaxed) && self.0.asleep.swap(false, Ordering::SeqCst) {
-            self.signal();
+            // Any count but 0 wakes (eventfd(2)), so its byte order does not matter. EAGAIN means the count is at its
+            // maximum: the thread wakes anyway.
+            let _ = (&self.0.eventfd).write(&1_u64.to_le_bytes());
         }
     }
 
-    fn signal(&self) {
-        // Any count but 0 wakes (eventfd(2)), so its byte order does not matter. EAGAIN means the count is at its
-        // maximum: the thread will wake anyway.
-        let _ = (&self.0.eventfd).write(&1_u64.to_le_bytes());
+    /// Runs `sleep` after the others were told that this thread sleeps, unless `is_idle` then finds something: nobody
+    /// would wake it for that.
+    pub fn sleep_in<T>(
+        &self,
+        is_idle: impl FnOnce() -> bool,
+        sleep: impl FnOnce() -> T,
+    ) -> Option<T> {
+        self.0.asleep.store(true, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let slept = is_idle().then(sleep);
+        self.0.asleep.store(false, Ordering::SeqCst);
+        slept
+    }
+
+    /// Sleeps until woken or for this long, for a thread that waits for nothing else.
+    pub fn park(&self, timeout: Duration, is_idle: impl FnOnce() -> bool) {
+        self.sleep_in(is_idle, || {
+            let mut wanted =
+                libc::pollfd { fd: self.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+            // SAFETY: one structure of ours. EINTR is a wake like any other.
+            if unsafe { libc::poll(&raw mut wanted, 1, timeout) } > 0 {
+                let _ = (&self.0.eventfd).read(&mut [0; 8]);
+            }
+        });
     }
 }
 
@@ -58,49 +80,6 @@ impl AsRawFd for Waker {
     fn as_raw_fd(&self) -> RawFd {
         self.0.eventfd.as_raw_fd()
     }
-}
-
-/// The sleeping end of a [`Waker`], on its own thread.
-pub struct Parker {
-    waker: Waker,
-    eventfd: PollableFd<Waker>,
-}
-
-impl Parker {
-    /// To be called inside the executor that will park.
-    pub fn new(waker: Waker) -> io::Result<Self> {
-        let eventfd = PollableFd::new(waker.clone()).map_err(io::Error::other)?;
-        Ok(Self { waker, eventfd })
-    }
-
-    /// Sleeps until woken. `is_idle` is asked after the others were told that this thread sleeps: what it finds then,
-    /// nobody would wake it for.
-    pub async fn park(&self, is_idle: impl FnOnce() -> bool) -> io::Result<()> {
-        let shared = &self.waker.0;
-        shared.asleep.store(true, Ordering::SeqCst);
-        std::sync::atomic::fence(Ordering::SeqCst);
-        if is_idle() {
-            self.eventfd.readable().await.map_err(io::Error::other)?;
-        }
-        shared.asleep.store(false, Ordering::SeqCst);
-        let mut count = [0; 8];
-        match (&shared.eventfd).read(&mut count) {
-            Ok(_) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-/// Wakes the calling thread's loop at least this often, so that timers are looked at on a quiet node.
-pub fn wake_every(period: Duration, waker: Waker) {
-    glommio::spawn_local(async move {
-        loop {
-            glommio::timer::Timer::new(period).await;
-            waker.wake();
-        }
-    })
-    .detach();
 }
 
 /// Lets other tasks of this executor run if it is their time.
@@ -124,7 +103,35 @@ where
         // glommio pins three buffers of this size; the sockets and the log do their I/O elsewhere.
         .io_memory(64 << 10)
         .ring_depth(64)
-        .preempt_timer(Duration::from_millis(1))
+        .preempt_timer(Duration::from_millis(100))
         .spawn(task)
         .map_err(io::Error::other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicU32;
+
+    #[test]
+    fn no_wake_is_lost_between_looking_and_sleeping() {
+        let (waker, work) = (Waker::new().unwrap(), Arc::new(AtomicU32::new(0)));
+        let (their_waker, their_work) = (waker.clone(), Arc::clone(&work));
+        const ROUNDS: u32 = 20_000;
+        let giver = std::thread::spawn(move || {
+            for _ in 0..ROUNDS {
+                their_work.fetch_add(1, Ordering::SeqCst);
+                their_waker.wake();
+            }
+        });
+        let mut taken = 0;
+        while taken < ROUNDS {
+            taken += work.swap(0, Ordering::SeqCst);
+            if taken < ROUNDS {
+                // Far longer than the test takes: a lost wake shows as a hang.
+                waker.park(Duration::from_secs(600), || work.load(Ordering::SeqCst) == 0);
+            }
+        }
+        giver.join().unwrap();
+    }
 }

@@ -21,6 +21,7 @@ const CLOSE: u64 = 5 << TOKEN_BITS;
 const CANCEL: u64 = 6 << TOKEN_BITS;
 const CONNECT: u64 = 7 << TOKEN_BITS;
 const SHUTDOWN: u64 = 8 << TOKEN_BITS;
+const WAKE: u64 = 9 << TOKEN_BITS;
 const OPERATION: u64 = 0xff << TOKEN_BITS;
 
 /// Deferred work is flushed 20 completions an enter (IO_LOCAL_TW_DEFAULT_MAX, io_uring/io_uring.c); this many enters
@@ -86,6 +87,13 @@ pub enum Event {
         token: Token,
         /// 0 or a negative errno.
         result: i32,
+    },
+    /// Somebody wrote to the eventfd.
+    Woken {
+        /// The caller's name.
+        token: Token,
+        /// Whether the poll goes on; else it is to be armed again.
+        more: bool,
     },
     /// The descriptor is free again.
     Closed {
@@ -192,6 +200,13 @@ impl Ring {
         let events = (libc::POLLIN | libc::POLLRDHUP) as u32;
         let entry = opcode::PollAdd::new(Fixed(descriptor), events).build();
         self.push(entry.user_data(POLL | token));
+    }
+
+    /// Tells each time somebody writes to an eventfd, so that the thread can sleep in [`Self::enter_wait`] and still be
+    /// woken. The eventfd need not be read.
+    pub fn poll_eventfd(&mut self, eventfd: RawFd, token: Token) {
+        let entry = opcode::PollAdd::new(Fd(eventfd), libc::POLLIN as u32).multi(true).build();
+        self.push(entry.user_data(WAKE | token));
     }
 
     /// Receives once into a provided buffer.
@@ -337,6 +352,7 @@ impl Ring {
                 Event::Connected { token: self.addresses.remove(token as u32).token, result }
             }
             CLOSE => Event::Closed { token },
+            WAKE => Event::Woken { token, more: cqueue::more(entry.flags()) },
             CANCEL | SHUTDOWN => return None,
             _ => unreachable!("every operation of ours has a code"),
         })

@@ -8,9 +8,10 @@
 //! A failed write or sync is never repeated: the partition is told nothing more, so nothing more is acknowledged, and the
 //! node stops (I6).
 
+use super::SLEEP_MAX;
 use super::effects::{Delivered, put_message, wal_pos};
 use crate::rt::Waker;
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use iris_proto::core::{Delivery, LiveEntry};
 use iris_wal::disk::SyncMethod;
 use iris_wal::io::{RealDisk, random_salt};
@@ -85,6 +86,7 @@ enum ReaderJob {
 /// The partition's end of its threads. They end when it is dropped.
 pub(super) struct Disk {
     writer: Sender<Write>,
+    writer_waker: Waker,
     keeper: Sender<KeeperJob>,
     reader: Sender<ReaderJob>,
     done: Receiver<Done>,
@@ -118,11 +120,13 @@ impl Disk {
                 .map_err(|error| Failed(format!("failed to start thread {name}-{role}: {error}")))
         };
         let to = report.clone();
-        spawn("write", Box::new(move || write_loop(log_writer, &writes, &to)))?;
+        let writer_waker = Waker::new().map_err(|error| Failed(error.to_string()))?;
+        let waker = writer_waker.clone();
+        spawn("write", Box::new(move || write_loop(log_writer, &writes, &waker, &to)))?;
         let to = report.clone();
         spawn("keep", Box::new(move || keep_loop(supply, footer_writer, &dir, &keeper_jobs, &to)))?;
         spawn("read", Box::new(move || read_loop(log_reader, &reader_jobs, &report)))?;
-        Ok(Self { writer, keeper, reader, done, writes_under_way: 0 })
+        Ok(Self { writer, writer_waker, keeper, reader, done, writes_under_way: 0 })
     }
 
     pub(super) fn done(&mut self) -> Option<Done> {
@@ -146,6 +150,7 @@ impl Disk {
     pub(super) fn write(&mut self, write: Write) {
         self.writes_under_way += 1;
         let _ = self.writer.send(write);
+        self.writer_waker.wake();
     }
 
     pub(super) fn prepare(&self, created_hlc: u64) {
@@ -199,8 +204,23 @@ impl Report {
     }
 }
 
-fn write_loop(mut writer: Writer<RealDisk>, writes: &Receiver<Write>, report: &Report) {
-    for write in writes {
+/// Sleeps on an eventfd like the threads it works for: a channel's own wait spins and yields first, which takes the CPU
+/// from them on a small machine.
+fn write_loop(
+    mut writer: Writer<RealDisk>,
+    writes: &Receiver<Write>,
+    waker: &Waker,
+    report: &Report,
+) {
+    loop {
+        let write = match writes.try_recv() {
+            Ok(write) => write,
+            Err(TryRecvError::Empty) => {
+                waker.park(SLEEP_MAX, || writes.is_empty());
+                continue;
+            }
+            Err(TryRecvError::Disconnected) => return,
+        };
         let started = Instant::now();
         if let Err(error) = writer.perform(&write) {
             return report.failed(&error);

@@ -35,6 +35,9 @@ pub(super) struct Fx {
     pub origin: Origin,
     pub delivered: Vec<Delivered>,
     pub unreadable: Vec<Delivery>,
+    /// Whether a sender waits for what was appended and not written yet. TOMBs of
+    /// plain ACKs are waited for by nobody; losing one means a repeated delivery.
+    pub awaited: bool,
     pub metrics: Arc<PartitionMetrics>,
     pub wal_metrics: Arc<WalMetrics>,
     /// Deliveries whose record is not in memory.
@@ -62,6 +65,7 @@ impl Fx {
             origin,
             delivered: Vec::new(),
             unreadable: Vec::new(),
+            awaited: false,
             metrics,
             wal_metrics,
             reads: Vec::new(),
@@ -235,6 +239,7 @@ impl Effects for Fx {
                 payload: record.payload,
             }),
         })?;
+        self.awaited = true;
         for _ in 0..record.recipients.len() / 16 {
             self.log.entry_added(wal_pos(appended.pos), appended.len);
         }

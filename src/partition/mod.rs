@@ -18,7 +18,7 @@ pub use disk::{Failed, PartitionStore};
 use crate::clock::Clock;
 use crate::link::{Inbox, Outbox};
 use crate::metrics::{PartitionMetrics, WalMetrics};
-use crate::rt::{self, Parker, Waker};
+use crate::rt::{self, Waker};
 use disk::{Disk, Done};
 use effects::Fx;
 use housekeeping::Housekeeping;
@@ -33,6 +33,11 @@ use std::time::{Duration, Instant};
 const BATCHES_PER_TURN: usize = 8;
 /// Deliveries made in one turn.
 const DELIVERIES_PER_TURN: u32 = 512;
+/// How long a partition sleeps at most: housekeeping is looked at that often on a quiet node.
+const SLEEP_MAX: Duration = Duration::from_millis(200);
+/// How long records that nobody waits for gather before they are written. Written at once, the TOMB of each ACK would
+/// make the next SEND wait for a sync.
+const UNAWAITED_MAX: Duration = Duration::from_millis(5);
 /// Bytes that may wait for one reactor before nothing more is delivered or taken in.
 const LINK_BACKLOG_MAX: usize = 8 << 20;
 
@@ -75,6 +80,8 @@ struct Partition {
     metrics: Arc<PartitionMetrics>,
     /// A batch of which frames before the offset were taken, until the log had no more room.
     unfinished: Option<(Vec<u8>, usize)>,
+    /// Since when there are records that nobody waits for.
+    unawaited_since: Option<Instant>,
     more: bool,
 }
 
@@ -90,8 +97,6 @@ pub async fn run(parts: Parts) -> io::Result<()> {
             return Ok(());
         }
     };
-    let parker = Parker::new(waker.clone())?;
-    rt::wake_every(Duration::from_millis(200), waker);
     let mut told = false;
     loop {
         let worked = partition.turn();
@@ -106,7 +111,7 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         if stop.load(Ordering::Acquire) && partition.is_finished() {
             return Ok(());
         }
-        parker.park(|| partition.may_sleep()).await?;
+        waker.park(partition.sleep_max(), || partition.may_sleep());
     }
 }
 
@@ -134,7 +139,10 @@ impl Partition {
     }
 
     fn is_finished(&self) -> bool {
-        self.inbox.is_empty() && self.unfinished.is_none() && self.fx.log.is_idle() && self.disk.writes_under_way() == 0
+        self.inbox.is_empty()
+            && self.unfinished.is_none()
+            && self.fx.log.is_idle()
+            && self.disk.writes_under_way() == 0
     }
 
     /// Whether answers of another turn have somewhere to go.
@@ -178,9 +186,10 @@ impl Partition {
     fn take_batches(&mut self) -> bool {
         let mut worked = false;
         for _ in 0..BATCHES_PER_TURN {
-            let next = self.unfinished.take().or_else(|| {
-                self.inbox.receive().map(|batch| (batch.bytes, 0))
-            });
+            let next = self
+                .unfinished
+                .take()
+                .or_else(|| self.inbox.receive().map(|batch| (batch.bytes, 0)));
             let Some((batch, start)) = next else { break };
             let end = start + self.take_batch(&batch[start..]);
             worked |= end > start;
@@ -224,12 +233,26 @@ impl Partition {
         if self.disk.writes_under_way() > 0 {
             return false;
         }
-        match self.fx.log.take_write() {
-            Some(write) => {
-                self.disk.write(write);
-                true
-            }
-            None => false,
+        let now = self.clock.instant();
+        if self.fx.log.is_idle() {
+            self.unawaited_since = None;
+            return false;
         }
+        if !self.fx.awaited && self.fx.log.has_room() {
+            let since = *self.unawaited_since.get_or_insert(now);
+            if now - since < UNAWAITED_MAX {
+                return false;
+            }
+        }
+        let Some(write) = self.fx.log.take_write() else { return false };
+        self.fx.awaited &= self.fx.log.has_unwritten();
+        self.unawaited_since = None;
+        self.disk.write(write);
+        true
+    }
+
+    /// How long this thread may sleep.
+    fn sleep_max(&self) -> Duration {
+        if self.unawaited_since.is_some() { UNAWAITED_MAX } else { SLEEP_MAX }
     }
 }

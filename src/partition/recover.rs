@@ -74,6 +74,7 @@ impl Partition {
             clock,
             metrics: parts.metrics,
             unfinished: None,
+            unawaited_since: None,
             more: true,
         })
     }

@@ -12,6 +12,7 @@ use iris_proto::id::ConnId;
 use iris_ring::{Event, Listener, Ring, RingConfig, Token};
 use std::io;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 /// Events taken from one ring in one turn (I8).
 pub(super) const EVENTS_PER_TURN: usize = 512;
@@ -65,9 +66,31 @@ impl Lanes {
             buffers: 128,
             buffer_bytes: 8192,
         })?;
-        ring.register_eventfd(self.waker.as_raw_fd())?;
-        self.lanes.push(Lane { ring, used: 0, accepting: 0 });
+        // The thread sleeps in the first ring; the others make it ring through the waker's eventfd.
+        let mut lane = Lane { ring, used: 0, accepting: 0 };
+        if self.lanes.is_empty() {
+            lane.ring.poll_eventfd(self.waker.as_raw_fd(), 0);
+        } else {
+            lane.ring.register_eventfd(self.waker.as_raw_fd())?;
+            lane.ring.wake_on_events(false);
+        }
+        self.lanes.push(lane);
         Ok(())
+    }
+
+    /// Sleeps until something completes, somebody wakes this thread, or the time is over.
+    pub(super) fn sleep(
+        &mut self,
+        timeout: Duration,
+        is_idle: impl FnOnce() -> bool,
+    ) -> io::Result<()> {
+        let ring = &mut self.lanes[0].ring;
+        self.waker.sleep_in(is_idle, || ring.enter_wait(timeout)).unwrap_or(Ok(()))
+    }
+
+    /// Whether the rings that the thread does not sleep in make a sound. After switching it on, take events once more.
+    pub(super) fn wake_on_events(&mut self, on: bool) {
+        self.lanes.iter_mut().skip(1).for_each(|lane| lane.ring.wake_on_events(on));
     }
 
     pub(super) fn len(&self) -> usize {
@@ -80,10 +103,6 @@ impl Lanes {
 
     pub(super) fn enter(&mut self) -> io::Result<()> {
         self.lanes.iter_mut().try_for_each(|lane| lane.ring.enter())
-    }
-
-    pub(super) fn wake_on_events(&mut self, on: bool) {
-        self.lanes.iter_mut().for_each(|lane| lane.ring.wake_on_events(on));
     }
 
     /// Keeps accepts armed where a descriptor is sure to be free for each.
@@ -172,6 +191,10 @@ impl Lanes {
                 }
             }
             Event::Closed { .. } => lane.used -= 1,
+            Event::Woken { more: false, token } => {
+                lane.ring.poll_eventfd(self.waker.as_raw_fd(), token);
+            }
+            Event::Woken { .. } => {}
             Event::Connected { .. } => unreachable!("a reactor connects to nobody"),
         }
     }

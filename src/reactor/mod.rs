@@ -17,7 +17,7 @@ use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::link::{Inbox, Outbox};
 use crate::metrics::{CloseReason, Label, ReactorMetrics};
-use crate::rt::{self, Parker, Waker};
+use crate::rt::{self, Waker};
 use conn::{Conns, Out};
 use iris_proto::id::ConnId;
 use iris_proto::limits::{FRAME_BODY_BYTES_MAX, RECV_WINDOW_BYTES};
@@ -33,6 +33,8 @@ use std::time::{Duration, Instant};
 
 /// Batches taken from partitions in one turn (I8).
 const BATCHES_PER_TURN: usize = 16;
+/// How long a reactor sleeps at most: timers are looked at that often on a quiet node.
+const SLEEP_MAX: Duration = Duration::from_millis(500);
 /// Send buffers kept for the next use, and the largest one worth keeping.
 const POOLED_BUFFERS: usize = 256;
 const POOLED_BYTES_MAX: usize = 64 << 10;
@@ -103,10 +105,9 @@ struct Reactor {
 
 /// Runs a reactor until the node stops. An error is the ring's and ends the node: nothing can be served without it.
 pub async fn run(parts: Parts) -> io::Result<()> {
-    let parker = Parker::new(parts.waker.clone())?;
     let clock = Clock::new(parts.started);
     let settings = Arc::clone(&parts.settings);
-    let mut lanes = Lanes::new(parts.listener, parts.waker.clone(), &settings)?;
+    let mut lanes = Lanes::new(parts.listener, parts.waker, &settings)?;
     let mut reactor = Reactor {
         verifier: parts.verifier,
         links: parts.links,
@@ -125,7 +126,6 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         clock,
         settings,
     };
-    rt::wake_every(Duration::from_millis(500), parts.waker);
     let mut idle_since: Option<Instant> = None;
     loop {
         if reactor.turn(&mut lanes)? {
@@ -141,9 +141,10 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         if spun < reactor.settings.spin {
             continue;
         }
+        let is_alone = lanes.len() == 1;
         lanes.wake_on_events(true);
-        if !reactor.turn(&mut lanes)? {
-            parker.park(|| reactor.may_sleep()).await?;
+        if is_alone || !reactor.turn(&mut lanes)? {
+            lanes.sleep(SLEEP_MAX, || reactor.may_sleep())?;
         }
         lanes.wake_on_events(false);
         idle_since = None;
