@@ -66,7 +66,7 @@ pub struct MsgRecord<'a> {
 pub struct TombTarget {
     /// Which message.
     pub dot: Dot,
-    /// Where its record is now. The TOMB must outlive that record and every other one with this dot.
+    /// Where its record is now. The TOMB must outlive that record, and if it is a copy, the originals of it.
     pub pos: Pos,
 }
 
@@ -270,7 +270,8 @@ pub trait Effects {
     /// stream of its shard, so it has no sequence number.
     fn append_dedup(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal>;
 
-    /// An inbox entry that referred to the record at `pos` is gone: its TOMB is in the open batch.
+    /// An inbox entry that referred to the record at `pos` is gone: its TOMB is in the open batch. The record's segment may
+    /// go only after that TOMB is durable, or a crash would lose what nobody acknowledged durably.
     fn entry_removed(&mut self, pos: Pos, len: u32);
 
     /// `recovery_done`: an inbox entry refers to the record at `pos`.

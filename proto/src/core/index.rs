@@ -49,7 +49,7 @@ impl Index {
 
     /// The upper bits of a hash choose the table, since `spread` takes places from the lower ones.
     fn table(&self, hash: u32) -> usize {
-        (u64::from(hash) * self.tables.len() as u64 >> 32) as usize
+        ((u64::from(hash) * self.tables.len() as u64) >> 32) as usize
     }
 
     #[inline]

@@ -5,7 +5,9 @@
 //! it, all in one step: no ACK can come between, so no copy names an inbox whose TOMB does not know of it.
 //!
 //! The old segment may go once the copies are durable, reads of old positions are finished, and no TOMB in it is needed.
-//! A TOMB for a copy must outlive the original as well.
+//! That last one can take long, and until then the log holds the original as well as the copy. So a TOMB for a copy must
+//! outlive both: a TOMB that names a segment is needed as long as that segment is there, or any that its copies came
+//! from, directly or through other copies.
 
 use super::Core;
 use super::effects::{Appended, Pos, Refusal};

@@ -2,6 +2,7 @@
 
 mod admission;
 mod deliveries;
+mod model;
 mod recovering;
 mod watching;
 
@@ -63,6 +64,8 @@ pub(super) struct Driver {
     pub(super) log: Vec<Logged>,
     pub(super) said: Vec<Said>,
     pub(super) removed: Vec<Pos>,
+    /// Where TOMBs are, and where the records are that they name.
+    pub(super) tomb_targets: Vec<(Pos, Pos)>,
     pub(super) live: Vec<Pos>,
     pub(super) dead: Vec<(Pos, Pos)>,
     pub(super) repeated: Vec<(Pos, Pos)>,
@@ -135,8 +138,10 @@ impl Effects for Driver {
             }
         }
         let TombRecord { shard, dot, hlc, inbox, targets } = *tomb;
-        let targets = targets.iter().map(|target| target.dot).collect();
-        Ok(self.append(Record::Tomb { shard, dot, hlc, inbox, targets }))
+        let dots = targets.iter().map(|target| target.dot).collect();
+        let tomb = self.append(Record::Tomb { shard, dot, hlc, inbox, targets: dots });
+        self.tomb_targets.extend(targets.iter().map(|target| (tomb.pos, target.pos)));
+        Ok(tomb)
     }
 
     fn append_dedup(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
