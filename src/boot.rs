@@ -20,7 +20,7 @@ use iris_proto::session::Patience;
 use iris_ring::Listener;
 use iris_wal::LogConfig;
 use iris_wal::disk::SyncMethod;
-use iris_wal::io::{Directory, Founding, OpenError, random_bytes, self_test};
+use iris_wal::io::{Directory, Founding, Identity, OpenError, random_bytes, self_test};
 use iris_wal::store::SupplyConfig;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,8 +42,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 type Joiner = std::thread::JoinHandle<()>;
 
 /// Runs a node until it is told to stop.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(mut config: Config) -> anyhow::Result<()> {
     let started = Instant::now();
+    adopt_partitions(&mut config);
     let registry =
         Registry::new(config.reactor.count, config.core.partitions, config.reactor.connections_max);
     let info = NodeInfo {
@@ -101,6 +102,15 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     control.stop();
     drop(directory);
     result
+}
+
+/// A data directory was founded with a number of partitions; a machine with more CPUs does not change it.
+fn adopt_partitions(config: &mut Config) {
+    if config.core.partitions_auto
+        && let Ok(Some(found)) = Identity::read(&config.node.data_dir)
+    {
+        config.core.partitions = usize::from(found.partitions.max(1));
+    }
 }
 
 /// A listener per reactor on one address. With port 0 the kernel picks it once, for all.

@@ -188,12 +188,14 @@ impl Reader<'_> {
             self.note_key(("core", "partitions"), cause, "use at most core.num_shards");
         }
         let shards = u16::try_from(shards?).ok()?;
+        let partitions_auto = partitions? == 0;
         let partitions = match partitions? {
             0 => (host.cpus / 4).clamp(1, usize::from(shards)),
             partitions => partitions as usize,
         };
         Some(CoreConfig {
             partitions,
+            partitions_auto,
             num_shards: shards,
             dedup_window: window?,
             inbox_messages_max: u32::try_from(inbox?).ok()?,

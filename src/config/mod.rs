@@ -121,6 +121,8 @@ impl ReactorConfig {
 pub struct CoreConfig {
     /// Number of partitions, 1 to `num_shards`. Fixed when the data directory is created.
     pub partitions: usize,
+    /// Whether that number was left to us: then an existing data directory decides.
+    pub partitions_auto: bool,
     /// Shards of the cluster, 1 to 4096.
     pub num_shards: u16,
     /// How long a message id is remembered.

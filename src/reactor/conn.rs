@@ -42,6 +42,8 @@ pub(super) struct Conn {
     /// Nothing is read any more; what is queued is sent, then it ends.
     pub closing: bool,
     pub logged_in: bool,
+    /// It asked to be told of presence: every partition may know it.
+    pub watches: bool,
 }
 
 const _: () = assert!(size_of::<Conn>() <= 120);
@@ -69,6 +71,7 @@ impl Conn {
             dirty: false,
             closing: false,
             logged_in: false,
+            watches: false,
         }
     }
 

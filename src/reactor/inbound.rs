@@ -9,8 +9,8 @@ use iris_proto::limits::{
 };
 use iris_proto::link::{LinkSend, PresenceAsk, ToCore};
 use iris_proto::wire::{
-    ClientFrame, Code, HEADER_BYTES, Header, Hello, PresenceQuery, Rejection, Send, put_pong,
-    put_rejected, split_frame,
+    ClientFrame, Code, HEADER_BYTES, Header, Hello, Names, PresenceQuery, Rejection, Send,
+    put_pong, put_rejected, split_frame,
 };
 
 /// The largest HELLO: what a stranger may make us keep.
@@ -92,11 +92,11 @@ impl Reactor {
                 let window = (*window).min(RECV_WINDOW_MAX);
                 self.to_home(user, &ToCore::Window { conn: id, user, window });
             }
-            ClientFrame::PresenceQuery(query) => self.ask_presence(id, query),
-            ClientFrame::Unwatch(unwatch) => {
-                let frame = ToCore::Unwatch { conn: id, users: unwatch.users };
-                self.links.iter_mut().for_each(|link| frame.encode(link.buffer()));
+            ClientFrame::PresenceQuery(query) => {
+                conn.watches |= query.watch;
+                self.ask_presence(id, query);
             }
+            ClientFrame::Unwatch(unwatch) => self.forget_watches(id, unwatch.users),
             ClientFrame::Ping(echo) => {
                 let now_ms = self.clock.unix_ms();
                 self.write(id, |out| {
@@ -146,8 +146,17 @@ impl Reactor {
         Ok(())
     }
 
-    pub(super) fn log_out(&mut self, id: ConnId, user: UserKey) {
+    /// Tells the partition of the user, and every partition that may hold watches of the connection.
+    pub(super) fn log_out(&mut self, id: ConnId, user: UserKey, watches: bool) {
         self.to_home(user, &ToCore::Logout { conn: id, user });
+        if watches {
+            self.forget_watches(id, Names::of_bytes(&[0, 0]));
+        }
+    }
+
+    fn forget_watches(&mut self, id: ConnId, users: Names<'_>) {
+        let frame = ToCore::Unwatch { conn: id, users };
+        self.links.iter_mut().for_each(|link| frame.encode(link.buffer()));
     }
 
     /// Writes a frame into the batch of the partition where a user lives.
@@ -247,7 +256,7 @@ impl Reactor {
                 continue;
             }
             names[..2].copy_from_slice(&count.to_le_bytes());
-            let users = iris_proto::wire::Names::of_bytes(&names);
+            let users = Names::of_bytes(&names);
             let ask = PresenceAsk { conn: id, query: query.query, watch: query.watch, users };
             ToCore::Presence(ask).encode(self.links[partition].buffer());
         }

@@ -330,12 +330,13 @@ impl Reactor {
         conn.closing = true;
         let partial = conn.partial.take().map_or(0, |partial| partial.len());
         let (logged_in, user) = (std::mem::take(&mut conn.logged_in), conn.user);
+        let watches = conn.watches;
         tracing::debug!(peer = %conn.peer(), reason = reason.name(), "connection ended");
         self.partial_bytes -= partial;
         self.metrics.closed.add(reason, 1);
         if logged_in {
             self.metrics.logged_in.sub(1);
-            self.log_out(id, user);
+            self.log_out(id, user, watches);
         }
         self.wheel.insert(self.now_s + CLOSING_S, id);
         self.mark_dirty(id);
