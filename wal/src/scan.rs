@@ -507,6 +507,22 @@ mod tests {
     }
 
     #[test]
+    fn the_document_has_the_same_table() {
+        let document = include_str!("../../docs/WAL-FORMAT.md");
+        let rows: Vec<&str> = document
+            .lines()
+            .skip_while(|line| !line.starts_with("| where the next frame should stand"))
+            .skip(2)
+            .take_while(|line| line.starts_with('|'))
+            .collect();
+        assert_eq!(rows.len(), TABLE.len());
+        for (row, (found, later, verdict)) in rows.iter().zip(TABLE) {
+            let later: Vec<String> = later.iter().map(|later| format!("{later:?}")).collect();
+            assert_eq!(*row, format!("| {found:?} | {} | {verdict:?} |", later.join(", ")));
+        }
+    }
+
+    #[test]
     fn what_was_proven_durable_is_never_cut() {
         for (found, later, verdict) in TABLE {
             if later.contains(&Later::Proven) && *found != Found::Good {
