@@ -61,11 +61,13 @@ fn port_count(range: &str) -> Option<u32> {
 }
 
 /// Plans `connections` to `target` from `sources` addresses (or as many as needed); fails where the machine says no.
+/// Runs with other ids have other loopback addresses.
 pub fn plan(
     machine: Machine,
     target: SocketAddr,
     connections: u32,
     sources: Option<u32>,
+    run: u32,
 ) -> anyhow::Result<Capacity> {
     let many = target.is_ipv4() && target.ip().is_loopback();
     let comfortable = ((f64::from(machine.ports) * PORTS_USED_SHARE) as u32).max(1);
@@ -111,14 +113,15 @@ pub fn plan(
         grouped(bytes / 1_000_000),
         grouped(machine.memory_bytes / 1_000_000),
     );
-    Ok(Capacity { sources: source_addresses(target, wanted), per_ring, line })
+    Ok(Capacity { sources: source_addresses(target, wanted, run), per_ring, line })
 }
 
-fn source_addresses(target: SocketAddr, count: u32) -> Vec<IpAddr> {
+fn source_addresses(target: SocketAddr, count: u32, run: u32) -> Vec<IpAddr> {
     match target.ip() {
-        // 127.0.0.2 and up: all of 127.0.0.0/8 is there without being configured (RFC 1122, section 3.2.1.3).
+        // 127.B.0.2 and up: all of 127.0.0.0/8 is there without being configured (RFC 1122, section 3.2.1.3). A block
+        // of its own keeps a run clear of another's ports, under way or in TIME_WAIT.
         IpAddr::V4(v4) if v4.is_loopback() => {
-            let first = u32::from(Ipv4Addr::new(127, 0, 0, 2));
+            let first = u32::from(Ipv4Addr::new(127, 1 + (run % 250) as u8, 0, 2));
             (first..first + count).map(|bits| IpAddr::V4(Ipv4Addr::from(bits))).collect()
         }
         IpAddr::V4(_) => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
@@ -139,9 +142,9 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_connections_take_several_sources_and_rings() {
-        let capacity = plan(MACHINE, local(), 100_000, None).unwrap();
+        let capacity = plan(MACHINE, local(), 100_000, None, 7).unwrap();
         assert_eq!(capacity.sources.len(), 11);
-        assert_eq!(capacity.sources[0], "127.0.0.2".parse::<IpAddr>().unwrap());
+        assert_eq!(capacity.sources[0], "127.8.0.2".parse::<IpAddr>().unwrap());
         assert_eq!(capacity.per_ring, 20_000);
         assert!(capacity.line.contains("28,232 ports x 11"), "{}", capacity.line);
         assert!(capacity.line.contains("x 5 rings"), "{}", capacity.line);
@@ -150,7 +153,7 @@ mod tests {
     #[test]
     fn what_the_machine_does_not_allow_is_refused_with_the_next_step() {
         let refusal = |machine, target, connections, sources| {
-            format!("{:#}", plan(machine, target, connections, sources).unwrap_err())
+            format!("{:#}", plan(machine, target, connections, sources, 0).unwrap_err())
         };
         assert!(refusal(MACHINE, local(), 30_000, Some(1)).contains("raise --sources"));
         let far = "192.0.2.1:7400".parse().unwrap();

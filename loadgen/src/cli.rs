@@ -106,7 +106,7 @@ pub struct Flags {
     /// Pin generator threads to the last cores
     #[arg(long)]
     pub pin: bool,
-    /// Loopback source addresses (127.0.0.2 and up); default: as many as the connections need
+    /// Source addresses of 127.0.0.0/8 for a loopback server; default: as many as the connections need
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_000))]
     pub sources: Option<u32>,
     /// Longest wait for what is under way at the end

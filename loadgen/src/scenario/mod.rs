@@ -64,7 +64,8 @@ impl Stage {
     /// Checks the machine, says what will be done and starts the threads.
     fn set(shape: Shape, options: Options) -> anyhow::Result<Self> {
         let users = shape.topology.users();
-        let capacity = capacity::plan(Machine::read()?, options.addr, users, options.sources)?;
+        let run = RandomState::new().hash_one(std::process::id()) as u32 & 0xff_ffff;
+        let capacity = capacity::plan(Machine::read()?, options.addr, users, options.sources, run)?;
         say(&format!("{}: {}\n{}\n", shape.name, shape.does, capacity.line));
         let before = Before::read(options.pid)?;
         let threads = options.threads.min(users);
@@ -81,7 +82,7 @@ impl Stage {
             burst: options.burst,
             messages_max: shape.messages_max,
             threads,
-            run: RandomState::new().hash_one(std::process::id()) as u32 & 0xff_ffff,
+            run,
             signer: Signer::load(&options.key, options.warmup + options.duration)?,
         };
         let run = Run::start(&plan, options.pin)?;
