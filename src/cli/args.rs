@@ -28,6 +28,8 @@ pub(super) enum Command {
     Check(Check),
     /// Make a token for trying things out
     Token(Token),
+    /// Read logs: verify, dump, stat, diff. Never changes them
+    Wal(Wal),
     /// Say which version this is
     Version(Version),
 }
@@ -103,6 +105,61 @@ pub(super) struct Token {
     /// How long it is valid: 30m, 24h, 7d
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub(super) ttl: Span,
+}
+
+/// Read logs: on a copy, on a broken disk, or beside a running server. Never changes them.
+///
+/// Exits with 0 if all is sound or alike, 1 if not, 2 if something cannot be read.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+DIR is a node's data directory, its wal directory, or one log such as wal/p000.
+
+Examples:
+  iris wal verify ./iris-data
+  iris wal verify /var/lib/iris --json | jq 'select(.kind == \"fault\")'
+  iris wal dump ./iris-data --json | head
+  iris wal diff /var/lib/iris /mnt/copy")]
+pub(super) struct Wal {
+    #[command(subcommand)]
+    pub(super) command: WalCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WalCommand {
+    /// Check every checksum, chain and footer; a torn tail is what a crash leaves, and no damage
+    Verify(OneLog),
+    /// Print every record, one line each
+    Dump {
+        #[command(flatten)]
+        one: OneLog,
+        /// Print payloads, too, in hexadecimal: what users wrote
+        #[arg(long)]
+        payloads: bool,
+    },
+    /// Count records, bytes and segments
+    Stat(OneLog),
+    /// Compare two directories, stream by stream
+    Diff {
+        /// One directory
+        #[arg(value_name = "A")]
+        a: PathBuf,
+        /// The other
+        #[arg(value_name = "B")]
+        b: PathBuf,
+        /// Print JSON lines
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(super) struct OneLog {
+    /// The directory
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// Print JSON lines
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// Say which version this is.

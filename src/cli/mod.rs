@@ -7,6 +7,7 @@ pub mod exit;
 mod serve;
 mod token;
 mod version;
+mod wal;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -30,6 +31,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(args),
         Command::Token(args) => token::run(args),
+        Command::Wal(args) => wal::run(args),
         Command::Version(args) => version::run(args),
     };
     match outcome {

@@ -73,6 +73,8 @@ label! {
         ConnectionLimit = "connection_limit",
         /// [`Code::Unavailable`].
         Unavailable = "unavailable",
+        /// No room was left for unfinished frames; the client is told [`Code::Unavailable`].
+        Overloaded = "overloaded",
         /// A code that does not end connections.
         Other = "other",
     }

@@ -148,7 +148,7 @@ impl Partition {
         self.fx.log.set_low_disk(low);
     }
 
-    fn set_gauges(&mut self) {
+    pub(super) fn set_gauges(&self) {
         let gauges = self.core.gauges();
         let counters = self.core.counters();
         let metrics = &self.metrics;

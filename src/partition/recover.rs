@@ -65,7 +65,7 @@ impl Partition {
             elapsed_ms = started.elapsed().as_millis() as u64,
             "log recovered"
         );
-        Ok(Self {
+        let partition = Self {
             core,
             fx,
             inbox: parts.inbox,
@@ -76,7 +76,9 @@ impl Partition {
             unfinished: None,
             unawaited_since: None,
             more: true,
-        })
+        };
+        partition.set_gauges();
+        Ok(partition)
     }
 }
 

@@ -9,7 +9,7 @@ use iris_proto::limits::{
 };
 use iris_proto::link::{LinkSend, PresenceAsk, ToCore};
 use iris_proto::wire::{
-    ClientFrame, Code, HEADER_BYTES, Header, Hello, Names, PresenceQuery, Rejection, Send,
+    ClientFrame, Code, HEADER_BYTES, Header, Hello, MAGIC, PresenceQuery, Rejection, Send, kind,
     put_pong, put_rejected, split_frame,
 };
 
@@ -30,7 +30,11 @@ impl Reactor {
             Some(mut partial) => {
                 self.partial_bytes -= partial.len();
                 partial.extend_from_slice(bytes);
-                self.take_frames(id, &partial)
+                match split_frame(&partial) {
+                    // It stays where it is: copying it with each arrival would make slow senders dear.
+                    Ok(None) => self.keep_partial(id, partial),
+                    _ => self.take_frames(id, &partial),
+                }
             }
         };
         if let Err(code) = verdict {
@@ -46,7 +50,7 @@ impl Reactor {
             self.take_frame(id, &frame)?;
             rest = after;
         }
-        if rest.is_empty() { Ok(()) } else { self.keep_partial(id, rest) }
+        if rest.is_empty() { Ok(()) } else { self.keep_partial(id, Box::new(rest.to_vec())) }
     }
 
     /// A stranger that sends what is no frame at all talks another protocol.
@@ -57,20 +61,28 @@ impl Reactor {
         }
     }
 
-    fn keep_partial(&mut self, id: ConnId, rest: &[u8]) -> Result<(), Code> {
+    /// Keeps the start of a frame. Strangers may fill half of the room for it, so that they cannot throw users out; who
+    /// finds no room is sent away and may come back.
+    fn keep_partial(&mut self, id: ConnId, partial: Box<Vec<u8>>) -> Result<(), Code> {
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         if conn.closing {
             return Ok(());
         }
-        let needed = Header::read(rest)?.map_or(HEADER_BYTES, |h| HEADER_BYTES + h.body_bytes);
-        if conn.session.awaits_hello() && needed > HELLO_BYTES_MAX {
-            return Err(Code::Garbage);
+        let header = Header::read(&partial)?;
+        let mut room = self.settings.partial_bytes_max;
+        if conn.session.awaits_hello() {
+            let needed = header.map_or(HEADER_BYTES, |h| HEADER_BYTES + h.body_bytes);
+            if needed > HELLO_BYTES_MAX || !may_become_hello(&partial) {
+                return Err(Code::Garbage);
+            }
+            room /= 2;
         }
-        if self.partial_bytes + rest.len() > self.settings.partial_bytes_max {
-            return Err(Code::Overloaded);
+        if self.partial_bytes + partial.len() > room {
+            self.fail_because(id, Code::Unavailable, CloseReason::Overloaded);
+            return Ok(());
         }
-        self.partial_bytes += rest.len();
-        conn.partial = Some(Box::new(rest.to_vec()));
+        self.partial_bytes += partial.len();
+        conn.partial = Some(partial);
         Ok(())
     }
 
@@ -261,6 +273,13 @@ impl Reactor {
             ToCore::Presence(ask).encode(self.links[partition].buffer());
         }
     }
+}
+
+/// Whether these are the first bytes of a HELLO, as far as its type and magic are there.
+fn may_become_hello(bytes: &[u8]) -> bool {
+    let magic = bytes.get(HEADER_BYTES..).unwrap_or_default();
+    bytes.first().is_none_or(|first| *first == kind::HELLO)
+        && magic.iter().zip(MAGIC).all(|(got, wanted)| *got == wanted)
 }
 
 fn link_send<'a>(id: ConnId, conn: &'a Conn, send: &Send<'a>) -> LinkSend<'a> {

@@ -199,14 +199,11 @@ impl Lanes {
         }
     }
 
-    /// Gives a connection's descriptor back. Its armed receive is ended, so that the socket closes now.
+    /// Gives a connection's descriptor back. What is under way on it is ended, a send to a client that does not read
+    /// too: each operation would keep the socket alive.
     pub(super) fn release(&mut self, conn: &Conn, id: ConnId) {
         let ring = &mut self.lanes[usize::from(conn.lane)].ring;
-        match conn.reading {
-            Reading::Polling => ring.cancel_poll(token(id)),
-            Reading::Once | Reading::Multishot => ring.cancel_receive(token(id)),
-            Reading::Demoting => {}
-        }
+        ring.cancel_all(conn.descriptor);
         ring.close(conn.descriptor, token(id));
     }
 }

@@ -95,7 +95,7 @@ impl Reactor {
         if conn.closing || !conn.session.handle_welcome(now_s) {
             return;
         }
-        let expires_in_s = u64::from(conn.session.expires_s().saturating_sub(now_s));
+        let token_expires_s = self.clock.unix_at_seconds(conn.session.expires_s());
         let (recv_window, user) = (conn.window, conn.name.clone().unwrap_or_default());
         let welcome = Welcome {
             version: VERSION,
@@ -106,7 +106,7 @@ impl Reactor {
             payload_max: PAYLOAD_BYTES_MAX as u32,
             recipients_max: RECIPIENTS_MAX as u16,
             idle_timeout_ms: settings.patience.idle_s.saturating_mul(1000),
-            token_expires_s: server_time_ms / 1000 + expires_in_s,
+            token_expires_s,
             dedup_window_ms: settings.dedup_window_ms,
             region: &settings.region,
             node: &settings.node,

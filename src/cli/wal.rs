@@ -1,0 +1,49 @@
+//! `iris wal verify|dump|stat|diff`
+
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use iris_wal::tool::{self, DumpOptions, Summary};
+
+use super::args::{Wal, WalCommand};
+use super::exit::{Exit, Failure};
+
+/// Bytes gathered before they are written to stdout.
+const OUT_BUFFER_BYTES: usize = 64 * 1024;
+
+pub(super) fn run(args: Wal) -> anyhow::Result<Exit> {
+    let mut out = BufWriter::with_capacity(OUT_BUFFER_BYTES, io::stdout().lock());
+    let (dir, result) = match &args.command {
+        WalCommand::Verify(one) => (&one.dir, tool::verify(&one.dir, &mut out, one.json)),
+        WalCommand::Stat(one) => (&one.dir, tool::stat(&one.dir, &mut out, one.json)),
+        WalCommand::Dump { one, payloads } => {
+            let options = DumpOptions { json: one.json, payloads: *payloads };
+            (&one.dir, tool::dump(&one.dir, &mut out, options))
+        }
+        WalCommand::Diff { a, b, json } => (a, tool::diff(a, b, &mut out, *json)),
+    };
+    match result.and_then(|summary| out.flush().map(|()| summary)) {
+        Ok(summary) => Ok(exit_of(dir, &summary)?),
+        // `| head` has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
+        Err(error) => {
+            let cause = format!("{}: failed to read the log: {error}", dir.display());
+            Err(Failure::new(Exit::Usage, format!("{cause}; name a readable data directory"))
+                .into())
+        }
+    }
+}
+
+/// 0, 1 or 2; where there is no log at all, with a word about it.
+fn exit_of(dir: &Path, summary: &Summary) -> Result<Exit, Failure> {
+    if summary.logs == 0 && summary.unreadable == 0 {
+        let cause = format!("{}: there is no log in it", dir.display());
+        let fix = "name a node's data directory, its wal directory or one log such as wal/p000";
+        return Err(Failure::new(Exit::Usage, format!("{cause}; {fix}")));
+    }
+    Ok(match summary.exit_code() {
+        tool::EXIT_SOUND => Exit::Ok,
+        tool::EXIT_DAMAGED => Exit::Negative,
+        _ => Exit::Usage,
+    })
+}
