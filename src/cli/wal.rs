@@ -34,16 +34,21 @@ pub(super) fn run(args: Wal) -> anyhow::Result<Exit> {
     }
 }
 
-/// 0, 1 or 2; where there is no log at all, with a word about it.
+/// How the command ends. What could not be read is in the output, place by place; stderr says what to do about it.
 fn exit_of(dir: &Path, summary: &Summary) -> Result<Exit, Failure> {
-    if summary.logs == 0 && summary.unreadable == 0 {
-        let cause = format!("{}: there is no log in it", dir.display());
-        let fix = "name a node's data directory, its wal directory or one log such as wal/p000";
-        return Err(Failure::new(Exit::Usage, format!("{cause}; {fix}")));
-    }
-    Ok(match summary.exit_code() {
-        tool::EXIT_SOUND => Exit::Ok,
-        tool::EXIT_DAMAGED => Exit::Negative,
-        _ => Exit::Usage,
-    })
+    let message = match summary {
+        Summary { logs: 0, .. } => format!(
+            "{}: there is no log in it that can be read; name a node's data directory, \
+             its wal directory or one log such as wal/p000",
+            dir.display()
+        ),
+        Summary { unreadable: 1.., .. } => format!(
+            "{}: {} files or directories could not be read; run it as the user that owns them",
+            dir.display(),
+            summary.unreadable
+        ),
+        Summary { faults: 1.., .. } => return Ok(Exit::Negative),
+        _ => return Ok(Exit::Ok),
+    };
+    Err(Failure::new(Exit::Usage, message))
 }
