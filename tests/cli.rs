@@ -3,6 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -211,6 +212,44 @@ fn a_second_server_on_the_same_directory_is_refused_and_the_first_goes_on() {
     let pid = server.child.id().to_string();
     assert!(errors[0].contains("iris-data is in use") && errors[0].contains(&pid), "{error}");
     assert!(server.get("/readyz").ends_with("ready\n"));
+}
+
+#[test]
+fn the_log_of_a_server_is_sound_and_a_flipped_bit_in_it_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(dir.path(), &[]);
+    assert_eq!(server.signal(libc::SIGKILL).code(), None);
+    let verify = run(dir.path(), &["wal", "verify", "iris-data", "--json"]);
+    let lines: Vec<Value> =
+        text(&verify.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(verify.status.code(), Some(0), "{lines:?}");
+    assert_eq!(lines.last().unwrap()["verdict"], "sound");
+    for args in [["wal", "stat", "iris-data"], ["wal", "dump", "iris-data"]] {
+        assert_eq!(run(dir.path(), &args).status.code(), Some(0), "{args:?}");
+    }
+    let alike = run(dir.path(), &["wal", "diff", "iris-data", "iris-data", "--json"]);
+    assert_eq!(alike.status.code(), Some(0), "{}", text(&alike.stdout));
+
+    let log = dir.path().join("iris-data/wal/p000");
+    let segment = std::fs::read_dir(&log)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.file_name().unwrap().to_str().unwrap().len() == "00000000.seg".len())
+        .unwrap();
+    let file = std::fs::File::options().read(true).write(true).open(&segment).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, 9).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], 9).unwrap();
+    let damaged = run(dir.path(), &["wal", "verify", "iris-data"]);
+    assert_eq!(damaged.status.code(), Some(1), "{damaged:?} {segment:?}");
+
+    for nothing in [".", "nowhere"] {
+        let (code, error) = fail(&mut iris(dir.path(), &["wal", "verify", nothing]));
+        assert_eq!((code, error.lines().count()), (2, 1), "{error}");
+        let cause =
+            format!("iris: {nothing}: there is no log in it that can be read; name a node's");
+        assert!(error.starts_with(&cause), "{error}");
+    }
 }
 
 #[test]

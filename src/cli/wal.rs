@@ -24,12 +24,16 @@ pub(super) fn run(args: Wal) -> anyhow::Result<Exit> {
     };
     match result.and_then(|summary| out.flush().map(|()| summary)) {
         Ok(summary) => Ok(exit_of(dir, &summary)?),
-        // `| head` has seen enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(Exit::Ok),
+        // `dump | head` has seen enough. A verdict that nobody could read to its end is none.
+        Err(error)
+            if error.kind() == io::ErrorKind::BrokenPipe
+                && matches!(args.command, WalCommand::Dump { .. }) =>
+        {
+            Ok(Exit::Ok)
+        }
         Err(error) => {
-            let cause = format!("{}: failed to read the log: {error}", dir.display());
-            Err(Failure::new(Exit::Usage, format!("{cause}; name a readable data directory"))
-                .into())
+            let cause = format!("{}: failed to read or print the log: {error}", dir.display());
+            Err(Failure::new(Exit::Usage, format!("{cause}; no verdict was reached")).into())
         }
     }
 }
