@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import struct
 import uuid
 from collections.abc import Awaitable, Iterable
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from iris_client import _protocol as wire
 
@@ -185,6 +186,10 @@ class Talk:
     def say(self, *data: bytes) -> None:
         self._writer.write(b"".join(data))
 
+    async def drain(self) -> None:
+        """Wait until the client took what was said."""
+        await self._writer.drain()
+
     def hang_up(self) -> None:
         self._writer.close()
 
@@ -200,14 +205,15 @@ Script = Callable[[Talk], Awaitable[None]]
 class ScriptedServer:
     """Plays one script for each connection, in order; an error in a script is raised at the end."""
 
-    def __init__(self, scripts: Iterable[Script]) -> None:
+    def __init__(self, scripts: Iterable[Script], tls: Optional[ssl.SSLContext] = None) -> None:
+        self._tls = tls
         self._scripts = list(scripts)
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
         self.connections = 0
 
     async def __aenter__(self) -> ScriptedServer:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -11,6 +11,7 @@ import threading
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
 
 import pytest
 
@@ -38,11 +39,13 @@ def nothing_more(client: IrisClient) -> None:
 
 
 @contextlib.contextmanager
-def example(server: Server, name: str, *args: str) -> Iterator[subprocess.Popen[str]]:
+def example(
+    server: Server, name: str, *args: str, user: Optional[str] = None
+) -> Iterator[subprocess.Popen[str]]:
     environment = {
         **os.environ,
         "IRIS_PORT": str(server.port),
-        "IRIS_TOKEN": server.token(name),
+        "IRIS_TOKEN": server.token(user or name),
         "PYTHONPATH": str(REPO / "clients/python/src"),
     }
     command = [sys.executable, str(EXAMPLES / f"{name}.py"), *args]
@@ -93,10 +96,21 @@ def test_an_offline_program_gets_its_messages_once_after_kill_9(own: Server) -> 
         nothing_more(client)
 
 
+def test_a_program_sends_a_thousand_messages_at_the_same_time(own: Server) -> None:
+    with example(own, "pipelined", user="alice") as alice:
+        assert lines(alice, 1) == ["1000 messages are in bob's inbox, on disk"]
+        assert alice.wait(SOON) == 0
+    with own.login("bob") as bob:
+        texts = [message.text for message in receive(bob, 1000)]
+        assert texts == [f"message {n}" for n in range(1000)]
+
+
 def test_the_readme_shows_the_examples_as_they_are() -> None:
     readme = (REPO / "clients/python/README.md").read_text()
-    for name in ("alice", "bob"):
-        assert (EXAMPLES / f"{name}.py").read_text() in readme
+    examples = sorted(EXAMPLES.glob("*.py"))
+    assert len(examples) == 3
+    for path in examples:
+        assert f"`examples/{path.name}`:\n\n```python\n{path.read_text()}```\n" in readme
 
 
 def test_the_token_command_makes_tokens_that_log_in(shared: Server) -> None:
@@ -293,6 +307,17 @@ def test_clients_come_back_after_the_server_was_killed(own: Server) -> None:
         alice.send_reliable("bob", "after")
         assert bob.recv_msg(timeout=SOON).text == "after"
         nothing_more(bob)
+
+
+def test_a_server_that_stops_in_good_order_is_left_and_found_again(own: Server) -> None:
+    with own.login("alice") as alice:
+        alice.send_msg("alice", "before")
+        assert alice.recv_msg(timeout=SOON).text == "before"
+        own.stop()
+        own.start()
+        alice.send_reliable("alice", "after")
+        assert alice.recv_msg(timeout=SOON).text == "after"
+        nothing_more(alice)
 
 
 def test_every_reliable_send_arrives_once_across_kills(own: Server) -> None:

@@ -4,50 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
-import threading
-import uuid
-from collections.abc import Awaitable, Iterator
-from typing import Any, Callable
+import ssl
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import iris_client
 import peer
+from calling import ID, client, close_politely, on_a_loop
 from iris_client import AsyncIrisClient, IrisClient, _driver
 from iris_client import _protocol as wire
 from peer import ScriptedServer, Talk
 
-ID = uuid.UUID("0193e8c0-5e2a-7a31-9c4f-2b6d7e8f9a0b")
-Test = Callable[[], Awaitable[None]]
-
-
-def on_a_loop(test: Test) -> Callable[[], None]:
-    """Run a coroutine as a test, with a bound that no right run comes near."""
-
-    @functools.wraps(test)
-    def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 30))
-
-    return run
-
-
-def client(server: ScriptedServer, **options: Any) -> AsyncIrisClient:
-    options = {"token": "token", "backoff": (0.001, 0.01), **options}
-    return AsyncIrisClient("127.0.0.1", server.port, **options)
-
-
-async def welcome_and_wait(talk: Talk) -> None:
-    await talk.welcome()
-    await close_politely(talk)
-
-
-async def close_politely(talk: Talk) -> None:
-    """Answer the PING by which a client asks whether its ACKs were read."""
-    with contextlib.suppress(EOFError):
-        echo = (await talk.hear("PING"))["echo"]
-        talk.say(peer.pong(bytes.fromhex(echo), 1))
-        await talk.ended()
+TLS = Path(__file__).parent / "tls"
 
 
 # ---- login ---------------------------------------------------------------------------------------
@@ -136,6 +106,31 @@ def test_the_environment_gives_the_token(monkeypatch: pytest.MonkeyPatch) -> Non
 
     run()
     assert heard == ["from-env"]
+
+
+# ---- TLS -----------------------------------------------------------------------------------------
+
+
+@on_a_loop
+async def test_tls_carries_the_same_bytes_and_checks_who_answers() -> None:
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    serving.load_cert_chain(TLS / "localhost.pem", TLS / "localhost.key")
+    trusting = ssl.create_default_context(cafile=str(TLS / "localhost.pem"))
+
+    async def deliver(talk: Talk) -> None:
+        await talk.welcome()
+        talk.say(peer.message(1, ID, "bob", b"hi"))
+        await close_politely(talk)
+
+    async with ScriptedServer([deliver], serving) as server:
+        async with client(server, tls=trusting) as alice:
+            await alice.login("alice")
+            assert (await alice.recv_msg()).text == "hi"
+        assert server.connections == 1
+        stranger = client(server, tls=True)
+        with pytest.raises(iris_client.ConnectionLost, match="certificate"):
+            await stranger.login("alice")
+        assert server.connections == 1
 
 
 # ---- reconnecting --------------------------------------------------------------------------------
@@ -321,6 +316,45 @@ async def test_the_servers_advice_is_the_least_wait() -> None:
 
 
 @on_a_loop
+async def test_only_the_first_drain_of_a_connection_counts() -> None:
+    async def drains(talk: Talk) -> None:
+        await talk.welcome()
+        talk.say(peer.drain(100, 0), *[peer.drain(4_000_000_000, 0)] * 1000)
+        await talk.ended()
+
+    async def next_one(talk: Talk) -> None:
+        await talk.welcome()
+        talk.say(peer.message(1, ID, "bob", b"hi"))
+        await close_politely(talk)
+
+    async with ScriptedServer([drains, next_one]) as server, client(server) as alice:
+        await alice.login("alice")
+        assert (await alice.recv_msg()).body == b"hi"
+
+
+def test_a_server_that_asks_and_never_reads_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_driver, "UNWRITTEN_MAX", 1 << 20)
+
+    async def flood(talk: Talk) -> None:
+        await talk.welcome()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                talk.say(*[peer.ping(b"12345678")] * 1000)
+                await talk.drain()
+
+    @on_a_loop
+    async def run() -> None:
+        async with ScriptedServer([flood]) as server:
+            alice = client(server, reconnect=False)
+            await alice.login("alice")
+            with pytest.raises(iris_client.ConnectionLost):
+                await alice.recv_msg()
+            await alice.close()
+
+    run()
+
+
+@on_a_loop
 async def test_without_reconnect_a_lost_connection_is_final() -> None:
     async def lose(talk: Talk) -> None:
         await talk.welcome()
@@ -378,221 +412,3 @@ async def test_one_byte_at_a_time_is_a_stream_like_any_other() -> None:
     async with ScriptedServer([drip]) as server, client(server) as alice:
         await alice.login("alice")
         assert (await alice.recv_msg()).text == "hi"
-
-
-# ---- acknowledging -------------------------------------------------------------------------------
-
-
-def two_messages(acks: list[int]) -> peer.Script:
-    async def script(talk: Talk) -> None:
-        await talk.welcome()
-        for no in (1, 2):
-            talk.say(peer.message(no, uuid.UUID(int=ID.int + no), "bob", b"%d" % no))
-        with contextlib.suppress(EOFError):
-            while True:
-                acks.append((await talk.hear("ACK"))["upto"])
-
-    return script
-
-
-@contextlib.contextmanager
-def no_wait_at_close(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(_driver, "CLOSE_TIMEOUT", 0.2)
-    yield
-
-
-def receive_both(server: ScriptedServer, leave_by: str) -> None:
-    """Receive two messages in the sync client, and leave in one way or another."""
-    options: dict[str, Any] = {"auto_ack": leave_by != "explicit"}
-    try:
-        with IrisClient("127.0.0.1", server.port, token="t", **options) as alice:
-            alice.login("alice")
-            first, second = alice.recv_msg(), alice.recv_msg(timeout=10)
-            assert (first.body, second.body) == (b"1", b"2")
-            if leave_by == "explicit":
-                first.ack()
-            if leave_by == "exception":
-                raise KeyError
-    except KeyError:
-        assert leave_by == "exception"
-
-
-@pytest.mark.parametrize(("leave_by", "upto"), [("end", 2), ("exception", 1), ("explicit", 1)])
-def test_what_is_acknowledged_depends_on_how_the_program_leaves(
-    monkeypatch: pytest.MonkeyPatch, leave_by: str, upto: int
-) -> None:
-    acks: list[int] = []
-
-    @on_a_loop
-    async def run() -> None:
-        async with ScriptedServer([two_messages(acks)]) as server:
-            loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, receive_both, server, leave_by)
-
-    with no_wait_at_close(monkeypatch):
-        run()
-    assert max(acks) == upto
-
-
-@on_a_loop
-async def test_closing_waits_until_the_acknowledgements_were_read() -> None:
-    steps: list[str] = []
-
-    async def script(talk: Talk) -> None:
-        await talk.welcome()
-        talk.say(peer.message(1, ID, "bob", b"hi"))
-        assert (await talk.hear("ACK"))["upto"] == 1
-        echo = (await talk.hear("PING"))["echo"]
-        steps.append("read")
-        talk.say(peer.pong(bytes.fromhex(echo), 1))
-        await talk.ended()
-
-    async with ScriptedServer([script]) as server:
-        alice = client(server)
-        await alice.login("alice")
-        await alice.recv_msg()
-        await alice.close()
-        steps.append("closed")
-        await alice.close()
-        with pytest.raises(iris_client.ClientClosed):
-            await alice.recv_msg()
-    assert steps == ["read", "closed"]
-
-
-# ---- waiting -------------------------------------------------------------------------------------
-
-
-@on_a_loop
-async def test_timeouts_have_their_own_types_and_leave_the_client_usable() -> None:
-    async def slow(talk: Talk) -> None:
-        await talk.welcome()
-        first = await talk.hear("SEND")
-        second = await talk.hear("SEND")
-        talk.say(peer.accepted((first["seq"], 1), (second["seq"], 1)))
-        await close_politely(talk)
-
-    async with ScriptedServer([slow]) as server, client(server) as alice:
-        await alice.login("alice")
-        with pytest.raises(iris_client.RecvTimeout):
-            await alice.recv_msg(timeout=0.01)
-        with pytest.raises(iris_client.RecvTimeout):
-            await alice.recv_presence(timeout=0.01)
-        with pytest.raises(iris_client.SendTimeout) as caught:
-            await alice.send_msg("bob", "hi", timeout=0.01)
-        assert caught.value.msg_id is not None
-        with pytest.raises(iris_client.RecvTimeout):
-            await alice.presence("bob", timeout=0.01)
-        await alice.send_msg("bob", "hi again")
-
-
-@on_a_loop
-async def test_a_refusal_carries_code_and_advice() -> None:
-    async def refuse(talk: Talk) -> None:
-        await talk.welcome()
-        for code, wait in ((501, 1500), (405, 0)):
-            sent = await talk.hear("SEND")
-            talk.say(peer.rejected((sent["seq"], code, wait)))
-        await close_politely(talk)
-
-    async with ScriptedServer([refuse]) as server, client(server) as alice:
-        await alice.login("alice")
-        with pytest.raises(iris_client.Rejected) as caught:
-            await alice.send_msg("bob", "hi")
-        assert (caught.value.code, caught.value.retry_after) == ("inbox_full", 1.5)
-        assert caught.value.retryable
-        with pytest.raises(iris_client.Rejected) as caught:
-            await alice.send_reliable("bob", "hi")
-        assert (caught.value.code, caught.value.retryable) == ("payload_too_large", False)
-
-
-@on_a_loop
-async def test_a_deadline_names_the_last_refusal() -> None:
-    async def refuse(talk: Talk) -> None:
-        await talk.welcome()
-        sent = await talk.hear("SEND")
-        talk.say(peer.rejected((sent["seq"], 503, 60_000)))
-        await close_politely(talk)
-
-    async with ScriptedServer([refuse]) as server, client(server) as alice:
-        await alice.login("alice")
-        with pytest.raises(iris_client.SendTimeout, match="overloaded"):
-            await alice.send_reliable("bob", "hi", timeout=0.2)
-
-
-@on_a_loop
-async def test_bad_arguments_never_reach_the_server() -> None:
-    async with ScriptedServer([welcome_and_wait]) as server, client(server) as alice:
-        await alice.login("alice")
-        for to in ("", "n" * 129, [], [f"u{n}" for n in range(257)], ["bob", ""]):
-            with pytest.raises(ValueError, match=r"1 to|bytes of UTF-8"):
-                await alice.send_msg(to, "hi")
-        with pytest.raises(UnicodeEncodeError):
-            await alice.send_msg("\ud800", "hi")
-        with pytest.raises(iris_client.Rejected) as caught:
-            await alice.send_msg("bob", b"x" * 65_537)
-        assert caught.value.code == "payload_too_large"
-        with pytest.raises(ValueError, match="watched"):
-            await alice.watch(f"u{n}" for n in range(1025))
-
-
-def test_closing_in_another_thread_ends_the_loop_of_the_receiver() -> None:
-    got: list[bytes] = []
-
-    def receive(alice: IrisClient) -> None:
-        got.extend(message.body for message in alice)
-
-    def run_both(server: ScriptedServer) -> None:
-        alice = IrisClient("127.0.0.1", server.port, token="t")
-        alice.login("alice")
-        receiver = threading.Thread(target=receive, args=(alice,))
-        receiver.start()
-        alice.send_msg("bob", "when this is answered, the message before was delivered")
-        while len(got) < 1:
-            receiver.join(0.001)
-        alice.close()
-        receiver.join()
-        with pytest.raises(iris_client.ClientClosed):
-            alice.recv_msg()
-        with pytest.raises(iris_client.ClientClosed):
-            alice.send_msg("bob", "too late")
-
-    async def script(talk: Talk) -> None:
-        await talk.welcome()
-        sent = await talk.hear("SEND")
-        talk.say(peer.message(1, ID, "bob", b"hi"), peer.accepted((sent["seq"], 1)))
-        await close_politely(talk)
-
-    @on_a_loop
-    async def run() -> None:
-        async with ScriptedServer([script]) as server:
-            await asyncio.get_running_loop().run_in_executor(None, run_both, server)
-
-    run()
-    assert got == [b"hi"]
-
-
-def test_a_client_that_never_logged_in_says_so() -> None:
-    with IrisClient(token="t") as alice:
-        for call in (alice.recv_msg, alice.recv_presence, alice.get_server_region):
-            with pytest.raises(iris_client.NotLoggedIn):
-                call()
-        with pytest.raises(iris_client.NotLoggedIn):
-            alice.send_msg("bob", "hi")
-    with pytest.raises(iris_client.ClientClosed):
-        alice.login("alice")
-
-
-@on_a_loop
-async def test_thousands_of_sends_go_out_in_few_writes_and_within_the_window() -> None:
-    async def answer_all(talk: Talk) -> None:
-        await talk.welcome(send_window=100)
-        for seq in range(3000):
-            assert (await talk.hear("SEND"))["seq"] == seq
-            if seq % 50 == 49:
-                talk.say(peer.accepted((seq - 49, 50)))
-        await close_politely(talk)
-
-    async with ScriptedServer([answer_all]) as server, client(server) as alice:
-        await alice.login("alice")
-        ids = await asyncio.gather(*(alice.send_msg("bob", b"%d" % n) for n in range(3000)))
-        assert list(ids) == sorted(set(ids))

@@ -54,6 +54,9 @@ _T = TypeVar("_T")
 CLOSE_TIMEOUT = 2.0
 #: Seconds that leaving a server that drains waits for open answers.
 DRAIN_TIMEOUT = 2.0
+#: Bytes not yet taken by the server, above which it counts as dead. A full window of the largest
+#: SENDs is less.
+UNWRITTEN_MAX = 32 << 20
 
 log = logging.getLogger("iris_client")
 
@@ -112,6 +115,7 @@ class Driver:
         self._flush_due = False
         self._timer: Optional[asyncio.TimerHandle] = None
         self._drain_until: Optional[float] = None
+        self._leave_timer: Optional[asyncio.TimerHandle] = None
         self._sends: dict[SendOp, asyncio.Future[None]] = {}
         self._queries: dict[QueryOp, asyncio.Future[None]] = {}
         self._waiters: set[asyncio.Future[None]] = set()
@@ -262,6 +266,8 @@ class Driver:
             return
         if link.transport is not None:
             link.transport.close()
+        if self._leave_timer is not None:
+            self._leave_timer.cancel()
         self.session.lost()
         self._process()
         if self._link_ended is not None and not self._link_ended.done():
@@ -290,6 +296,8 @@ class Driver:
             out = self.session.output()
             if out:
                 self._link.transport.write(out)
+            if self._link.transport.get_write_buffer_size() > UNWRITTEN_MAX:
+                self._link.transport.abort()
         self._arm_timer()
 
     def _handle(self, event: Event) -> None:
@@ -326,18 +334,22 @@ class Driver:
 
     def _drain(self, event: Draining) -> None:
         """Leave when the server said, between messages rather than in the middle of one."""
-        loop = asyncio.get_running_loop()
-        delay = (event.retry_after_ms + self._rng.random() * event.jitter_ms) / 1000
-        self._drain_until = loop.time() + delay
-        loop.call_later(delay, self._leave, self._link, self._drain_until + DRAIN_TIMEOUT)
-
-    def _leave(self, link: Optional[_Link], deadline: float) -> None:
-        if link is None or link is not self._link:
+        if self._drain_until is not None:
             return
-        loop = asyncio.get_running_loop()
+        now = asyncio.get_running_loop().time()
+        delay = (event.retry_after_ms + self._rng.random() * event.jitter_ms) / 1000
+        self._drain_until = now + delay
+        self._leave_at(self._drain_until)
+
+    def _leave_at(self, when: float) -> None:
+        self._leave_timer = asyncio.get_running_loop().call_at(when, self._leave)
+
+    def _leave(self) -> None:
+        assert self._drain_until is not None, "a drain set the timer"
+        now = asyncio.get_running_loop().time()
         self.session.paused = True
-        if self.session.sending.has_unanswered and loop.time() < deadline:
-            loop.call_later(0.05, self._leave, link, deadline)
+        if self.session.sending.has_unanswered and now < self._drain_until + DRAIN_TIMEOUT:
+            self._leave_at(now + 0.05)
         else:
             self._drop_link(Ended(0, "drained", "left a server that drains", 0))
 
