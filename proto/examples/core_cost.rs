@@ -6,8 +6,8 @@ use std::process::Command;
 use std::time::Instant;
 
 use iris_proto::core::{
-    Appended, Core, CoreConfig, Delivery, Effects, KickReason, MsgRecord, Pos, Presence, Receipt,
-    RecoveredMsg, Refusal, RejectCode, SendRequest, TombRecord,
+    Appended, CheckpointCursor, Core, CoreConfig, Delivery, Effects, KickReason, MsgRecord, Pos,
+    Presence, Receipt, RecoveredMsg, Refusal, RejectCode, SendRequest, TombRecord,
 };
 use iris_proto::hlc::Hlc;
 use iris_proto::id::{ConnId, Dot, MsgId, Origin, ShardId, UserKey, shard_for_user};
@@ -188,6 +188,35 @@ fn parts(messages: u32) {
     println!("deliver and acknowledge:     {:6.0} ns per message", per(started, messages));
 }
 
+/// Senders who sent one message within the window.
+fn senders(count: u32) {
+    let senders = keys("sender", count);
+    let recipient = UserKey::of("recipient");
+    let (mut core, mut fx) = fresh();
+    let before = resident_bytes();
+    for (number, sender) in senders.iter().enumerate() {
+        send(&mut core, &mut fx, number as u32, *sender, recipient);
+        if number as u32 % BATCH == BATCH - 1 {
+            fx.lsn += 1;
+            let lsn = fx.lsn - 1;
+            core.handle_durable(&mut fx, T0, lsn, 1);
+        }
+    }
+    let bytes = (resident_bytes() - before) as f64 / f64::from(count);
+    println!("memory per active sender:    {:6.1} bytes, with one id and one message", bytes);
+    let started = Instant::now();
+    let mut cursor = Some(CheckpointCursor::default());
+    let mut slowest_us = 0;
+    fx.bytes = 0;
+    while let Some(from) = cursor {
+        let one = Instant::now();
+        cursor = core.checkpoint(&mut fx, from).expect("the log takes everything");
+        slowest_us = slowest_us.max(one.elapsed().as_micros());
+    }
+    let (all, bytes) = (started.elapsed(), fx.bytes >> 20);
+    println!("checkpoint of {count} senders: {all:?}, {bytes} MiB, slowest part {slowest_us} us");
+}
+
 /// Users who are online and idle.
 fn online(users: u32) {
     let keys = keys("user", users);
@@ -246,13 +275,14 @@ fn main() {
     let messages = arguments.get(1).and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
     match arguments.get(2).map(String::as_str) {
         Some("parts") => parts(messages),
+        Some("senders") => senders(messages),
         Some("online") => online(messages),
         Some("few") => recovery(messages, 1000),
         Some("many") => recovery(messages, messages),
         Some(users) => cycles(messages, users.parse().unwrap_or(100)),
         None => {
             // Each in a process of its own: memory that one part freed would hide what the next one takes.
-            for part in ["parts", "100", "10000", "200000", "online", "few", "many"] {
+            for part in ["parts", "100", "10000", "200000", "senders", "online", "few", "many"] {
                 let part = Command::new(&arguments[0]).arg(messages.to_string()).arg(part).status();
                 assert!(part.is_ok_and(|status| status.success()), "a part failed");
             }

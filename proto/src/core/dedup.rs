@@ -145,6 +145,8 @@ pub(super) struct Dedup {
     /// Ids before this time may be forgotten although the window still covers them.
     forgotten_ms: u64,
     hand: CheckpointCursor,
+    last_step_ms: u64,
+    /// When the next step is due; under pressure a step a millisecond is.
     next_step_ms: u64,
     /// Passes under pressure since it began.
     pressed_passes: u32,
@@ -177,6 +179,7 @@ impl Dedup {
             senders: 0,
             forgotten_ms: 0,
             hand: CheckpointCursor::default(),
+            last_step_ms: 0,
             next_step_ms: 0,
             pressed_passes: 0,
         }
@@ -298,12 +301,12 @@ impl Dedup {
 
     /// When [`Dedup::sweep`] wants to run, Unix milliseconds.
     pub(super) fn next_step_ms(&self) -> u64 {
-        self.next_step_ms
+        if self.is_pressed() { self.last_step_ms + 1 } else { self.next_step_ms }
     }
 
     /// The clock was set back: what was due later may be due now.
     pub(super) fn sweep_soon(&mut self) {
-        self.next_step_ms = 0;
+        (self.last_step_ms, self.next_step_ms) = (0, 0);
     }
 
     fn is_pressed(&self) -> bool {
@@ -312,7 +315,7 @@ impl Dedup {
 
     /// Looks at some senders and forgets what the window no longer covers, or more when memory is short.
     pub(super) fn sweep(&mut self, now: u64) {
-        if now < self.next_step_ms && !self.is_pressed() {
+        if now < self.next_step_ms() {
             return;
         }
         let mut seen = 0;
@@ -332,7 +335,8 @@ impl Dedup {
             seen += 1;
         }
         let steps = 1 + (self.senders + self.shards.len() as u64) / u64::from(STEP_SENDERS);
-        self.next_step_ms = if self.is_pressed() { now + 1 } else { now + PASS_MS.div_ceil(steps) };
+        self.last_step_ms = now;
+        self.next_step_ms = now + PASS_MS.div_ceil(steps);
     }
 
     fn sweep_slot(&mut self, shard: ShardId, slot: u32, now: u64) {

@@ -226,6 +226,8 @@ pub struct Core {
     receipts: Receipts,
     pending: VecDeque<Pending>,
     last_lsn: u64,
+    /// The last one of a MSG record: what a duplicate waits for.
+    last_msg_lsn: u64,
     durable_lsn: u64,
     copies: u8,
     /// The log refused a TOMB; it is asked again by the next poll, which need not be at once.
@@ -276,6 +278,7 @@ impl Core {
             receipts: Receipts::new(config.receipts_max),
             pending: VecDeque::with_capacity(config.pending_max.min(4096)),
             last_lsn: 0,
+            last_msg_lsn: 0,
             durable_lsn: 0,
             copies: 1,
             log_refused: false,
@@ -341,11 +344,12 @@ impl Core {
         self.users.any_ready() && !self.log_refused
     }
 
-    /// When to call [`Core::poll`] at the latest if nothing else happens, Unix milliseconds.
+    /// When to call [`Core::poll`] at the latest if nothing else happens, Unix milliseconds; 0: at once, whatever the clock
+    /// does.
     pub fn poll_timeout(&self) -> u64 {
         match self.users.any_ready() {
             true if self.log_refused => self.now + 1,
-            true => self.now,
+            true => 0,
             false => self.dedup.next_step_ms(),
         }
     }

@@ -123,6 +123,7 @@ mod tests {
             }
             kept.into_iter().for_each(|kept| names.remove(kept));
         }
-        assert_eq!(names.short.slots() + names.medium.slots() + names.large.slots(), 63);
+        let Names { short, medium, large, long } = names;
+        assert_eq!([short.used(), medium.used(), large.used(), long.used()], [0; 4]);
     }
 }

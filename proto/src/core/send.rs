@@ -107,18 +107,18 @@ impl Core {
         Ok(shard)
     }
 
-    /// The id is in. If its record may not be durable yet, the answer waits for all that is appended by now.
+    /// The id is in. If its record may not be durable yet, the answer waits for all messages appended by now.
     fn answer_duplicate(
         &mut self,
         fx: &mut impl Effects,
         send: &SendRequest<'_>,
     ) -> Result<(), RejectCode> {
-        if self.last_lsn > self.durable_lsn {
+        if self.last_msg_lsn > self.durable_lsn {
             if self.pending.len() >= self.config.pending_max {
                 return Err(RejectCode::Overloaded);
             }
             let answer = Some((send.conn, send.seq));
-            let (lsn, shard) = (self.last_lsn, ShardId(0));
+            let (lsn, shard) = (self.last_msg_lsn, ShardId(0));
             self.pending.push_back(Pending { lsn, answer, user: NIL, shard, seq: 0 });
         } else {
             fx.accepted(send.conn, send.seq, self.copies);
@@ -204,6 +204,7 @@ impl Core {
         })?;
         self.shards[usize::from(draft.shard.0)].next_seq += 1;
         self.note_lsn(&appended);
+        self.last_msg_lsn = appended.lsn;
         let wants_receipt = draft.flags & WANTS_RECEIPT != 0;
         let entry = Entry::new(appended.pos, appended.len, Origins::OWN, seq, wants_receipt);
         let mut answer = answer;
