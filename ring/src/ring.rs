@@ -230,9 +230,11 @@ impl Ring {
         self.push(entry.user_data(CANCEL));
     }
 
-    /// Ends a poll; its event still comes.
-    pub fn cancel_poll(&mut self, token: Token) {
-        let entry = opcode::AsyncCancel::new(POLL | token).build();
+    /// Ends every operation on a descriptor, a send that waits for its reader among them; the event of each still comes.
+    pub fn cancel_all(&mut self, descriptor: u32) {
+        let entry =
+            opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::fd(Fixed(descriptor)).all())
+                .build();
         self.push(entry.user_data(CANCEL));
     }
 

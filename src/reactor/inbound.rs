@@ -9,8 +9,8 @@ use iris_proto::limits::{
 };
 use iris_proto::link::{LinkSend, PresenceAsk, ToCore};
 use iris_proto::wire::{
-    ClientFrame, Code, HEADER_BYTES, Header, Hello, MAGIC, PresenceQuery, Rejection, Send, kind,
-    put_pong, put_rejected, split_frame,
+    ClientFrame, Code, HEADER_BYTES, Header, Hello, MAGIC, Names, PresenceQuery, Rejection, Send,
+    kind, put_pong, put_rejected, split_frame,
 };
 
 /// The largest HELLO: what a stranger may make us keep.

@@ -124,3 +124,28 @@ fn a_full_table_says_so_and_a_closed_descriptor_is_used_again() {
     let _three = TcpStream::connect(listener.address()).unwrap();
     assert!(matches!(wait_for(&mut ring), Event::Accepted { .. }));
 }
+
+#[test]
+fn a_send_that_waits_for_its_reader_ends_with_all_else_on_its_descriptor() {
+    let mut ring = Ring::new(CONFIG).unwrap();
+    let (descriptor, mut client) = accepted(&mut ring);
+    ring.poll_readable(descriptor, 1);
+    ring.send(descriptor, vec![7; 64 << 20], 2);
+    ring.enter().unwrap();
+    ring.cancel_all(descriptor);
+    ring.close(descriptor, 3);
+    let (mut sent, mut polled, mut closed) = (false, false, false);
+    while !(sent && polled && closed) {
+        match wait_for(&mut ring) {
+            Event::Sent { token: 2, buffer, result } => {
+                assert!(result < buffer.len() as i32, "64 MiB fit no socket buffer");
+                sent = true;
+            }
+            Event::Readable { token: 1 } => polled = true,
+            Event::Closed { token: 3 } => closed = true,
+            other => panic!("unexpected {other:?}"),
+        }
+    }
+    let mut rest = Vec::new();
+    assert!(client.read_to_end(&mut rest).unwrap() < 64 << 20, "the stream ends early");
+}
