@@ -13,6 +13,9 @@ pub const FRAME_HEADER_BYTES: usize = 64;
 /// Bytes of a frame, padding included, at most.
 pub const FRAME_BYTES_MAX: usize = 8 << 20;
 
+/// Batch numbers are below it; no log gets there.
+pub const BATCH_NO_END: u64 = 1 << 63;
+
 const MAGIC: [u8; 4] = *b"IRBF";
 const VERSION: u8 = 1;
 const CRC_AT: usize = 60;
@@ -102,7 +105,8 @@ impl FrameHeader {
         };
         let fits = header.body_len as usize <= FRAME_BYTES_MAX - FRAME_HEADER_BYTES;
         let placed = (header.offset as usize).is_multiple_of(BLOCK);
-        let ordered = header.batch_no > 0 && header.durable_upto < header.batch_no;
+        let numbered = (1..BATCH_NO_END).contains(&header.batch_no);
+        let ordered = numbered && header.durable_upto < header.batch_no;
         if !fits || !placed || !ordered || u16_at(bytes, 6) as usize != FRAME_HEADER_BYTES {
             return Err(FrameError::Shape);
         }
@@ -154,6 +158,7 @@ mod tests {
             FrameHeader { offset: 100, ..header() },
             FrameHeader { durable_upto: 9, ..header() },
             FrameHeader { batch_no: 0, durable_upto: 0, ..header() },
+            FrameHeader { batch_no: BATCH_NO_END, ..header() },
         ] {
             let mut bytes = [0; FRAME_HEADER_BYTES];
             bad.encode_into(&mut bytes);

@@ -302,8 +302,9 @@ impl Log {
     pub fn has_room(&self) -> bool {
         let frame = self.config.frame_bytes_max;
         let has_batch = self.closed.len() < self.config.closed_batches_max;
+        let reserve = if self.active.is_some() { self.config.reserve_segments } else { 0 };
         let has_segment = self.low_disk
-            || self.ready.len() > self.config.reserve_segments
+            || self.ready.len() > reserve
             || self.active.as_ref().is_some_and(|active| {
                 let next = self.open.as_ref().map_or(active.next, Batch::end);
                 active.fits(next + frame, frame)
@@ -564,6 +565,12 @@ impl Log {
     /// The checkpoint's last record was appended; it counts once that is synced.
     pub fn checkpoint_complete(&mut self) {
         self.reclaim.checkpoint_complete(self.batch_no);
+    }
+
+    /// A record in this segment was found damaged: the segment is kept as it is, for repair, and nothing is rewritten
+    /// from it any more.
+    pub fn quarantine(&mut self, segment: u32) {
+        self.reclaim.quarantine(segment);
     }
 
     /// The segments that may be dropped now.

@@ -121,9 +121,11 @@ impl Reclaim {
         self.state(segment).footer_written = true;
     }
 
-    /// A faulty range was found in it: it stays.
+    /// A faulty range was found in it: it stays. One that is gone already stays gone.
     pub fn quarantine(&mut self, segment: u32) {
-        self.state(segment).quarantined = true;
+        if let Some(state) = self.get_mut(segment) {
+            state.quarantined = true;
+        }
     }
 
     /// An inbox entry points to the record at `pos`.
@@ -288,10 +290,13 @@ impl Reclaim {
         self.segments.get(segment.checked_sub(self.first)? as usize)?.as_deref()
     }
 
+    fn get_mut(&mut self, segment: u32) -> Option<&mut Segment> {
+        let index = segment.checked_sub(self.first)? as usize;
+        self.segments.get_mut(index)?.as_deref_mut()
+    }
+
     fn state(&mut self, segment: u32) -> &mut Segment {
-        let index = segment.checked_sub(self.first).map(|index| index as usize);
-        let slot = index.and_then(|index| self.segments.get_mut(index)?.as_deref_mut());
-        slot.expect("entries and TOMBs lie in segments that exist")
+        self.get_mut(segment).expect("entries and TOMBs lie in segments that exist")
     }
 }
 

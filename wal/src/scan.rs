@@ -507,6 +507,32 @@ mod tests {
     }
 
     #[test]
+    fn a_header_counts_only_where_it_was_written_for() {
+        let life = Life { segment: 3, salt: 9, bytes: 1 << 20, frame_bytes_max: 8192 };
+        let ours = FrameHeader {
+            salt: 9,
+            segment: 3,
+            offset: 4096,
+            batch_no: 1,
+            ..FrameHeader::default()
+        };
+        let at_4096 = |header: FrameHeader| {
+            let mut bytes = [0; FRAME_HEADER_BYTES];
+            header.encode_into(&mut bytes);
+            life.header(4096, &bytes)
+        };
+        assert_eq!(at_4096(ours), Ok(ours));
+        for other in [
+            FrameHeader { salt: 8, ..ours },
+            FrameHeader { segment: 2, ..ours },
+            FrameHeader { offset: 8192, ..ours },
+        ] {
+            assert_eq!(at_4096(other), Err(FrameError::NoMagic));
+        }
+        assert_eq!(at_4096(FrameHeader { body_len: 8192, ..ours }), Err(FrameError::Shape));
+    }
+
+    #[test]
     fn the_document_has_the_same_table() {
         let document = include_str!("../../docs/WAL-FORMAT.md");
         let rows: Vec<&str> = document

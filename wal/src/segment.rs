@@ -1,7 +1,7 @@
 //! The two ends of a segment file: the header block in front, the trailer that closes the footer at the back.
 
 use crate::BLOCK;
-use crate::batch::FRAME_BYTES_MAX;
+use crate::batch::{BATCH_NO_END, FRAME_BYTES_MAX};
 use crate::codec::{key_at, put_key, put_u16, put_u32, put_u64, u16_at, u32_at, u64_at};
 
 /// The major version of the format: a reader refuses another one.
@@ -241,7 +241,8 @@ impl Trailer {
             && trailer.data_end <= trailer.entries_start
             && trailer.data_end as usize >= BLOCK
             && (trailer.entries_start as usize).is_multiple_of(BLOCK)
-            && (1..=trailer.last_batch).contains(&trailer.first_batch);
+            && (1..=trailer.last_batch).contains(&trailer.first_batch)
+            && trailer.last_batch < BATCH_NO_END;
         (shaped && trailer.segment == segment).then_some(trailer)
     }
 }

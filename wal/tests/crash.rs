@@ -272,7 +272,7 @@ fn run(seed: u64) -> (u32, u32) {
 #[test]
 fn whatever_a_crash_leaves_what_was_synced_is_there_and_what_was_removed_stays_away() {
     let (mut dropped, mut rewritten) = (0, 0);
-    for seed in 0..60 {
+    for seed in 0..40 {
         let (d, r) = run(seed);
         dropped += d;
         rewritten += r;

@@ -6,7 +6,7 @@ mod common;
 use std::io::ErrorKind;
 
 use common::{
-    CONFIG, FRAME_BYTES, Node, SEGMENT_BYTES, SUPPLY, dot, head, msg, path_of, place, tomb,
+    CONFIG, FRAME_BYTES, Node, Random, SEGMENT_BYTES, SUPPLY, dot, head, msg, path_of, place, tomb,
 };
 use iris_wal::disk::SyncMethod;
 use iris_wal::record::decode;
@@ -294,4 +294,35 @@ fn records_beside_an_unreadable_block_are_still_read() {
         }
     });
     assert_eq!(bad, [2]);
+}
+
+#[test]
+fn has_room_means_that_the_next_record_goes_in_however_long_it_is() {
+    // A TOMB is kept whole in the footer, so the longest one needs the most room in its segment. Dots with gaps
+    // between them take a run of 12 bytes each.
+    let most = (FRAME_BYTES - 64 - tomb(1, &[]).encoded_len() - 12) / 12;
+    let targets: Vec<_> = (1..=most as u64).map(|i| dot(2 * i)).collect();
+    let mut random = Random::new(3);
+    let mut log = log(1);
+    let (mut next_segment, mut seq, mut full, mut refused) = (2, 0, 0, 0);
+    while seq < 4000 {
+        seq += 1;
+        let targets = if random.below(3) == 0 { &targets } else { &targets[..random.below(60)] };
+        let had_room = log.has_room();
+        let result = log.append(&tomb(seq, targets));
+        assert!(!had_room || result.is_ok(), "record {seq}: {result:?}");
+        full += u32::from(!had_room);
+        refused += u32::from(result.is_err());
+        if (!had_room && random.below(4) == 0) || random.below(20) == 0 {
+            if let Some(write) = log.take_write() {
+                log.synced(write);
+            }
+            if log.wants_segments() > 0 && random.below(2) == 0 {
+                log.add_segment(ready(next_segment));
+                next_segment += 1;
+            }
+            while log.take_footer().is_some() {}
+        }
+    }
+    assert!(next_segment > 50 && full > 100 && refused > 50, "{next_segment} {full} {refused}");
 }

@@ -346,3 +346,98 @@ fn a_number_alone_does_not_make_a_frame_count() {
     let (recovered, told) = read(&node.disk).unwrap();
     assert_eq!((told, recovered.last_batch), (vec![], 0));
 }
+
+#[test]
+fn a_trailer_proves_the_last_batch_of_its_segment() {
+    // The last segment is full, its footer is written, and nothing stands behind it.
+    let mut node = Node::new();
+    let sent = node.send(1..=60, &[1; 9000]);
+    node.write_footers();
+    let full = sent.last().unwrap().segment - 1;
+    let last = sent.iter().rfind(|pos| pos.segment == full).unwrap();
+    let lost = 1 + sent.iter().position(|pos| pos == last).unwrap() as u64;
+    let after: Vec<u8> = node.disk.bytes(&path_of(full + 1))[..BLOCK].to_vec();
+    let mut empty = vec![0; SEGMENT_BYTES];
+    empty[..BLOCK].copy_from_slice(&after);
+    node.disk.put(&path_of(full + 1), &empty);
+    // The entries rot, so the segment is scanned; so does its last frame.
+    node.disk.damage(&path_of(full), |bytes| {
+        bytes[SEGMENT_BYTES - BLOCK] ^= 1;
+        bytes[last.offset as usize + 100] ^= 1;
+    });
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(seqs(&told), (1..lost).collect::<Vec<_>>());
+    assert!(recovered.torn.is_none());
+    assert!(recovered.faults.iter().any(|fault| fault.kind == FaultKind::Frames));
+}
+
+#[test]
+fn a_long_rotten_stretch_at_the_beginning_of_the_tail_segment_is_damage() {
+    let mut node = Node::new();
+    let sent = node.send(1..=50, &[1; 9000]);
+    node.write_footers();
+    let tail = sent.last().unwrap().segment;
+    let of_tail: Vec<usize> = (0..50).filter(|i| sent[*i].segment == tail).collect();
+    assert!(sent[of_tail[8]].offset as usize > 3 * FRAME_BYTES);
+    let whole_from = sent[of_tail[8]].offset as usize / BLOCK * BLOCK;
+    node.disk.damage(&path_of(tail), |bytes| bytes[BLOCK..whole_from].fill(0));
+    let (recovered, told) = read(&node.disk).unwrap();
+    let kept = (0..50).filter(|i| !of_tail[..8].contains(i)).map(|i| i as u64 + 1);
+    assert_eq!(seqs(&told), kept.collect::<Vec<_>>());
+    assert_eq!(recovered.faults[0].kind, FaultKind::Frames);
+}
+
+#[test]
+fn files_with_other_names_are_left_alone() {
+    let mut node = Node::new();
+    node.send(1..=3, b"x");
+    for name in ["00000000.seg", "ffffffff.seg", "0000000A.seg", "1.seg", "00000002.segment"] {
+        node.disk.put(&place().dir.join(name), b"not ours");
+    }
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!((seqs(&told), recovered.faults), (vec![1, 2, 3], vec![]));
+}
+
+/// A log whose first segments are gone, so that nothing says which batch the oldest one left begins with.
+fn without_its_beginning() -> (Node, Vec<Pos>, u32) {
+    let mut node = Node::new();
+    let sent = node.send(1..=200, &[1; 2000]);
+    node.write_footers();
+    node.supply.retire(1).unwrap();
+    let of_second = sent.into_iter().filter(|pos| pos.segment == 2).collect();
+    (node, of_second, 2)
+}
+
+#[test]
+fn the_first_frame_of_the_oldest_segment_left_is_checked_like_any_other() {
+    let (node, sent, segment) = without_its_beginning();
+    let sound = read(&node.disk).unwrap().1;
+    let lost = sound.iter().position(|told| told.pos() == sent[0]).unwrap();
+    let kept: Vec<u64> = seqs(&sound).into_iter().filter(|seq| *seq != sound[lost].seq()).collect();
+    let path = path_of(segment);
+    let frame = sent[0].offset as usize / BLOCK * BLOCK;
+    let other = sent[7].offset as usize / BLOCK * BLOCK;
+    let misdirected = node.disk.bytes(&path)[other..other + BLOCK].to_vec();
+    node.disk.damage(&path, |bytes| bytes[SEGMENT_BYTES - 1] ^= 1);
+    for kind in 0..2 {
+        let before = node.disk.bytes(&path);
+        node.disk.damage(&path, |bytes| match kind {
+            0 => bytes[sent[0].offset as usize + 200] ^= 1,
+            _ => bytes[frame..frame + BLOCK].copy_from_slice(&misdirected),
+        });
+        let (recovered, told) = read(&node.disk).unwrap();
+        assert_eq!(seqs(&told), kept, "kind {kind}");
+        assert!(recovered.faults.iter().any(|fault| fault.kind == FaultKind::Frames));
+        node.disk.put(&path, &before);
+    }
+}
+
+#[test]
+fn a_sealed_segment_with_no_frame_left_is_damage() {
+    let (node, _, segment) = without_its_beginning();
+    node.disk.damage(&path_of(segment), |bytes| bytes[BLOCK..SEGMENT_BYTES - BLOCK + 9].fill(0));
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert!(!told.is_empty());
+    let fault = &recovered.faults[0];
+    assert_eq!((fault.segment, &fault.kind), (segment, &FaultKind::Frames));
+}

@@ -143,3 +143,19 @@ fn a_segment_without_frames_is_dropped() {
     reclaim.dropped(4);
     assert_eq!(reclaim.segments().map(|s| s.segment).collect::<Vec<_>>(), [6]);
 }
+
+#[test]
+fn a_segment_found_damaged_later_is_neither_dropped_nor_rewritten_from() {
+    let mut reclaim = sealed(2);
+    reclaim.entry_added(at(1), 10);
+    reclaim.entry_added(at(2), 20);
+    assert_eq!(reclaim.sparse(ANY_SIZE), Some(1));
+    reclaim.quarantine(1);
+    assert_eq!(reclaim.sparse(ANY_SIZE), Some(2));
+    reclaim.entry_removed(at(1), 10, 0);
+    reclaim.entry_removed(at(2), 20, 0);
+    assert_eq!(reclaim.droppable(), [2]);
+    reclaim.dropped(2);
+    reclaim.quarantine(2);
+    assert_eq!(reclaim.segments().filter(|segment| segment.quarantined).count(), 1);
+}

@@ -67,11 +67,12 @@ pub(crate) fn open<'d, D: Disk>(
     SegmentFile::new(disk, file, SEGMENT_BYTES_MAX, buf).map_err(io_error("stat", path))
 }
 
-/// Reads header and trailer of a segment, and where its frames begin.
+/// Reads header and trailer of a segment, and where its frames begin. `before` is the one looked at before it.
 pub(crate) fn look_at<D: Disk>(
     disk: &D,
     dir: &Path,
     number: u32,
+    before: Option<&Seen>,
     buf: &mut Vec<u8>,
 ) -> Result<Seen, RecoverError> {
     let path = dir.join(segment_name(number));
@@ -110,9 +111,15 @@ pub(crate) fn look_at<D: Disk>(
     });
     let begins = match (&trailer, &life) {
         (Some(trailer), _) => Some((trailer.first_batch, trailer.first_batch - 1)),
-        // If the very first frame is rotten, another one follows within the longest frame.
-        (None, Some(life)) => scan::first_frame(&mut file, life, 2 * life.frame_bytes_max)
-            .map(|header| (header.batch_no, header.durable_upto)),
+        (None, Some(life)) => {
+            // If the very first frame is rotten, another one follows within the longest frame. If the segment before
+            // is sealed, this one was begun, so a longer stretch of nothing may be rot as well; else it would take
+            // too long to read every prepared segment to its end.
+            let begun = before.is_some_and(|b| b.number + 1 == number && b.trailer.is_some());
+            let within = if begun { life.bytes } else { 2 * life.frame_bytes_max };
+            scan::first_frame(&mut file, life, within)
+                .map(|header| (header.batch_no, header.durable_upto))
+        }
         (None, None) => None,
     };
     *buf = file.into_buf();

@@ -154,11 +154,12 @@ pub fn segment_name(segment: u32) -> String {
     format!("{segment:08x}.seg")
 }
 
-/// The number in the name of a segment's file.
+/// The number in the name of a segment's file: 1 to 2^32 - 2.
 pub fn segment_of_name(name: &str) -> Option<u32> {
     let digits = name.strip_suffix(".seg")?;
     let plain = digits.len() == 8 && digits.bytes().all(|b| b"0123456789abcdef".contains(&b));
-    if plain { u32::from_str_radix(digits, 16).ok() } else { None }
+    let number = if plain { u32::from_str_radix(digits, 16).ok()? } else { 0 };
+    (1..u32::MAX).contains(&number).then_some(number)
 }
 
 /// Reads the log in `place` and hands every record to `on_record`, in the order of the log.
@@ -170,9 +171,9 @@ pub fn recover<D: Disk>(
     disk.sync_dir(&place.dir).map_err(io_error("sync", &place.dir))?;
     let numbers = look::segments_in(disk, &place.dir)?;
     let mut buf = Vec::new();
-    let mut segments = Vec::with_capacity(numbers.len());
+    let mut segments: Vec<Seen> = Vec::with_capacity(numbers.len());
     for number in numbers {
-        let seen = look::look_at(disk, &place.dir, number, &mut buf)?;
+        let seen = look::look_at(disk, &place.dir, number, segments.last(), &mut buf)?;
         look::refuse_foreign(&seen, place)?;
         segments.push(seen);
     }

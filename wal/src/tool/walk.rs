@@ -114,9 +114,9 @@ impl LogWalk<'_, '_, '_> {
                 return refuse(self.out, dir, &error.to_string());
             }
         };
-        let mut segments = Vec::with_capacity(numbers.len());
+        let mut segments: Vec<Seen> = Vec::with_capacity(numbers.len());
         for number in numbers {
-            match look::look_at(&RealDisk, dir, number, &mut self.buf) {
+            match look::look_at(&RealDisk, dir, number, segments.last(), &mut self.buf) {
                 Ok(seen) => segments.push(seen),
                 Err(error) => {
                     self.summary.unreadable += 1;
