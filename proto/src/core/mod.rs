@@ -26,7 +26,7 @@
 //!
 //! # Senders
 //!
-//! Admission is by (shard, sender, message id): see [`mod@dedup`]. A SEND of a known id is answered like the first one,
+//! Admission is by (shard, sender, message id): see `dedup.rs`. A SEND of a known id is answered like the first one,
 //! once that one is durable, even if its recipients or payload differ: the first wins. A SEND is taken for all its
 //! recipients or none: one full inbox refuses it.
 //!
