@@ -16,5 +16,5 @@ mod slots;
 mod socket;
 
 pub use buffers::BufferId;
-pub use ring::{Event, Ring, RingConfig, Token};
+pub use ring::{Event, Ring, RingConfig, SendId, Token};
 pub use socket::{Listener, bound_stream_socket, raise_descriptor_limit};

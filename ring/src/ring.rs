@@ -102,6 +102,10 @@ pub enum Event {
     },
 }
 
+/// A send under way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SendId(u32);
+
 struct Sending {
     token: Token,
     bytes: Vec<u8>,
@@ -230,16 +234,14 @@ impl Ring {
         self.push(entry.user_data(CANCEL));
     }
 
-    /// Ends every operation on a descriptor, a send that waits for its reader among them; the event of each still comes.
-    pub fn cancel_all(&mut self, descriptor: u32) {
-        let entry =
-            opcode::AsyncCancel2::new(io_uring::types::CancelBuilder::fd(Fixed(descriptor)).all())
-                .build();
+    /// Ends a poll; its event still comes.
+    pub fn cancel_poll(&mut self, token: Token) {
+        let entry = opcode::AsyncCancel::new(POLL | token).build();
         self.push(entry.user_data(CANCEL));
     }
 
-    /// Sends all of `bytes`.
-    pub fn send(&mut self, descriptor: u32, bytes: Vec<u8>, token: Token) {
+    /// Sends all of `bytes`. What is returned names the send for [`Self::cancel_send`].
+    pub fn send(&mut self, descriptor: u32, bytes: Vec<u8>, token: Token) -> SendId {
         let len = u32::try_from(bytes.len()).expect("a send is bounded");
         let start = bytes.as_ptr();
         let index = self.sends.insert(Sending { token, bytes });
@@ -247,6 +249,16 @@ impl Ring {
             .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
             .build();
         self.push(entry.user_data(SEND | u64::from(index)));
+        SendId(index)
+    }
+
+    /// Ends a send that waits for its peer to read; its event still comes. Only for a send whose event has not come.
+    ///
+    /// Operations are ended by name, which the kernel looks up in a hash table; ending all on a descriptor would make it
+    /// walk every operation of the ring (`io_cancel_cb`, io_uring/cancel.c).
+    pub fn cancel_send(&mut self, send: SendId) {
+        let entry = opcode::AsyncCancel::new(SEND | u64::from(send.0)).build();
+        self.push(entry.user_data(CANCEL));
     }
 
     /// Ends both directions of the stream, which ends every operation on it.

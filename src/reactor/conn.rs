@@ -3,6 +3,7 @@
 use iris_proto::id::{ConnId, UserKey};
 use iris_proto::session::{Seconds, Session};
 use iris_proto::wire::{AcceptedRun, put_accepted};
+use iris_ring::SendId;
 use std::net::{IpAddr, SocketAddr};
 
 /// How a connection waits for bytes.
@@ -33,6 +34,8 @@ pub(super) struct Conn {
     pub descriptor: u32,
     /// Unacknowledged MESSAGEs the client asked to have under way, as granted.
     pub window: u32,
+    /// When the wheel looks at it next.
+    pub timer_s: Seconds,
     /// When bytes came last: twice within a second makes the connection hot.
     pub bytes_s: Seconds,
     /// SENDs that went to several shards and are not answered by all.
@@ -46,7 +49,7 @@ pub(super) struct Conn {
     pub watches: bool,
 }
 
-const _: () = assert!(size_of::<Conn>() <= 120);
+const _: () = assert!(size_of::<Conn>() <= 128);
 
 impl Conn {
     pub(super) fn new(lane: u16, descriptor: u32, peer: SocketAddr, now_s: Seconds) -> Self {
@@ -65,6 +68,7 @@ impl Conn {
             lane,
             descriptor,
             window: 0,
+            timer_s: Seconds::MAX,
             bytes_s: 0,
             split_sends: 0,
             reading: Reading::Polling,
@@ -91,7 +95,7 @@ impl Conn {
 pub(super) struct Out {
     pub pending: Vec<u8>,
     pub frames: u32,
-    pub sending: bool,
+    pub sending: Option<SendId>,
     run: Option<(u8, AcceptedRun)>,
 }
 

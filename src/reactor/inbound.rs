@@ -152,9 +152,7 @@ impl Reactor {
         conn.name = Some(claims.user.into_boxed_str());
         conn.logged_in = true;
         self.metrics.logged_in.add(1);
-        if expires_s < self.now_s + 256 {
-            self.wheel.insert(expires_s, id);
-        }
+        self.look_again(id, expires_s);
         Ok(())
     }
 

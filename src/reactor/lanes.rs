@@ -9,15 +9,18 @@ use super::{Reactor, Settings};
 use crate::metrics::CloseReason;
 use crate::rt::Waker;
 use iris_proto::id::ConnId;
+use iris_proto::wire::Code;
 use iris_ring::{Event, Listener, Ring, RingConfig, Token};
 use std::io;
 use std::os::fd::AsRawFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Events taken from one ring in one turn (I8).
 pub(super) const EVENTS_PER_TURN: usize = 512;
 /// Accepts armed at a time: how many connections a turn can take.
 const ACCEPTS: u32 = 64;
+/// How long nothing is accepted after an accept failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// One ring and how full it is.
 pub(super) struct Lane {
@@ -32,6 +35,8 @@ pub(super) struct Lanes {
     lanes: Vec<Lane>,
     /// Accepting goes on; false once the node drains.
     open: bool,
+    /// After a failed accept: a fault that lasts must not keep the thread busy.
+    accept_after: Instant,
 }
 
 /// A connection's name within its reactor fits a token.
@@ -54,7 +59,8 @@ pub(super) fn reason_of(result: i32) -> CloseReason {
 
 impl Lanes {
     pub(super) fn new(listener: Listener, waker: Waker, settings: &Settings) -> io::Result<Self> {
-        let mut lanes = Self { listener, waker, lanes: Vec::new(), open: true };
+        let accept_after = Instant::now();
+        let mut lanes = Self { listener, waker, lanes: Vec::new(), open: true, accept_after };
         lanes.add(settings)?;
         Ok(lanes)
     }
@@ -105,15 +111,18 @@ impl Lanes {
         self.lanes.iter_mut().try_for_each(|lane| lane.ring.enter())
     }
 
-    /// Keeps accepts armed where a descriptor is sure to be free for each.
+    /// Keeps accepts armed where a descriptor is sure to be free for each. A few connections beyond the limit are
+    /// accepted, to be told why they must go.
     pub(super) fn arm_accepts(
         &mut self,
         connections: usize,
+        now: Instant,
         settings: &Settings,
     ) -> io::Result<()> {
         let armed: u32 = self.lanes.iter().map(|lane| lane.accepting).sum();
-        let room = settings.connections_max.saturating_sub(connections);
-        if !self.open || armed >= ACCEPTS / 2 || armed as usize >= room {
+        let room = (settings.connections_max + ACCEPTS as usize).saturating_sub(connections);
+        let pausing = now < self.accept_after;
+        if !self.open || pausing || armed >= ACCEPTS / 2 || armed as usize >= room {
             return Ok(());
         }
         let has_room = |lane: &Lane| lane.used + lane.accepting < settings.ring_slots;
@@ -179,15 +188,19 @@ impl Lanes {
                 }
                 let conn = Conn::new(index as u16, descriptor, peer, reactor.now_s);
                 let id = reactor.conns.insert(conn);
-                reactor.wheel.insert(reactor.now_s + reactor.settings.patience.login_s, id);
                 reactor.metrics.accepted.add(1);
                 reactor.metrics.connections.add(1);
                 lane.ring.poll_readable(descriptor, token(id));
+                reactor.look_again(id, reactor.now_s + reactor.settings.patience.login_s);
+                if reactor.conns.len() > reactor.settings.connections_max {
+                    reactor.fail(id, Code::ConnectionLimit);
+                }
             }
             Event::AcceptFailed { errno } => {
                 lane.accepting -= 1;
                 if errno != libc::ECANCELED {
                     reactor.metrics.accept_errors.add(1);
+                    self.accept_after = reactor.clock.instant() + ACCEPT_PAUSE;
                 }
             }
             Event::Closed { .. } => lane.used -= 1,
@@ -203,7 +216,14 @@ impl Lanes {
     /// too: each operation would keep the socket alive.
     pub(super) fn release(&mut self, conn: &Conn, id: ConnId) {
         let ring = &mut self.lanes[usize::from(conn.lane)].ring;
-        ring.cancel_all(conn.descriptor);
+        match conn.reading {
+            Reading::Polling => ring.cancel_poll(token(id)),
+            Reading::Once | Reading::Multishot => ring.cancel_receive(token(id)),
+            Reading::Demoting => {}
+        }
+        if let Some(send) = conn.out.as_ref().and_then(|out| out.sending) {
+            ring.cancel_send(send);
+        }
         ring.close(conn.descriptor, token(id));
     }
 }

@@ -192,7 +192,7 @@ impl Reactor {
                 worked = true;
             }
         }
-        lanes.arm_accepts(self.conns.len(), &self.settings)?;
+        lanes.arm_accepts(self.conns.len(), self.clock.instant(), &self.settings)?;
         Ok(worked)
     }
 
@@ -228,7 +228,7 @@ impl Reactor {
             return;
         };
         out.flush_run();
-        if out.sending {
+        if out.sending.is_some() {
             return;
         }
         if out.pending.is_empty() {
@@ -240,11 +240,11 @@ impl Reactor {
         }
         let replacement = self.pool.pop().unwrap_or_default();
         let bytes = std::mem::replace(&mut out.pending, replacement);
-        out.sending = true;
         self.metrics.sends.add(1);
         self.metrics.sent_bytes.add(bytes.len() as u64);
         self.metrics.frames_per_send.record(u64::from(std::mem::take(&mut out.frames)));
-        lanes.lane(usize::from(conn.lane)).ring.send(conn.descriptor, bytes, lanes::token(id));
+        let ring = &mut lanes.lane(usize::from(conn.lane)).ring;
+        out.sending = Some(ring.send(conn.descriptor, bytes, lanes::token(id)));
     }
 
     /// A send completed: its buffer is used again, and what gathered meanwhile goes next.
@@ -256,7 +256,7 @@ impl Reactor {
         }
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Some(out) = &mut conn.out {
-            out.sending = false;
+            out.sending = None;
         }
         if whole {
             self.mark_dirty(id);
@@ -338,7 +338,7 @@ impl Reactor {
             self.metrics.logged_in.sub(1);
             self.log_out(id, user, watches);
         }
-        self.wheel.insert(self.now_s + CLOSING_S, id);
+        self.look_again(id, self.now_s + CLOSING_S);
         self.mark_dirty(id);
     }
 

@@ -112,7 +112,7 @@ impl Reactor {
             node: &settings.node,
             user: &user,
         };
-        self.wheel.insert(now_s + settings.patience.idle_s / 2, id);
+        self.look_again(id, now_s + settings.patience.idle_s / 2);
         self.write(id, |out| {
             welcome.encode(&mut out.pending);
             out.frames += 1;

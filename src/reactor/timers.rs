@@ -3,11 +3,15 @@
 use super::Reactor;
 use super::conn::Reading;
 use super::lanes::Lanes;
-use iris_proto::session::Due;
+use crate::metrics::CloseReason;
+use iris_proto::id::ConnId;
+use iris_proto::session::{Due, Seconds};
 use iris_proto::wire::{Code, put_drain, put_ping};
 
 /// A hot connection is quiet after this many seconds without bytes.
 const QUIET_S: u32 = 2;
+/// How far ahead the wheel looks; a later deadline is looked at then.
+const WHEEL_REACH_S: Seconds = 255;
 /// Connections told to go away in one turn (I8).
 const DRAINED_PER_TURN: u32 = 2048;
 /// When clients that are sent away may come back, milliseconds: least, and the width of the random part.
@@ -35,24 +39,42 @@ impl Reactor {
         true
     }
 
-    fn look_at(&mut self, lanes: &mut Lanes, id: iris_proto::id::ConnId) {
+    /// Has a connection looked at, at `at_s` or before. An entry of the wheel that is later is dropped when it comes.
+    pub(super) fn look_again(&mut self, id: ConnId, at_s: Seconds) {
+        let at_s = at_s.clamp(self.now_s + 1, self.now_s + WHEEL_REACH_S);
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if at_s < conn.timer_s {
+            conn.timer_s = at_s;
+            self.wheel.insert(at_s, id);
+        }
+    }
+
+    fn look_at(&mut self, lanes: &mut Lanes, id: ConnId) {
         let now_s = self.now_s;
         let patience = self.settings.patience;
         let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.timer_s > now_s {
+            return;
+        }
+        conn.timer_s = Seconds::MAX;
         if conn.closing {
             self.end(lanes, id);
             return;
         }
         match conn.session.handle_time(now_s, &patience) {
-            Due::At(at_s) => self.wheel.insert(at_s, id),
+            Due::At(at_s) => self.look_again(id, at_s),
             Due::Ping(at_s) => {
-                self.wheel.insert(at_s, id);
+                self.look_again(id, at_s);
                 let echo = self.clock.unix_ms().to_le_bytes();
                 self.write(id, |out| {
                     out.flush_run();
                     put_ping(&mut out.pending, echo);
                     out.frames += 1;
                 });
+            }
+            // It was good when it came: told apart from a login with a token that has expired.
+            Due::Close(Code::TokenExpired) => {
+                self.fail_because(id, Code::TokenExpired, CloseReason::SessionExpired);
             }
             Due::Close(code) => self.fail(id, code),
         }

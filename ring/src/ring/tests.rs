@@ -126,13 +126,14 @@ fn a_full_table_says_so_and_a_closed_descriptor_is_used_again() {
 }
 
 #[test]
-fn a_send_that_waits_for_its_reader_ends_with_all_else_on_its_descriptor() {
+fn a_send_that_waits_for_its_reader_ends_when_cancelled() {
     let mut ring = Ring::new(CONFIG).unwrap();
     let (descriptor, mut client) = accepted(&mut ring);
     ring.poll_readable(descriptor, 1);
-    ring.send(descriptor, vec![7; 64 << 20], 2);
+    let send = ring.send(descriptor, vec![7; 64 << 20], 2);
     ring.enter().unwrap();
-    ring.cancel_all(descriptor);
+    ring.cancel_poll(1);
+    ring.cancel_send(send);
     ring.close(descriptor, 3);
     let (mut sent, mut polled, mut closed) = (false, false, false);
     while !(sent && polled && closed) {
