@@ -165,12 +165,14 @@ class Talk:
         self._writer = writer
         self._frames = wire.FrameReader()
         self._heard: list[tuple[str, dict[str, Any]]] = []
+        self.names: list[str] = []
 
     async def hear(self, name: str) -> dict[str, Any]:
         """Return the next frame of this type; others before it are skipped."""
         while True:
             while self._heard:
                 kind, said = self._heard.pop(0)
+                self.names.append(kind)
                 if kind == name:
                     return said
             data = await self._reader.read(65_536)

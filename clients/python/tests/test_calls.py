@@ -72,6 +72,28 @@ def test_what_is_acknowledged_depends_on_how_the_program_leaves(
 
 
 @on_a_loop
+async def test_an_exception_in_an_async_with_leaves_the_last_message_for_the_next_login() -> None:
+    heard: list[str] = []
+
+    async def script(talk: Talk) -> None:
+        await talk.welcome()
+        talk.say(peer.message(1, ID, "bob", b"hi"))
+        await close_politely(talk)
+        heard.extend(talk.names)
+
+    async def fail(server: ScriptedServer) -> None:
+        async with client(server) as alice:
+            await alice.login("alice")
+            await alice.recv_msg()
+            raise KeyError
+
+    async with ScriptedServer([script]) as server:
+        with pytest.raises(KeyError):
+            await fail(server)
+    assert heard == ["HELLO", "WINDOW", "PING"]
+
+
+@on_a_loop
 async def test_closing_waits_until_the_acknowledgements_were_read() -> None:
     steps: list[str] = []
 

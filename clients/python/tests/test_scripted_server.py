@@ -272,6 +272,39 @@ async def test_drain_is_honoured_between_messages() -> None:
 
 
 @on_a_loop
+async def test_leaving_a_server_waits_for_open_answers_and_begins_nothing_new() -> None:
+    is_leaving = asyncio.Event()
+
+    async def drains(talk: Talk) -> None:
+        await talk.welcome()
+        sent = await talk.hear("SEND")
+        talk.say(peer.drain(0, 0))
+        await nothing_is_sent(talk)
+        is_leaving.set()
+        await nothing_is_sent(talk)
+        talk.say(peer.accepted((sent["seq"], 1)))
+        await talk.ended()
+
+    async def nothing_is_sent(talk: Talk) -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(talk.hear("SEND"), 0.1)
+
+    async def next_one(talk: Talk) -> None:
+        await talk.welcome()
+        sent = await talk.hear("SEND")
+        talk.say(peer.accepted((sent["seq"], 1)))
+        await close_politely(talk)
+
+    async with ScriptedServer([drains, next_one]) as server, client(server) as alice:
+        await alice.login("alice")
+        first = asyncio.ensure_future(alice.send_msg("bob", "sent before"))
+        await is_leaving.wait()
+        await alice.send_msg("bob", "waits for the next server")
+        await first
+        assert server.connections == 2
+
+
+@on_a_loop
 async def test_a_server_that_drains_and_closes_at_once_is_left_alone_until_the_time() -> None:
     times: list[float] = []
     now = asyncio.get_running_loop().time
