@@ -13,6 +13,8 @@
 //! - [`io`]: the real disk, a node's directory, its identity and lock;
 //! - [`tool`]: verify, dump, stat, diff.
 
+#![deny(unsafe_code)]
+
 /// Bytes of a block: frames, headers and footers begin on multiples of it.
 pub const BLOCK: usize = 4096;
 

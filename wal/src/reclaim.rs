@@ -10,6 +10,8 @@
 //!    copy that made it dead here;
 //! 5. every older segment has its footer or is quarantined: recovery follows batch numbers from segment to segment.
 //!
+//! A mirrored log will add one: the peer's version vector covers every TOMB in it.
+//!
 //! A quarantined segment (a faulty range was found in it) is never dropped and never rewritten from.
 //!
 //! Copies: when survivors move from segment A to B, A still holds their first MSG until it is dropped. Who refers to

@@ -83,6 +83,7 @@ impl Disk for RealDisk {
         fs::create_dir_all(dir)
     }
 
+    #[expect(unsafe_code, reason = "the standard library has no statvfs(3)")]
     fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
         let path = std::ffi::CString::new(dir.as_os_str().as_bytes())?;
         let mut stat = std::mem::MaybeUninit::<libc::statvfs>::uninit();
