@@ -231,7 +231,10 @@ impl NodeParts<'_> {
         let (ready, readiness) = crossbeam_channel::unbounded();
         let mut threads = Vec::new();
         for (index, (links, inbox)) in links.into_iter().zip(inboxes).enumerate() {
-            let store = self.store(directory, index as u16, method);
+            // From the last CPU backwards, so that partitions and the first reactors are apart.
+            let cpus = cpus();
+            let cpu = cpus[cpus.len() - 1 - index % cpus.len()];
+            let store = PartitionStore { cpu, ..self.store(directory, index as u16, method) };
             let parts = partition::Parts {
                 index: index as u16,
                 settings: self.partition_settings(directory, index)?,
@@ -246,9 +249,6 @@ impl NodeParts<'_> {
                 failed: failures.clone(),
                 stop: Arc::clone(stop),
             };
-            // From the last CPU backwards, so that partitions and the first reactors are apart.
-            let cpus = cpus();
-            let cpu = cpus[cpus.len() - 1 - index % cpus.len()];
             threads.push(spawn(&format!("iris-p{index}"), cpu, failures.clone(), move || {
                 partition::run(parts)
             })?);
@@ -352,6 +352,7 @@ impl NodeParts<'_> {
         PartitionStore {
             place: directory.place(index),
             method,
+            cpu: None,
             supply: SupplyConfig {
                 segment_bytes: wal.segment_size as usize,
                 frame_bytes_max: wal.batch_max,

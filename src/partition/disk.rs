@@ -30,6 +30,9 @@ pub struct PartitionStore {
     pub place: Place,
     pub method: SyncMethod,
     pub supply: SupplyConfig,
+    /// Where the partition is pinned, and the writer with it: they take turns, and a wake across CPUs is what a
+    /// lock-step SEND would pay most for.
+    pub cpu: Option<usize>,
 }
 
 /// Why a partition cannot go on: the whole story, for the log and the exit.
@@ -122,7 +125,14 @@ impl Disk {
         let to = report.clone();
         let writer_waker = Waker::new().map_err(|error| Failed(error.to_string()))?;
         let waker = writer_waker.clone();
-        spawn("write", Box::new(move || write_loop(log_writer, &writes, &waker, &to)))?;
+        let cpu = store.cpu;
+        let body = move || {
+            if let Some(id) = cpu {
+                core_affinity::set_for_current(core_affinity::CoreId { id });
+            }
+            write_loop(log_writer, &writes, &waker, &to);
+        };
+        spawn("write", Box::new(body))?;
         let to = report.clone();
         spawn("keep", Box::new(move || keep_loop(supply, footer_writer, &dir, &keeper_jobs, &to)))?;
         spawn("read", Box::new(move || read_loop(log_reader, &reader_jobs, &report)))?;
