@@ -5,6 +5,10 @@
 //! holds as many connections as it has rings for. Busy connections keep a multishot receive armed; quiet ones a poll,
 //! which is a third of the kernel memory. What callbacks write is sent once per turn and connection, and a connection
 //! with nothing to send holds no buffer.
+//!
+//! Never are more receives submitted than buffers are there. Otherwise, when thousands of connections have something at
+//! once (the server's heartbeats), most receives find no buffer, start over behind all the others, and the few that
+//! had one give it back last: the time grows with the square of the connections.
 
 mod wake;
 
@@ -59,17 +63,25 @@ struct Conn {
     listed: bool,
 }
 
+/// A ring and the receives of its connections.
+struct Lane {
+    ring: Ring,
+    buffers: usize,
+    /// Receives submitted and not completed; each may take one buffer.
+    receiving: usize,
+    /// Connections that have something, or whose multishot receive ended, for want of a buffer.
+    waiting: VecDeque<ConnIndex>,
+}
+
 /// The connections of one thread.
 pub struct Net {
-    rings: Vec<Ring>,
+    lanes: Vec<Lane>,
     per_ring: u32,
     load: Load,
     target: SocketAddr,
     conns: Vec<Conn>,
     /// Connections with something to send.
     dirty: Vec<ConnIndex>,
-    /// Receives that found no buffer free.
-    starved: VecDeque<ConnIndex>,
     spares: Vec<Vec<u8>>,
     sends_under_way: usize,
     wake: Option<Wake>,
@@ -85,23 +97,23 @@ impl Net {
     ) -> anyhow::Result<Self> {
         let per_ring = per_ring.clamp(1, connections.max(1));
         let (entries, buffers, buffer_bytes) = match load {
-            Load::Quiet => (1024, 64, 2048),
-            Load::Busy => (4096, 256, 16 * 1024),
+            Load::Quiet => (1024, 256, 1024),
+            Load::Busy if per_ring <= 256 => (4096, 256, 16 * 1024),
+            Load::Busy => (4096, 2048, 4 * 1024),
         };
         let config = RingConfig { entries, descriptors: per_ring, buffers, buffer_bytes };
         let count = connections.div_ceil(per_ring).max(1);
-        let rings = (0..count).map(|_| Ring::new(config)).collect::<Result<Vec<_>, _>>().context(
+        let lanes = (0..count).map(|_| Lane::new(config)).collect::<Result<Vec<_>, _>>().context(
             "cannot make an io_uring: needs Linux 6.1, kernel.io_uring_disabled=0 and no seccomp filter against it",
         )?;
-        let wake = if rings.len() > 1 { Some(Wake::new(&rings)?) } else { None };
+        let wake = if lanes.len() > 1 { Some(Wake::new(&lanes)?) } else { None };
         Ok(Self {
-            rings,
+            lanes,
             per_ring,
             load,
             target,
             conns: Vec::with_capacity(connections as usize),
             dirty: Vec::new(),
-            starved: VecDeque::new(),
             spares: Vec::new(),
             sends_under_way: 0,
             wake,
@@ -127,7 +139,12 @@ impl Net {
     }
 
     fn place(&mut self, conn: ConnIndex) -> (&mut Ring, u32) {
-        (&mut self.rings[(conn / self.per_ring) as usize], conn % self.per_ring)
+        let descriptor = conn % self.per_ring;
+        (&mut self.lane(conn).ring, descriptor)
+    }
+
+    fn lane(&mut self, conn: ConnIndex) -> &mut Lane {
+        &mut self.lanes[(conn / self.per_ring) as usize]
     }
 
     /// Has `fill` append bytes for the server; they leave with the next turn. Not after the end of a connection.
@@ -177,12 +194,12 @@ impl Net {
     /// Sends what was written, waits up to `wait` for something to happen and has `handler` act on it.
     pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> anyhow::Result<()> {
         self.flush();
-        self.receive_again();
+        self.receive_waiting();
         self.wait(wait).context("io_uring_enter failed")?;
-        for ring in 0..self.rings.len() {
+        for lane in 0..self.lanes.len() {
             for _ in 0..EVENTS_PER_TURN {
-                let Some(event) = self.rings[ring].next_event() else { break };
-                self.act(ring, event, handler);
+                let Some(event) = self.lanes[lane].ring.next_event() else { break };
+                self.act(lane, event, handler);
             }
         }
         Ok(())
@@ -190,12 +207,12 @@ impl Net {
 
     fn wait(&mut self, wait: Duration) -> std::io::Result<()> {
         match &self.wake {
-            None => self.rings[0].enter_wait(wait),
+            None => self.lanes[0].ring.enter_wait(wait),
             Some(wake) => {
-                if wait.is_zero() || wake.any_ready(&mut self.rings)? {
-                    return self.rings.iter_mut().try_for_each(Ring::enter);
+                if wait.is_zero() || wake.any_ready(&mut self.lanes)? {
+                    return self.lanes.iter_mut().try_for_each(|lane| lane.ring.enter());
                 }
-                wake.wait(&mut self.rings, wait)
+                wake.wait(&mut self.lanes, wait)
             }
         }
     }
@@ -217,18 +234,41 @@ impl Net {
         self.dirty = dirty;
     }
 
-    fn receive_again(&mut self) {
-        for _ in 0..self.starved.len() {
-            if let Some(conn) = self.starved.pop_front() {
-                self.arm(conn, self.load);
+    fn receive_waiting(&mut self) {
+        for index in 0..self.lanes.len() {
+            let lane = &mut self.lanes[index];
+            // A multishot receive that starts again may take several buffers.
+            let free = lane.buffers.saturating_sub(lane.receiving);
+            let room = if self.load == Load::Busy { lane.buffers / 2 } else { free };
+            for _ in 0..room.min(lane.waiting.len()) {
+                let Some(conn) = self.lanes[index].waiting.pop_front() else { break };
+                match self.load {
+                    Load::Busy => self.arm(conn),
+                    Load::Quiet => self.receive_once(conn),
+                }
             }
         }
     }
 
-    fn arm(&mut self, conn: ConnIndex, load: Load) {
+    fn receive_once(&mut self, conn: ConnIndex) {
         if self.conns[conn as usize].state != State::Open {
             return;
         }
+        let descriptor = conn % self.per_ring;
+        let lane = self.lane(conn);
+        if lane.receiving < lane.buffers {
+            lane.receiving += 1;
+            lane.ring.receive(descriptor, u64::from(conn));
+        } else {
+            lane.waiting.push_back(conn);
+        }
+    }
+
+    fn arm(&mut self, conn: ConnIndex) {
+        if self.conns[conn as usize].state != State::Open {
+            return;
+        }
+        let load = self.load;
         let (ring, descriptor) = self.place(conn);
         match load {
             Load::Quiet => ring.poll_readable(descriptor, u64::from(conn)),
@@ -236,30 +276,29 @@ impl Net {
         }
     }
 
-    fn act(&mut self, ring: usize, event: Event, handler: &mut impl Handler) {
+    fn act(&mut self, lane: usize, event: Event, handler: &mut impl Handler) {
         match event {
             Event::Connected { token, result } => self.connected(token as u32, result, handler),
-            Event::Readable { token } => {
-                if self.conns[token as usize].state == State::Open {
-                    let (ring, descriptor) = self.place(token as u32);
-                    ring.receive(descriptor, token);
-                }
-            }
+            Event::Readable { token } => self.receive_once(token as u32),
             Event::Received { token, result, buffer, more } => {
                 let conn = token as u32;
                 if let (Ok(len @ 1..), Some(id)) = (usize::try_from(result), buffer) {
-                    self.received(ring, conn, id, len, handler);
+                    self.received(lane, conn, id, len, handler);
                 }
+                let lane = &mut self.lanes[lane];
                 if let Some(id) = buffer {
-                    self.rings[ring].give_back(id);
+                    lane.ring.give_back(id);
+                }
+                if self.load == Load::Quiet {
+                    lane.receiving -= 1;
                 }
                 self.after_receive(conn, result, more, handler);
             }
             Event::Sent { token, buffer, result } => {
                 self.sent(token as u32, buffer, result, handler);
             }
-            Event::Woken { .. } => unreachable!("no eventfd is polled here"),
-            Event::Closed { .. } | Event::Accepted { .. } | Event::AcceptFailed { .. } => {}
+            // Nothing of ours accepts or is woken, and a descriptor is not used again.
+            _ => {}
         }
     }
 
@@ -271,12 +310,12 @@ impl Net {
         let mut out = self.take_out(conn);
         handler.connected(conn, &mut out);
         self.put_out(conn, out);
-        self.arm(conn, self.load);
+        self.arm(conn);
     }
 
     fn received(
         &mut self,
-        ring: usize,
+        lane: usize,
         conn: ConnIndex,
         id: iris_ring::BufferId,
         len: usize,
@@ -286,7 +325,7 @@ impl Net {
             return;
         }
         let mut out = self.take_out(conn);
-        let verdict = handler.received(conn, self.rings[ring].buffer(id, len), &mut out);
+        let verdict = handler.received(conn, self.lanes[lane].ring.buffer(id, len), &mut out);
         match verdict {
             Ok(()) => self.put_out(conn, out),
             Err(reason) => {
@@ -305,9 +344,9 @@ impl Net {
     ) {
         match result {
             0 => self.end(conn, "closed_by_server", handler),
-            1.. if !more => self.arm(conn, self.load),
+            1.. if !more => self.arm(conn),
             1.. => {}
-            errno if -errno == libc::ENOBUFS => self.starved.push_back(conn),
+            errno if -errno == libc::ENOBUFS => self.lane(conn).waiting.push_back(conn),
             errno => self.end(conn, &format!("receive_{}", errno_name(-errno)), handler),
         }
     }
@@ -340,6 +379,13 @@ impl Net {
         ring.shutdown(descriptor);
         ring.close(descriptor, u64::from(conn));
         handler.ended(conn, reason);
+    }
+}
+
+impl Lane {
+    fn new(config: RingConfig) -> std::io::Result<Self> {
+        let (buffers, ring) = (usize::from(config.buffers), Ring::new(config)?);
+        Ok(Self { ring, buffers, receiving: 0, waiting: VecDeque::new() })
     }
 }
 

@@ -67,7 +67,7 @@ fn connect(net: &mut Net, connections: u32) {
 fn more_connections_than_a_table_holds_take_several_rings() {
     for load in [Load::Quiet, Load::Busy] {
         let mut net = Net::new(echo(), 10, 4, load).unwrap();
-        assert_eq!(net.rings.len(), 3);
+        assert_eq!(net.lanes.len(), 3);
         let mut seen = seen(10, b"hello");
         connect(&mut net, 10);
         turn_until(&mut net, &mut seen, |seen| seen.bytes.iter().all(|bytes| bytes == b"hello"));
@@ -136,4 +136,20 @@ fn nobody_listening_is_a_named_end() {
     connect(&mut net, 1);
     turn_until(&mut net, &mut seen, |seen| !seen.ended.is_empty());
     assert_eq!(seen.ended, [(0, "connect_refused".to_owned())]);
+}
+
+#[test]
+fn more_arrivals_at_once_than_buffers_each_take_one_receive() {
+    const MANY: u32 = 700;
+    let mut net = Net::new(echo(), MANY, MANY, Load::Quiet).unwrap();
+    let mut seen = seen(MANY as usize, b"");
+    connect(&mut net, MANY);
+    turn_until(&mut net, &mut seen, |seen| seen.connected == MANY as usize);
+    for conn in 0..MANY {
+        net.write(conn, |out| out.extend_from_slice(b"beat"));
+    }
+    turn_until(&mut net, &mut seen, |seen| seen.bytes.iter().all(|bytes| bytes == b"beat"));
+    let lane = &net.lanes[0];
+    assert!(MANY as usize > 2 * lane.buffers);
+    assert_eq!((lane.receiving, lane.waiting.len()), (0, 0));
 }

@@ -2,7 +2,7 @@
 //!
 //! Polling a DEFER_TASKRUN ring's own descriptor would hang: its completions are only made by entering it.
 
-use iris_ring::Ring;
+use super::Lane;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -14,7 +14,7 @@ pub(super) struct Wake {
 }
 
 impl Wake {
-    pub(super) fn new(rings: &[Ring]) -> io::Result<Self> {
+    pub(super) fn new(lanes: &[Lane]) -> io::Result<Self> {
         // SAFETY: a system call without pointers; the result is checked and owned at once.
         let eventfd = unsafe {
             let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
@@ -23,30 +23,30 @@ impl Wake {
             }
             OwnedFd::from_raw_fd(fd)
         };
-        rings.iter().try_for_each(|ring| ring.register_eventfd(eventfd.as_raw_fd()))?;
+        lanes.iter().try_for_each(|lane| lane.ring.register_eventfd(eventfd.as_raw_fd()))?;
         Ok(Self { eventfd: File::from(eventfd) })
     }
 
     /// Enters every ring with the eventfd switched on; whether one has events, in which case it is off again.
-    pub(super) fn any_ready(&self, rings: &mut [Ring]) -> io::Result<bool> {
-        for ring in rings.iter_mut() {
-            ring.wake_on_events(true);
+    pub(super) fn any_ready(&self, lanes: &mut [Lane]) -> io::Result<bool> {
+        for lane in lanes.iter_mut() {
+            lane.ring.wake_on_events(true);
         }
         // What came before the switch made no sound: look once more after it.
         std::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
         let mut ready = false;
-        for ring in rings.iter_mut() {
-            ring.enter()?;
-            ready |= ring.has_events();
+        for lane in lanes.iter_mut() {
+            lane.ring.enter()?;
+            ready |= lane.ring.has_events();
         }
         if ready {
-            rings.iter_mut().for_each(|ring| ring.wake_on_events(false));
+            lanes.iter_mut().for_each(|lane| lane.ring.wake_on_events(false));
         }
         Ok(ready)
     }
 
     /// Sleeps until a ring has something or the time is over, and enters them all.
-    pub(super) fn wait(&self, rings: &mut [Ring], wait: Duration) -> io::Result<()> {
+    pub(super) fn wait(&self, lanes: &mut [Lane], wait: Duration) -> io::Result<()> {
         let mut poll =
             libc::pollfd { fd: self.eventfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         let timeout = libc::timespec {
@@ -61,7 +61,7 @@ impl Wake {
         }
         // Nonblocking: an empty counter is no error here.
         let _ = (&self.eventfd).read(&mut [0; 8]);
-        rings.iter_mut().for_each(|ring| ring.wake_on_events(false));
-        rings.iter_mut().try_for_each(Ring::enter)
+        lanes.iter_mut().for_each(|lane| lane.ring.wake_on_events(false));
+        lanes.iter_mut().try_for_each(|lane| lane.ring.enter())
     }
 }
