@@ -94,7 +94,10 @@ impl World {
             match (Told::of(&meta), meta.body) {
                 (Told::Msg { pos, len, seq, .. }, MetaBody::Msg(msg)) => {
                     assert_eq!(msg.msg_id, u128::from(seq), "seed {seed}");
-                    index.insert(seq, (pos, len));
+                    // Of a message and its copies an index may point to any.
+                    if seq % 2 == 0 || !index.contains_key(&seq) {
+                        index.insert(seq, (pos, len));
+                    }
                 }
                 (Told::Tomb { targets, .. }, _) => gone.extend(targets.iter().map(|dot| dot.seq)),
                 _ => {}

@@ -126,9 +126,11 @@ impl Refs {
     }
 }
 
-/// Two segments hold the same message; the later one counts as the copy's.
+/// Two segments hold the same message. Which of the two the index will point to is the core's choice, so each counts as
+/// a copy of the other.
 fn link(reclaim: &mut Reclaim, one: u32, other: u32) {
-    reclaim.copied(one.min(other), one.max(other));
+    reclaim.copied(one, other);
+    reclaim.copied(other, one);
 }
 
 fn stream<'a>(
@@ -198,6 +200,19 @@ mod tests {
         reclaim.tomb_refers(8, 6);
         assert_eq!(reclaim.droppable(), [1, 2, 3, 4, 5, 6, 7, 9, 10]);
         reclaim.dropped(6);
+        reclaim.dropped(1);
+        assert!(!reclaim.droppable().contains(&8), "4 still holds the message");
+        reclaim.dropped(4);
+        assert!(reclaim.droppable().contains(&8));
+    }
+
+    #[test]
+    fn a_tomb_of_an_original_holds_on_to_its_copy_after_a_restart() {
+        let mut refs = Refs::default();
+        refs.msg(1, 5, ORIGIN, 7, false);
+        refs.msg(4, 5, ORIGIN, 7, true);
+        let mut reclaim = told(refs);
+        reclaim.tomb_refers(8, 1);
         reclaim.dropped(1);
         assert!(!reclaim.droppable().contains(&8), "4 still holds the message");
         reclaim.dropped(4);
