@@ -39,8 +39,12 @@ def assert_ends(shared: Server, client: Client, code: str | None, reason: str | 
 def gone(shared: Server, client: Client) -> None:
     """The kernel's socket on the server's side is closed, too."""
     port = client.address[1]
-    alive = lambda: [s for s in shared.sockets() if s[0] == port and s[1] in ("01", "08")]  # noqa: E731
-    until(lambda: not alive(), "the server has closed its socket")
+    open_states = ("01", "08")  # ESTABLISHED, CLOSE_WAIT (include/net/tcp_states.h)
+
+    def is_gone() -> bool:
+        return not any(p == port and state in open_states for p, state in shared.sockets())
+
+    until(is_gone, "the server has closed its socket")
 
 
 class Counts:

@@ -161,12 +161,12 @@ class Server:
         raise AssertionError("no VmRSS")
 
     def sockets(self) -> list[tuple[int, str]]:
-        """Return (remote port, state) of the kernel's TCP sockets on the clients' port, the listeners apart."""
+        """Return (remote port, state) of the TCP sockets on the clients' port, without LISTEN and TIME_WAIT."""
         local = f"{self.tcp[1]:04X}"
         found = []
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             fields = line.split()
-            if fields[1].endswith(f":{local}") and fields[3] != "0A":
+            if fields[1].endswith(f":{local}") and fields[3] not in ("0A", "06"):
                 found.append((int(fields[2].rsplit(":", 1)[1], 16), fields[3]))
         return found
 
