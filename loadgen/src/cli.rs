@@ -119,8 +119,8 @@ pub struct Flags {
 pub struct LatencyFlags {
     #[command(flatten)]
     pub flags: Flags,
-    /// Length of each of the three floor measurements; 0s: none
-    #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
+    /// Time for measuring the floor, in all; 0s: none
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     pub floor: Duration,
     /// Where the floor's file is written: the server's disk; default: beside the key
     #[arg(long, value_name = "DIR")]

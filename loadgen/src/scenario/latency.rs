@@ -10,8 +10,11 @@ use iris_proto::limits::SEND_WINDOW_MAX;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// The warm-up of the second half: the first one has warmed everything up.
-const WARMUP_AGAIN: Duration = Duration::from_millis(200);
+/// The measured time is cut into this many slices with the floor before, between and after, so that both see the same
+/// machine: a disk's mood changes within seconds.
+const SLICES: u32 = 8;
+/// The warm-up of a later slice: the first one has warmed everything up.
+const WARMUP_AGAIN: Duration = Duration::from_millis(50);
 
 /// Senders, each with a receiver of its own and one message under way; the floor before, between and after.
 pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
@@ -28,7 +31,7 @@ pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
         window,
         messages_max: u64::MAX,
         does: format!(
-            "{} sender{} to as many receivers at {}, {} byte payloads, {}, for {:?}",
+            "{} sender{} at {}, each with a receiver of its own, {} byte payloads, {}, for {:?}",
             grouped(senders.into()),
             if senders == 1 { "" } else { "s" },
             options.addr,
@@ -40,13 +43,14 @@ pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
     let dir = floor_dir.unwrap_or_else(|| beside(&options.key));
     let mut floor = if floor_time.is_zero() { None } else { Some(Floor::new(&dir)?) };
     let measure_floor = |floor: &mut Option<Floor>| {
-        floor.as_mut().map_or(Ok(()), |floor| floor.measure(floor_time))
+        floor.as_mut().map_or(Ok(()), |floor| floor.measure(floor_time / (SLICES + 1)))
     };
     let mut stage = Stage::set(shape, options)?;
     stage.log_in(1, 2 * senders)?;
     measure_floor(&mut floor)?;
-    for warmup in [stage.options.warmup, WARMUP_AGAIN] {
-        stage.send(warmup, stage.options.duration / 2)?;
+    for slice in 0..SLICES {
+        let warmup = if slice == 0 { stage.options.warmup } else { WARMUP_AGAIN };
+        stage.send(warmup, stage.options.duration / SLICES)?;
         stage.run.drain(stage.options.drain_wait)?;
         measure_floor(&mut floor)?;
     }
