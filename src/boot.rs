@@ -22,6 +22,7 @@ use iris_wal::LogConfig;
 use iris_wal::disk::SyncMethod;
 use iris_wal::io::{Directory, Founding, Identity, OpenError, random_bytes, self_test};
 use iris_wal::store::SupplyConfig;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -140,6 +141,9 @@ fn open_directory(config: &Config) -> Result<Directory, Failure> {
     Directory::open(&config.node.data_dir, &founding).map_err(|error| {
         let exit = match &error {
             OpenError::Locked { .. } => Exit::InUse,
+            OpenError::Io { error, .. } if error.kind() == ErrorKind::PermissionDenied => {
+                Exit::Permission
+            }
             OpenError::Mismatch { .. } => Exit::Config,
             OpenError::Io { .. } | OpenError::NoIdentity { .. } | OpenError::Identity(_) => {
                 Exit::DataDir
@@ -255,7 +259,7 @@ impl NodeParts<'_> {
         }
         for _ in 0..threads.len() {
             if let Err(Failed(message)) = readiness.recv()? {
-                return Err(Failure::new(Exit::Io, message).into());
+                return Err(Failure::new(Exit::DataDir, message).into());
             }
         }
         Ok(threads)

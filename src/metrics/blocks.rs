@@ -48,18 +48,12 @@ pub struct ReactorMetrics {
     pub link_backlog_bytes: Gauge,
     /// Sends refused before they reached a partition, by reason.
     pub rejected: CounterBy<RejectReason, { RejectReason::COUNT }>,
-    /// Bytes queued for clients.
-    pub out_bytes: Gauge,
     /// io_uring instances.
     pub rings: Gauge,
     /// Descriptor table slots in use.
     pub slots_used: Gauge,
     /// Descriptor table slots there are.
     pub slots_limit: Gauge,
-    /// Receive and send buffers in use.
-    pub buffers_used: Gauge,
-    /// Receive and send buffers there are.
-    pub buffers_limit: Gauge,
 }
 
 /// What one partition counts.
@@ -108,6 +102,16 @@ pub struct PartitionMetrics {
     pub link_backlog_bytes: Gauge,
     /// Records read at start.
     pub recovered_records: Gauge,
+    /// Inputs that named a connection which is not the user's current one.
+    pub stale_inputs: Counter,
+    /// ACKs put off because the log refused the TOMB.
+    pub acks_put_off: Counter,
+    /// Receipts lost because there was no room for them.
+    pub receipts_dropped: Counter,
+    /// Watches refused because a bound was reached.
+    pub watches_refused: Counter,
+    /// Times the clock stepped back by more than the dedup window.
+    pub clock_steps_back: Counter,
     /// Nanoseconds the recovery took.
     pub recovery_ns: Gauge,
 }

@@ -32,12 +32,9 @@ const REACTOR_GAUGES: Cells<ReactorMetrics> = &[
     ("iris_reactor_link_backlog_bytes", "Bytes that wait for partitions.", |m| {
         m.link_backlog_bytes.value()
     }),
-    ("iris_reactor_out_bytes", "Bytes queued for clients.", |m| m.out_bytes.value()),
     ("iris_rings", "io_uring instances.", |m| m.rings.value()),
     ("iris_ring_slots_used", "Slots of descriptor tables in use.", |m| m.slots_used.value()),
     ("iris_ring_slots_limit", "Slots of descriptor tables.", |m| m.slots_limit.value()),
-    ("iris_buffers_used", "Receive and send buffers in use.", |m| m.buffers_used.value()),
-    ("iris_buffers_limit", "Receive and send buffers.", |m| m.buffers_limit.value()),
 ];
 
 const PARTITION_COUNTERS: Cells<PartitionMetrics> = &[
@@ -56,6 +53,21 @@ const PARTITION_COUNTERS: Cells<PartitionMetrics> = &[
         m.disk_reads.value()
     }),
     ("iris_partition_turns_total", "Turns of the loop.", |m| m.turns.value()),
+    ("iris_stale_inputs_total", "Inputs of connections that a newer login replaced.", |m| {
+        m.stale_inputs.value()
+    }),
+    ("iris_acks_put_off_total", "ACKs put off because the log had no room.", |m| {
+        m.acks_put_off.value()
+    }),
+    ("iris_receipts_dropped_total", "Receipts lost for lack of room.", |m| {
+        m.receipts_dropped.value()
+    }),
+    ("iris_watches_refused_total", "Presence watches refused at a bound.", |m| {
+        m.watches_refused.value()
+    }),
+    ("iris_clock_steps_back_total", "Steps of the clock back beyond the dedup window.", |m| {
+        m.clock_steps_back.value()
+    }),
 ];
 
 const PARTITION_GAUGES: Cells<PartitionMetrics> = &[

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 /// Segments filled between two checkpoints of the dedup state: it bounds how long dead segments are kept for the sake
 /// of the ids in them.
 const SEGMENTS_PER_CHECKPOINT: u32 = 8;
+/// Memory of one message in an inbox's index, with its share of the slab's spare room.
+const INBOX_ENTRY_BYTES: u64 = 30;
 /// How often the disk's free space is asked for, and gauges are set.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Quiet time after which the last batch gets a MARK behind it, so that rot in it cannot pass for a torn tail.
@@ -31,7 +33,7 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub(super) fn new(disk_reserve: u64, now: Instant) -> Self {
+    pub(super) fn new(disk_reserve: u64, has_past: bool, now: Instant) -> Self {
         Self {
             last_segment: 0,
             preparing: false,
@@ -39,7 +41,8 @@ impl Housekeeping {
             rewrite: Rewrite::Idle,
             disk_reserve,
             dropping: false,
-            checkpoint: None,
+            // Nothing of an earlier life can be dropped before a checkpoint of this one.
+            checkpoint: has_past.then(CheckpointCursor::default),
             checkpoint_segment: 0,
             looked: now,
             wrote: now,
@@ -162,6 +165,12 @@ impl Partition {
         metrics.duplicates.set(counters.duplicates);
         metrics.acked.set(counters.acked);
         metrics.logins.set(counters.logins);
+        metrics.stale_inputs.set(counters.stale_inputs);
+        metrics.acks_put_off.set(counters.acks_put_off);
+        metrics.receipts_dropped.set(counters.receipts_dropped);
+        metrics.watches_refused.set(counters.watches_refused);
+        metrics.clock_steps_back.set(counters.clock_steps_back);
+        metrics.inbox_bytes.set(u64::from(gauges.entries) * INBOX_ENTRY_BYTES);
         let backlog = self.fx.links.iter().map(|link| link.backlog_bytes() as u64).sum();
         metrics.link_backlog_bytes.set(backlog);
         let (mut live, mut sealed, mut active, mut quarantined) = (0, 0, 0, 0);

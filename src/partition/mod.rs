@@ -219,6 +219,7 @@ impl Partition {
             self.core.handle_delivered(told.conn, told.user, told.no, told.sender, told.msg_id);
         }
         for lost in self.fx.unreadable.drain(..) {
+            self.fx.log.quarantine(lost.pos.segment);
             self.core.handle_unreadable(now_ms, lost.conn, lost.user, lost.no);
         }
     }

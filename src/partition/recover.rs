@@ -55,6 +55,10 @@ impl Partition {
         );
         let clock = Clock::new(parts.started);
         core.recovery_done(&mut fx, clock.unix_ms());
+        let has_past = records > 0;
+        if has_past {
+            fx.log.checkpoint_began();
+        }
         parts.metrics.recovery_ns.set(started.elapsed().as_nanos() as u64);
         let inbox_messages = core.gauges().entries;
         tracing::info!(
@@ -70,7 +74,7 @@ impl Partition {
             fx,
             inbox: parts.inbox,
             disk,
-            housekeeping: Housekeeping::new(parts.settings.disk_reserve, clock.instant()),
+            housekeeping: Housekeeping::new(parts.settings.disk_reserve, has_past, clock.instant()),
             clock,
             metrics: parts.metrics,
             unfinished: None,

@@ -74,7 +74,11 @@ impl Partition {
     /// Records of a sparse segment are in memory: the live ones are appended again.
     pub(super) fn copy(&mut self, records: CopyRecords) {
         for (entries, bytes) in &records {
-            let Some(bytes) = bytes else { continue };
+            let Some(bytes) = bytes else {
+                // What cannot be read cannot be moved: the segment stays as it is.
+                self.fx.log.quarantine(entries[0].pos.segment);
+                continue;
+            };
             let Ok((original, _)) = record::decode(bytes) else { continue };
             let Body::Msg(msg) = original.body else { continue };
             let fx = &mut self.fx;

@@ -9,6 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use iris_ring::{Ring, RingConfig};
 
@@ -19,6 +20,9 @@ use crate::config::Config;
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 /// Open files of one reactor: glommio's three rings, rings of its own, eventfds, the listener.
 const FDS_PER_REACTOR: u64 = 24;
+/// How long an address may be in use: the kernel takes io_uring instances of a killed process apart after the process is
+/// gone, and the listening socket with them.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
 /// Open files of one partition: glommio's rings, eventfds, segments.
 const FDS_PER_PARTITION: u64 = 64;
 /// Open files of everything else: standard streams, admin server, signals.
@@ -44,13 +48,16 @@ pub fn run(config: &Config) -> Result<(), Failure> {
 
 fn check_limits(config: &Config) -> Result<(), Failure> {
     let hard = iris_ring::raise_descriptor_limit().unwrap_or_else(|_| limits::nofile().soft);
-    let (reactors, partitions) = (config.reactor.count as u64, config.core.partitions as u64);
-    let rings = config.reactor.rings_per_reactor() as u64;
-    let needed =
-        FDS_OTHER + reactors * (FDS_PER_REACTOR + 2 * rings) + partitions * FDS_PER_PARTITION;
-    if hard < needed {
-        let fix = format!("raise it to {needed} or more: LimitNOFILE= in the unit, or ulimit -Hn");
-        let cause = format!("at most {hard} open files are allowed, and this node needs {needed}");
+    let slots = config.reactor.ring_slots as u64;
+    if hard < files_needed(config, slots) {
+        // Tables left to us grow with the limit, and larger ones need fewer rings.
+        let slots_at = |limit| if slots == hard { limit } else { slots };
+        let mut enough = hard.next_power_of_two();
+        while files_needed(config, slots_at(enough)) > enough {
+            enough *= 2;
+        }
+        let cause = format!("at most {hard} open files are allowed, and {enough} are needed");
+        let fix = format!("raise it to {enough} or more: LimitNOFILE= in the unit, or ulimit -Hn");
         return Err(Failure::new(Exit::Unavailable, format!("{cause}; {fix}")));
     }
     if config.reactor.ring_slots as u64 > hard {
@@ -60,6 +67,13 @@ fn check_limits(config: &Config) -> Result<(), Failure> {
         return Err(Failure::new(Exit::Unavailable, format!("{cause}; {fix}")));
     }
     check_memlock(limits::memlock().soft)
+}
+
+/// Open files of the whole node when each ring's descriptor table has that many slots.
+fn files_needed(config: &Config, slots: u64) -> u64 {
+    let (reactors, partitions) = (config.reactor.count as u64, config.core.partitions as u64);
+    let rings = (config.reactor.connections_per_reactor() as u64).div_ceil(slots);
+    FDS_OTHER + reactors * (FDS_PER_REACTOR + 2 * rings) + partitions * FDS_PER_PARTITION
 }
 
 /// glommio refuses to start below this, for root, too.
@@ -91,7 +105,16 @@ fn check_address(key: &str, address: SocketAddr) -> Result<(), Failure> {
     if address.port() == 0 {
         return Ok(());
     }
-    TcpListener::bind(address).map(drop).map_err(|error| explain_bind(key, address, &error))
+    let deadline = Instant::now() + ADDRESS_PATIENCE;
+    loop {
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+            Err(error) => return Err(explain_bind(key, address, &error)),
+        }
+    }
 }
 
 /// Why an address could not be bound, and what to do; `key` is where it was configured.

@@ -111,6 +111,7 @@ impl Reactor {
             ClientFrame::Unwatch(unwatch) => self.forget_watches(id, unwatch.users),
             ClientFrame::Ping(echo) => {
                 let now_ms = self.clock.unix_ms();
+                self.metrics.frames_out.add(FrameType::Pong, 1);
                 self.write(id, |out| {
                     out.flush_run();
                     put_pong(&mut out.pending, *echo, now_ms);

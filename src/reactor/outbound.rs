@@ -1,10 +1,11 @@
 //! From links to connections.
 
 use super::Reactor;
+use crate::metrics::FrameType;
 use iris_proto::id::ConnId;
 use iris_proto::limits::{PAYLOAD_BYTES_MAX, RECIPIENTS_MAX, SEND_WINDOW_MAX};
 use iris_proto::link::{ReceiptPost, ToCore, ToEdge};
-use iris_proto::wire::{AcceptedRun, Code, VERSION, Welcome};
+use iris_proto::wire::{AcceptedRun, Code, VERSION, Welcome, kind};
 
 impl Reactor {
     /// A partition's batch. Inside one process a frame that does not parse is a bug of ours.
@@ -18,6 +19,17 @@ impl Reactor {
     }
 
     fn take_core_frame(&mut self, frame: &ToEdge<'_>) {
+        let kind = match *frame {
+            ToEdge::Accepted { .. } => Some(kind::ACCEPTED),
+            ToEdge::Frame { bytes, .. } => bytes.first().copied(),
+            ToEdge::Rejected { .. } => Some(kind::REJECTED),
+            ToEdge::Welcome { .. } => Some(kind::WELCOME),
+            ToEdge::Kick { .. } => Some(kind::ERROR),
+            ToEdge::Receipt { .. } => None,
+        };
+        if let Some(kind) = kind {
+            self.metrics.frames_out.add(FrameType::of(kind), 1);
+        }
         match *frame {
             ToEdge::Accepted { conn, first, count, copies } => {
                 self.accepted(conn, first, count, copies);

@@ -3,7 +3,7 @@
 use super::Reactor;
 use super::conn::Reading;
 use super::lanes::Lanes;
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, FrameType};
 use iris_proto::id::ConnId;
 use iris_proto::session::{Due, Seconds};
 use iris_proto::wire::{Code, put_drain, put_ping};
@@ -66,6 +66,7 @@ impl Reactor {
             Due::Ping(at_s) => {
                 self.look_again(id, at_s);
                 let echo = self.clock.unix_ms().to_le_bytes();
+                self.metrics.frames_out.add(FrameType::Ping, 1);
                 self.write(id, |out| {
                     out.flush_run();
                     put_ping(&mut out.pending, echo);
