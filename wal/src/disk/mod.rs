@@ -7,6 +7,17 @@ use std::path::Path;
 
 pub mod mem;
 
+/// What an operator can do about an error of a file.
+pub(crate) fn next_step(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "let the server's user read and write it",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on that disk",
+        io::ErrorKind::ReadOnlyFilesystem => "mount that disk for writing",
+        io::ErrorKind::NotFound => "restore it, or name another data directory",
+        _ => "see `dmesg` for what the disk said",
+    }
+}
+
 /// How batches reach the disk; a start-up self-test picks the fastest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SyncMethod {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use super::identity::{Identity, IdentityError};
 use super::{RealDisk, random_bytes};
-use crate::disk::Disk;
+use crate::disk::{Disk, next_step};
 use crate::recovery::Place;
 
 /// The lock file's name.
@@ -35,7 +35,7 @@ pub struct Founding {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The operating system refused.
-    #[error("failed to {what} {path}: {error}")]
+    #[error("failed to {what} {path}: {error}; {}", next_step(error))]
     Io { what: &'static str, path: PathBuf, error: io::Error },
     /// Another server uses it.
     #[error("{path} is in use by process {pid}; stop it, or use another data directory")]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::RealDisk;
-use crate::disk::{Access, Disk, SyncMethod};
+use crate::disk::{Access, Disk, SyncMethod, next_step};
 use crate::segment::Owner;
 
 /// The file's name.
@@ -38,7 +38,7 @@ pub struct Identity {
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
     /// The operating system refused.
-    #[error("failed to {what} {path}: {error}")]
+    #[error("failed to {what} {path}: {error}; {}", next_step(error))]
     Io { what: &'static str, path: PathBuf, error: io::Error },
     /// The file is not what was written.
     #[error(
@@ -101,6 +101,9 @@ impl Identity {
         let text = match read_bounded(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                return Err(damaged("it is not text".to_owned()));
+            }
             Err(error) => return Err(IdentityError::Io { what: "read", path, error }),
         };
         let line: Line = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;

@@ -13,7 +13,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::Pos;
-use crate::disk::Disk;
+use crate::disk::{Disk, next_step};
 use crate::log::{Active, Ready, Sealed};
 use crate::reclaim::Reclaim;
 use crate::record::{Epoch, Head, Mark, MsgMeta, RecordError, Tomb};
@@ -133,13 +133,15 @@ pub struct Recovered {
 #[derive(Debug, thiserror::Error)]
 pub enum RecoverError {
     /// The operating system refused.
-    #[error("failed to {what} {path}: {error}")]
+    #[error("failed to {what} {path}: {error}; {}", next_step(error))]
     Io { what: &'static str, path: PathBuf, error: io::Error },
     /// A segment is of a format that this program does not know.
     #[error("{path} cannot be read by this version: {error}; start the version that wrote it")]
     Format { path: PathBuf, error: HeaderError },
     /// A segment belongs to another cluster, node or partition.
-    #[error("{path} belongs to another log: it names {found:?}, this is {wanted:?}")]
+    #[error(
+        "{path} belongs to another log: it names {found:?}, this is {wanted:?}; put it back where it came from"
+    )]
     Foreign { path: PathBuf, found: Box<Owner>, wanted: Box<Owner> },
     /// A record has a type that this program does not know and may not skip.
     #[error(
