@@ -35,7 +35,7 @@ lint: needs-rust ## Formatting and lints, warnings are errors
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 bench: build ## The figures of README.md, measured here; takes some minutes
-	bench/run.sh
+	$(PYTHON) bench/run.py
 
 $(VENV)/.ready: tests/requirements.txt | needs-python
 	$(PYTHON) -m venv $(VENV)

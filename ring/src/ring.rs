@@ -22,6 +22,7 @@ const CANCEL: u64 = 6 << TOKEN_BITS;
 const CONNECT: u64 = 7 << TOKEN_BITS;
 const SHUTDOWN: u64 = 8 << TOKEN_BITS;
 const WAKE: u64 = 9 << TOKEN_BITS;
+const RECEIVE_ONCE: u64 = 10 << TOKEN_BITS;
 const OPERATION: u64 = 0xff << TOKEN_BITS;
 
 /// Deferred work is flushed 20 completions an enter (IO_LOCAL_TW_DEFAULT_MAX, io_uring/io_uring.c); this many enters
@@ -69,6 +70,8 @@ pub enum Event {
         result: i32,
         /// Where the bytes are; give it back.
         buffer: Option<BufferId>,
+        /// Whether it was a single receive.
+        once: bool,
         /// Whether the multishot receive goes on.
         more: bool,
     },
@@ -213,13 +216,15 @@ impl Ring {
         self.push(entry.user_data(WAKE | token));
     }
 
-    /// Receives once into a provided buffer.
+    /// Receives once into a provided buffer what is there; EAGAIN if nothing is. Submit no more of these at a time than there are buffers: the rest would
+    /// fail with ENOBUFS and be no further.
     pub fn receive(&mut self, descriptor: u32, token: Token) {
         let entry = opcode::Recv::new(Fixed(descriptor), std::ptr::null_mut(), 0)
+            .flags(libc::MSG_DONTWAIT)
             .buf_group(GROUP)
             .build()
             .flags(squeue::Flags::BUFFER_SELECT);
-        self.push(entry.user_data(RECEIVE | token));
+        self.push(entry.user_data(RECEIVE_ONCE | token));
     }
 
     /// Receives until cancelled, one event per arrival: no submission per arrival, 864 bytes of kernel memory.
@@ -228,7 +233,7 @@ impl Ring {
         self.push(entry.user_data(RECEIVE | token));
     }
 
-    /// Ends a receive; its last event has `more` false.
+    /// Ends a multishot receive; its last event has `more` false.
     pub fn cancel_receive(&mut self, token: Token) {
         let entry = opcode::AsyncCancel::new(RECEIVE | token).build();
         self.push(entry.user_data(CANCEL));
@@ -340,9 +345,10 @@ impl Ring {
         let (user_data, result) = (entry.user_data(), entry.result());
         let token = user_data & !OPERATION;
         Some(match user_data & OPERATION {
-            RECEIVE => Event::Received {
+            operation @ (RECEIVE | RECEIVE_ONCE) => Event::Received {
                 token,
                 result,
+                once: operation == RECEIVE_ONCE,
                 buffer: cqueue::buffer_select(entry.flags()),
                 more: cqueue::more(entry.flags()),
             },

@@ -11,7 +11,9 @@ use std::net::{IpAddr, SocketAddr};
 pub(super) enum Reading {
     /// A poll is armed: 256 bytes in the kernel.
     Polling,
-    /// The poll fired and one receive is under way.
+    /// The poll fired; the connection waits for a buffer.
+    Ready,
+    /// One receive is under way.
     Once,
     /// A multishot receive is armed: 864 bytes in the kernel, no submission per arrival.
     Multishot,

@@ -11,6 +11,7 @@ use crate::rt::Waker;
 use iris_proto::id::ConnId;
 use iris_proto::wire::Code;
 use iris_ring::{Event, Listener, Ring, RingConfig, Token};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -19,6 +20,9 @@ use std::time::{Duration, Instant};
 pub(super) const EVENTS_PER_TURN: usize = 512;
 /// Accepts armed at a time: how many connections a turn can take.
 const ACCEPTS: u32 = 64;
+/// Receive buffers of a ring, and bytes of each.
+const BUFFERS: u16 = 128;
+const BUFFER_BYTES: u32 = 8192;
 /// How long nothing is accepted after an accept failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -27,6 +31,10 @@ pub(super) struct Lane {
     pub ring: Ring,
     used: u32,
     accepting: u32,
+    /// Single receives under way: never more than there are buffers.
+    receiving: u32,
+    /// Connections with something to read, in the order the kernel told of them.
+    waiting: VecDeque<ConnId>,
 }
 
 pub(super) struct Lanes {
@@ -69,11 +77,11 @@ impl Lanes {
         let ring = Ring::new(RingConfig {
             entries: 1024,
             descriptors: settings.ring_slots,
-            buffers: 128,
-            buffer_bytes: 8192,
+            buffers: BUFFERS,
+            buffer_bytes: BUFFER_BYTES,
         })?;
         // The thread sleeps in the first ring; the others make it ring through the waker's eventfd.
-        let mut lane = Lane { ring, used: 0, accepting: 0 };
+        let mut lane = Lane { ring, used: 0, accepting: 0, receiving: 0, waiting: VecDeque::new() };
         if self.lanes.is_empty() {
             lane.ring.poll_eventfd(self.waker.as_raw_fd(), 0);
         } else {
@@ -157,7 +165,7 @@ impl Lanes {
     pub(super) fn handle_event(&mut self, reactor: &mut Reactor, index: usize, event: Event) {
         let lane = &mut self.lanes[index];
         match event {
-            Event::Received { token, result, buffer, more } => {
+            Event::Received { token, result, buffer, once, more } => {
                 let id = conn_of(token, reactor);
                 if let (Some(buffer), Ok(len)) = (buffer, usize::try_from(result)) {
                     reactor.received(id, lane.ring.buffer(buffer, len));
@@ -165,15 +173,16 @@ impl Lanes {
                 if let Some(buffer) = buffer {
                     lane.ring.give_back(buffer);
                 }
+                lane.receiving -= u32::from(once);
                 lane.after_receive(reactor, id, result, more);
+                lane.receive_waiting(reactor);
             }
             Event::Readable { token } => {
                 let id = conn_of(token, reactor);
-                if let Some(conn) = reactor.conns.get_mut(id)
-                    && !conn.closing
-                {
-                    conn.reading = Reading::Once;
-                    lane.ring.receive(conn.descriptor, token);
+                if let Some(conn) = reactor.conns.get_mut(id) {
+                    conn.reading = Reading::Ready;
+                    lane.waiting.push_back(id);
+                    lane.receive_waiting(reactor);
                 }
             }
             Event::Sent { token, buffer, result } => {
@@ -218,8 +227,9 @@ impl Lanes {
         let ring = &mut self.lanes[usize::from(conn.lane)].ring;
         match conn.reading {
             Reading::Polling => ring.cancel_poll(token(id)),
-            Reading::Once | Reading::Multishot => ring.cancel_receive(token(id)),
-            Reading::Demoting => {}
+            Reading::Multishot => ring.cancel_receive(token(id)),
+            // A single receive is of a readable socket and ends by itself; a poll that fired is over.
+            Reading::Ready | Reading::Once | Reading::Demoting => {}
         }
         if let Some(send) = conn.out.as_ref().and_then(|out| out.sending) {
             ring.cancel_send(send);
@@ -229,6 +239,22 @@ impl Lanes {
 }
 
 impl Lane {
+    /// Receives of connections that have waited longest, as many as there are buffers. Submitting one for each readable
+    /// connection would have most of them fail for lack of a buffer and start over, which takes the square of the time
+    /// when thousands answer a PING at once.
+    fn receive_waiting(&mut self, reactor: &mut Reactor) {
+        while self.receiving < u32::from(BUFFERS) {
+            let Some(id) = self.waiting.pop_front() else { return };
+            if let Some(conn) = reactor.conns.get_mut(id)
+                && !conn.closing
+            {
+                conn.reading = Reading::Once;
+                self.receiving += 1;
+                self.ring.receive(conn.descriptor, token(id));
+            }
+        }
+    }
+
     /// Decides how a connection waits next. Bytes twice within a second make it hot: a multishot receive then saves a
     /// submission per arrival; a quiet one goes back to the poll, which costs the kernel 600 bytes less.
     fn after_receive(&mut self, reactor: &mut Reactor, id: ConnId, result: i32, more: bool) {
@@ -250,6 +276,11 @@ impl Lane {
         }
         if conn.closing {
             conn.reading = Reading::Demoting;
+            return;
+        }
+        if result == -libc::ENOBUFS {
+            conn.reading = Reading::Ready;
+            self.waiting.push_back(id);
             return;
         }
         let stays_hot = conn.reading == Reading::Multishot;

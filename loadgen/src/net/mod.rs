@@ -280,7 +280,7 @@ impl Net {
         match event {
             Event::Connected { token, result } => self.connected(token as u32, result, handler),
             Event::Readable { token } => self.receive_once(token as u32),
-            Event::Received { token, result, buffer, more } => {
+            Event::Received { token, result, buffer, more, .. } => {
                 let conn = token as u32;
                 if let (Ok(len @ 1..), Some(id)) = (usize::try_from(result), buffer) {
                     self.received(lane, conn, id, len, handler);
@@ -347,6 +347,7 @@ impl Net {
             1.. if !more => self.arm(conn),
             1.. => {}
             errno if -errno == libc::ENOBUFS => self.lane(conn).waiting.push_back(conn),
+            errno if -errno == libc::EAGAIN => self.arm(conn),
             errno => self.end(conn, &format!("receive_{}", errno_name(-errno)), handler),
         }
     }

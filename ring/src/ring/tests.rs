@@ -56,7 +56,7 @@ fn a_multishot_receive_survives_empty_buffers_and_a_cancel() {
     let mut held = Vec::new();
     let mut bytes = 0;
     while bytes < 64 * 5 {
-        let Event::Received { token: 1, result, buffer, more } = wait_for(&mut ring) else {
+        let Event::Received { token: 1, result, buffer, more, .. } = wait_for(&mut ring) else {
             panic!("expected bytes")
         };
         if result > 0 {
