@@ -1,6 +1,7 @@
 //! The files of the repository, and what was found in them.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 /// Folders that hold nothing of ours.
 const SKIPPED: [&str; 5] = ["target", "iris-data", "build", "dist", "__pycache__"];
@@ -34,9 +35,12 @@ impl File {
     }
 }
 
-/// The repository's root.
+/// The repository's root: where cargo runs the test, or where it was built if something else runs it.
 pub(crate) fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    static ROOT: OnceLock<PathBuf> = OnceLock::new();
+    ROOT.get_or_init(|| {
+        std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into()).into()
+    })
 }
 
 /// Every text file whose name ends so, in the order of paths. Hidden folders hold nothing of ours but `.ci`.
