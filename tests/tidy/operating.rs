@@ -126,11 +126,23 @@ fn metrics_named_in_pages_exist() {
 #[test]
 fn every_reason_for_an_end_or_a_refusal_is_explained() {
     let page = File::read(PAGE).text;
-    let closed = CloseReason::ALL.iter().map(|reason| reason.name());
-    let refused = RejectReason::ALL.iter().map(|reason| reason.name());
-    for name in closed.chain(refused) {
-        assert!(page.contains(&format!("`{name}`")), "{PAGE} does not explain the reason {name}");
-    }
+    let between = |start: &str, end: &str| {
+        let start = page.find(start).unwrap_or_else(|| panic!("{PAGE}: no {start:?}"));
+        let len = page[start..].find(end).unwrap_or_else(|| panic!("{PAGE}: no {end:?}"));
+        page[start..start + len].to_owned()
+    };
+    let check = |names: Vec<&str>, part: &str, metric: &str| {
+        for name in names {
+            let what = format!("{PAGE}: add {name} to the reasons below {metric}");
+            assert!(part.contains(&format!("`{name}`")), "{what}");
+        }
+    };
+    let (ends, refusals) = ("**Why connections end**", "**Why SENDs are refused**");
+    let reasons = CloseReason::ALL.iter().map(|reason| reason.name()).collect();
+    check(reasons, &between(ends, refusals), ends);
+    let reasons = RejectReason::ALL.iter().map(|reason| reason.name());
+    let reasons = reasons.filter(|name| *name != "other").collect();
+    check(reasons, &between(refusals, "## Bounds"), refusals);
 }
 
 /// The constants of a source, each with the text of its value and the line.
