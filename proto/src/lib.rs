@@ -8,5 +8,5 @@ pub mod id;
 pub mod limits;
 pub mod link;
 pub mod session;
-pub mod wire;
 pub mod wheel;
+pub mod wire;

@@ -216,8 +216,8 @@ impl Ring {
         self.push(entry.user_data(WAKE | token));
     }
 
-    /// Receives once into a provided buffer what is there; EAGAIN if nothing is. Submit no more of these at a time than there are buffers: the rest would
-    /// fail with ENOBUFS and be no further.
+    /// Receives once into a provided buffer what is there; EAGAIN if nothing is. Submit no more of these at a time than
+    /// there are buffers: the rest would fail with ENOBUFS and be no further.
     pub fn receive(&mut self, descriptor: u32, token: Token) {
         let entry = opcode::Recv::new(Fixed(descriptor), std::ptr::null_mut(), 0)
             .flags(libc::MSG_DONTWAIT)
@@ -269,6 +269,12 @@ impl Ring {
     /// Ends both directions of the stream, which ends every operation on it.
     pub fn shutdown(&mut self, descriptor: u32) {
         let entry = opcode::Shutdown::new(Fixed(descriptor), libc::SHUT_RDWR).build();
+        self.push(entry.user_data(SHUTDOWN));
+    }
+
+    /// Ends our direction of the stream, behind what was sent; the peer's goes on.
+    pub fn shutdown_write(&mut self, descriptor: u32) {
+        let entry = opcode::Shutdown::new(Fixed(descriptor), libc::SHUT_WR).build();
         self.push(entry.user_data(SHUTDOWN));
     }
 

@@ -203,8 +203,8 @@ impl Reader<'_> {
     }
 
     fn wal(&mut self) -> Option<WalConfig> {
-        let segment = self.size(("wal", "segment_size"), MIB..=2 * GIB);
-        let batch = self.size(("wal", "batch_max"), 128 * KIB..=64 * MIB);
+        let segment = self.size(("wal", "segment_size"), MIB..=GIB);
+        let batch = self.size(("wal", "batch_max"), 128 * KIB..=8 * MIB);
         let recent = self.size(("wal", "recent_window"), 0..=64 * GIB);
         let reserve = self.size(("wal", "disk_reserve"), 0..=1024 * GIB);
         let methods = [
@@ -218,6 +218,16 @@ impl Reader<'_> {
         {
             let cause = format!("{} is no multiple of 4KiB", ByteSize(segment));
             self.note_key(("wal", "segment_size"), cause, "use whole MiB, such as \"64MiB\"");
+        }
+        if let Some(batch) = batch
+            && !batch.is_multiple_of(BLOCK_BYTES)
+        {
+            let cause = format!("{} is no multiple of 4KiB", ByteSize(batch));
+            self.note_key(
+                ("wal", "batch_max"),
+                cause,
+                "use whole KiB times four, such as \"1MiB\"",
+            );
         }
         if let (Some(segment), Some(batch)) = (segment, batch)
             && batch > segment / 4

@@ -145,13 +145,13 @@ pub const KEYS: &[Key] = &[
         "wal",
         "segment_size",
         r#""64MiB""#,
-        "Size of a segment file, 1MiB to 2GiB, in steps of 4KiB.",
+        "Size of a segment file, 1MiB to 1GiB, in steps of 4KiB.",
     ),
     key(
         "wal",
         "batch_max",
         r#""1MiB""#,
-        "Largest batch of one sync; at most a quarter of a segment.",
+        "Largest batch of one sync, 128KiB to 8MiB, in steps of 4KiB; at most a quarter of a segment.",
     ),
     key(
         "wal",

@@ -10,7 +10,7 @@
 
 use super::SLEEP_MAX;
 use super::effects::{Delivered, put_message, wal_pos};
-use crate::rt::Waker;
+use crate::rt::{self, Waker};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use iris_proto::core::{Delivery, LiveEntry};
 use iris_wal::disk::SyncMethod;
@@ -47,8 +47,14 @@ pub(super) type CopyWanted = Vec<LiveEntry>;
 /// Deliveries that were read: link frames, ready to be passed on.
 pub(super) struct Records {
     pub frames: Vec<u8>,
-    /// Each delivery, where its frame ends, and what the core wants to hear; `None`: it could not be read.
-    pub deliveries: Vec<(Delivery, Option<(usize, Option<Delivered>)>)>,
+    /// Each delivery; `None`: it could not be read.
+    pub deliveries: Vec<(Delivery, Option<FrameRead>)>,
+}
+
+/// Where a delivery's frame ends, and what the core wants to hear of it.
+pub(super) struct FrameRead {
+    pub end: usize,
+    pub delivered: Option<Delivered>,
 }
 
 /// Records that were read to be copied, encoded; `None`: it could not be read.
@@ -130,6 +136,7 @@ impl Disk {
             if let Some(id) = cpu {
                 core_affinity::set_for_current(core_affinity::CoreId { id });
             }
+            rt::request_slice(rt::SLICE_OF_WRITER);
             write_loop(log_writer, &writes, &waker, &to);
         };
         spawn("write", Box::new(body))?;
@@ -328,7 +335,7 @@ fn read_deliveries(reader: &mut Reader<RealDisk>, wanted: &[Wanted]) -> Records 
     for ((delivery, frame), told) in wanted.iter().zip(frames).zip(delivered) {
         records.frames.extend_from_slice(&frame);
         let end = records.frames.len();
-        records.deliveries.push((*delivery, told.map(|told| (end, told))));
+        records.deliveries.push((*delivery, told.map(|delivered| FrameRead { end, delivered })));
     }
     records
 }

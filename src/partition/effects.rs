@@ -1,6 +1,6 @@
 //! The core's effects: records into the log, answers into the reactors' batches.
 
-use super::disk::{Records, Wanted};
+use super::disk::{FrameRead, Records, Wanted};
 use crate::link::Outbox;
 use crate::metrics::{PartitionMetrics, RejectReason, WalMetrics};
 use iris_proto::core::{
@@ -38,6 +38,8 @@ pub(super) struct Fx {
     /// Whether a sender waits for what was appended and not written yet. TOMBs of
     /// plain ACKs are waited for by nobody; losing one means a repeated delivery.
     pub awaited: bool,
+    /// New messages are refused; what frees space is taken as long as there is any.
+    pub low_disk: bool,
     pub metrics: Arc<PartitionMetrics>,
     pub wal_metrics: Arc<WalMetrics>,
     /// Deliveries whose record is not in memory.
@@ -66,6 +68,7 @@ impl Fx {
             delivered: Vec::new(),
             unreadable: Vec::new(),
             awaited: false,
+            low_disk: false,
             metrics,
             wal_metrics,
             reads: Vec::new(),
@@ -127,7 +130,7 @@ impl Fx {
                 }
             }
             match told {
-                Some((end, delivered)) => {
+                Some(FrameRead { end, delivered }) => {
                     self.link(delivery.conn).extend_from_slice(&records.frames[start..end]);
                     start = end;
                     self.metrics.delivered.add(1);
@@ -180,7 +183,7 @@ pub(super) fn put_message(
         from: std::str::from_utf8(msg.from).ok()?,
     };
     ToEdge::encode_frame(delivery.conn, out, |out| head.encode(msg.payload, out));
-    Some(delivery.wants_receipt.then(|| Delivered {
+    Some(delivery.wants_receipt.then_some(Delivered {
         conn: delivery.conn,
         user: delivery.user,
         no: delivery.no,
@@ -227,6 +230,9 @@ fn code_of(code: RejectCode) -> Code {
 
 impl Effects for Fx {
     fn append_msg(&mut self, record: &MsgRecord<'_>) -> Result<Appended, Refusal> {
+        if self.low_disk {
+            return Err(Refusal::LowDisk);
+        }
         let appended = self.append(&Record {
             head: wal_head(record.shard, record.dot, record.hlc),
             body: Body::Msg(Msg {

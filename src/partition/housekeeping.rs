@@ -148,6 +148,7 @@ impl Partition {
         }
         self.fx.wal_metrics.disk_free_bytes.set(free);
         self.fx.wal_metrics.low_disk.set(u64::from(low));
+        self.fx.low_disk = low;
         self.fx.log.set_low_disk(low);
     }
 

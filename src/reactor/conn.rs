@@ -21,6 +21,9 @@ pub(super) enum Reading {
     Demoting,
 }
 
+/// The start of a frame whose rest has not come: 8 bytes in an idle connection, where a `Vec` would take 24.
+pub(super) type Partial = Box<Vec<u8>>;
+
 /// One connection. A million of these is what a node holds, so each byte counts.
 #[derive(Debug)]
 pub(super) struct Conn {
@@ -28,7 +31,7 @@ pub(super) struct Conn {
     pub user: UserKey,
     pub name: Option<Box<str>>,
     /// The start of a frame whose rest has not come.
-    pub partial: Option<Box<Vec<u8>>>,
+    pub partial: Option<Partial>,
     pub out: Option<Box<Out>>,
     peer_ip: [u8; 16],
     peer_port: u16,
@@ -44,8 +47,12 @@ pub(super) struct Conn {
     pub split_sends: u16,
     pub reading: Reading,
     pub dirty: bool,
-    /// Nothing is read any more; what is queued is sent, then it ends.
+    /// Nothing that comes counts any more; what is queued is sent, then it ends.
     pub closing: bool,
+    /// While closing: once all is sent, the client's own end is awaited.
+    pub lingers: bool,
+    /// All is sent, and our direction of the stream is ended.
+    pub said_all: bool,
     pub logged_in: bool,
     /// It asked to be told of presence: every partition may know it.
     pub watches: bool,
@@ -76,6 +83,8 @@ impl Conn {
             reading: Reading::Polling,
             dirty: false,
             closing: false,
+            lingers: false,
+            said_all: false,
             logged_in: false,
             watches: false,
         }

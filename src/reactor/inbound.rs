@@ -1,6 +1,6 @@
 //! From bytes to frames to links.
 
-use super::conn::Conn;
+use super::conn::{Conn, Partial};
 use super::{Reactor, Split};
 use crate::metrics::{CloseReason, FrameType, RejectReason};
 use iris_proto::id::{ConnId, MsgId, UserKey, shard_for_user};
@@ -63,7 +63,7 @@ impl Reactor {
 
     /// Keeps the start of a frame. Strangers may fill half of the room for it, so that they cannot throw users out; who
     /// finds no room is sent away and may come back.
-    fn keep_partial(&mut self, id: ConnId, partial: Box<Vec<u8>>) -> Result<(), Code> {
+    fn keep_partial(&mut self, id: ConnId, partial: Partial) -> Result<(), Code> {
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         if conn.closing {
             return Ok(());
@@ -97,12 +97,12 @@ impl Reactor {
         match frame {
             ClientFrame::Send(send) => self.take_send(id, send),
             ClientFrame::Ack(upto) => {
-                self.to_home(user, &ToCore::Ack { conn: id, user, upto: *upto });
+                self.tell_home(user, &ToCore::Ack { conn: id, user, upto: *upto });
             }
             ClientFrame::Hello(hello) => return self.log_in(id, hello),
             ClientFrame::Window(window) => {
                 let window = (*window).min(RECV_WINDOW_MAX);
-                self.to_home(user, &ToCore::Window { conn: id, user, window });
+                self.tell_home(user, &ToCore::Window { conn: id, user, window });
             }
             ClientFrame::PresenceQuery(query) => {
                 conn.watches |= query.watch;
@@ -145,7 +145,7 @@ impl Reactor {
         let user = UserKey::of(&claims.user);
         let window = hello.window.min(RECV_WINDOW_MAX);
         let login = ToCore::Login { conn: id, user, window, name: &claims.user };
-        self.to_home(user, &login);
+        self.tell_home(user, &login);
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         conn.session.handle_verified(expires_s);
         conn.user = user;
@@ -159,7 +159,7 @@ impl Reactor {
 
     /// Tells the partition of the user, and every partition that may hold watches of the connection.
     pub(super) fn log_out(&mut self, id: ConnId, user: UserKey, watches: bool) {
-        self.to_home(user, &ToCore::Logout { conn: id, user });
+        self.tell_home(user, &ToCore::Logout { conn: id, user });
         if watches {
             self.forget_watches(id, Names::of_bytes(&[0, 0]));
         }
@@ -171,7 +171,7 @@ impl Reactor {
     }
 
     /// Writes a frame into the batch of the partition where a user lives.
-    pub(super) fn to_home(&mut self, user: UserKey, frame: &ToCore<'_>) {
+    pub(super) fn tell_home(&mut self, user: UserKey, frame: &ToCore<'_>) {
         let partition = self.partition_of(user);
         frame.encode(self.links[partition].buffer());
     }

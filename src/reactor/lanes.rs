@@ -246,7 +246,7 @@ impl Lane {
         while self.receiving < u32::from(BUFFERS) {
             let Some(id) = self.waiting.pop_front() else { return };
             if let Some(conn) = reactor.conns.get_mut(id)
-                && !conn.closing
+                && (!conn.closing || conn.lingers)
             {
                 conn.reading = Reading::Once;
                 self.receiving += 1;
@@ -274,7 +274,7 @@ impl Lane {
         if more {
             return;
         }
-        if conn.closing {
+        if conn.closing && !conn.lingers {
             conn.reading = Reading::Demoting;
             return;
         }

@@ -40,6 +40,8 @@ const POOLED_BUFFERS: usize = 256;
 const POOLED_BYTES_MAX: usize = 64 << 10;
 /// Time for a last word to a client that does not read.
 const CLOSING_S: Seconds = 5;
+/// Time for a client to end its side once it was told why.
+const LINGER_S: Seconds = 2;
 
 /// What a reactor is told about its node.
 #[derive(Debug)]
@@ -105,6 +107,7 @@ struct Reactor {
 
 /// Runs a reactor until the node stops. An error is the ring's and ends the node: nothing can be served without it.
 pub async fn run(parts: Parts) -> io::Result<()> {
+    rt::request_slice(rt::SLICE);
     let clock = Clock::new(parts.started);
     let settings = Arc::clone(&parts.settings);
     let mut lanes = Lanes::new(parts.listener, parts.waker, &settings)?;
@@ -223,7 +226,7 @@ impl Reactor {
         let closing = conn.closing;
         let Some(out) = &mut conn.out else {
             if closing {
-                self.end(lanes, id);
+                self.part(lanes, id);
             }
             return;
         };
@@ -234,7 +237,7 @@ impl Reactor {
         if out.pending.is_empty() {
             conn.out = None;
             if closing {
-                self.end(lanes, id);
+                self.part(lanes, id);
             }
             return;
         }
@@ -310,6 +313,7 @@ impl Reactor {
         out.flush_run();
         put_error(&mut out.pending, code, retry_after_ms);
         out.frames += 1;
+        conn.lingers = conn.logged_in && code != Code::SlowReader;
         self.close(id, reason);
     }
 
@@ -319,6 +323,7 @@ impl Reactor {
         if let Some(out) = &mut conn.out {
             out.pending.clear();
         }
+        conn.lingers = false;
         if !conn.closing {
             self.close(id, reason);
         }
@@ -340,6 +345,25 @@ impl Reactor {
         }
         self.look_again(id, self.now_s + CLOSING_S);
         self.mark_dirty(id);
+    }
+
+    /// All is said. A socket that is closed while the client still sends answers with a reset, and a client that sees it
+    /// first never reads why: `replaced` would look like a lost connection and be tried again for ever. So who logged in
+    /// is read on, and what comes is dropped, until the client ends its side or the time for it is up.
+    fn part(&mut self, lanes: &mut Lanes, id: ConnId) {
+        let draining = self.is_draining();
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if !conn.lingers {
+            return self.end(lanes, id);
+        }
+        if std::mem::replace(&mut conn.said_all, true) {
+            return;
+        }
+        // A drain ends all connections at once, and this operation needs a thread: there DRAIN and ERROR must do.
+        if !draining {
+            lanes.lane(usize::from(conn.lane)).ring.shutdown_write(conn.descriptor);
+        }
+        self.look_again(id, self.now_s + LINGER_S);
     }
 
     /// Frees everything of a connection. Events that still come for it find nobody.

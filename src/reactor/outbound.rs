@@ -45,7 +45,7 @@ impl Reactor {
             ToEdge::Welcome { conn, waiting } => self.welcome(conn, waiting),
             ToEdge::Kick { conn, code } => self.fail(conn, code),
             ToEdge::Receipt { to, reader, id, reader_name } => {
-                self.to_home(to, &ToCore::Receipt(ReceiptPost { to, reader, reader_name, id }));
+                self.tell_home(to, &ToCore::Receipt(ReceiptPost { to, reader, reader_name, id }));
             }
         }
     }
