@@ -129,7 +129,7 @@ class Client:
         """Read and file frames until the condition holds. ``Closed`` when the stream ends first."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while not until():
-            if self.closed:
+            if self.closed or self.error:
                 raise Closed(self.error)
             self.socket.settimeout(max(deadline - time.monotonic(), 0.001))
             try:
@@ -215,5 +215,18 @@ class Client:
         try:
             self.pump(lambda: False, timeout)
         except Closed as closed:
+            if closed.code != "draining":
+                self.read_to_end()
             return closed.code
         raise AssertionError("unreachable")
+
+    def read_to_end(self) -> None:
+        """Check that nothing follows an ERROR. A server that drains leaves the end to its clients."""
+        while not self.closed:
+            try:
+                data = self.socket.recv(1 << 16)
+            except ConnectionError:
+                data = b""
+            self.closed = not data
+            for kind, body in self.reader.feed(data):
+                self.file(p.decode_server(kind, body))

@@ -1,0 +1,130 @@
+"""kill -9 at any moment: no accepted message is lost, none is in an inbox twice, none is changed or out of order."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from collections.abc import Callable
+
+from iris_client import _protocol as p
+from support.client import Client
+from support.fleet import Fleet
+from support.server import Server
+from support.wait import until
+
+ROUNDS = 20
+
+
+def seed() -> int:
+    """``IRIS_E2E_SEED`` repeats a run, as far as the scheduler lets it."""
+    number = int(os.environ.get("IRIS_E2E_SEED", random.randrange(1 << 32)))
+    print(f"IRIS_E2E_SEED={number}")
+    return number
+
+
+def test_twenty_kills_under_load_lose_nothing_and_double_nothing(
+    make_server: Callable[..., Server],
+) -> None:
+    number = seed()
+    pick = random.Random(number)
+    server = make_server({"IRIS_CORE__PARTITIONS": "2"}).start()
+    fleet = Fleet(number)
+    for _ in range(ROUNDS):
+        fleet.launch(server)
+        # From the first moments of a login to the middle of steady work.
+        fleet.wait_accepted(pick.choice((0, 1, 30, 300, 900)))
+        threading.Event().wait(pick.uniform(0, 0.03))
+        server.kill()
+        fleet.join()
+        server.start()
+    fleet.finish(server)
+    counted = fleet.check()
+    print("account:", counted)
+    assert counted["messages"] > 1000
+    assert counted["receipts"] > 0
+    # What was acknowledged before an orderly end never comes back.
+    assert server.stop() == 0
+    server.start()
+    for reader in (*fleet.online, *fleet.offline):
+        with server.login(reader.name) as client:
+            assert client.welcome and client.welcome.waiting == 0
+
+
+def test_kills_during_the_start_lose_nothing(make_server: Callable[..., Server]) -> None:
+    number = seed()
+    pick = random.Random(number)
+    server = make_server().start()
+    fleet = Fleet(number, online=2)
+    fleet.launch(server)
+    fleet.wait_accepted(1500)
+    server.kill()
+    fleet.join()
+    for _ in range(15):
+        server.start(wait=False)
+        threading.Event().wait(pick.uniform(0, 0.08))
+        server.kill()
+    server.start()
+    fleet.finish(server)
+    print("account:", fleet.check())
+
+
+def test_an_orderly_end_tells_everybody_and_loses_nothing(make_server: Callable[..., Server]) -> None:
+    number = seed()
+    server = make_server().start()
+    fleet = Fleet(number)
+    for _ in range(4):
+        fleet.launch(server)
+        fleet.wait_accepted(300)
+        idle = server.login("idle")
+        assert server.process
+        server.process.terminate()
+        fleet.join(stop=False)
+        with idle:
+            assert idle.end() == "draining"
+            assert idle.drain and idle.drain.jitter_ms > 0
+        assert server.ended() == 0
+        for sender in fleet.senders:
+            assert sender.drained, "DRAIN comes before the end"
+            assert sender.error and p.code_name(sender.error.code) == "draining"
+        server.start()
+    fleet.finish(server)
+    print("account:", fleet.check())
+
+
+def make_deaf(server: Server) -> Client:
+    """A client with deliveries due and answers queued, who does not read."""
+    deaf = server.connect(rcvbuf=4096).login("deaf", server.token("deaf"), 1024)
+    with server.login("talker") as talker:
+        for _ in range(16):
+            assert talker.ask("deaf", bytes(60_000)) == "accepted"
+    # Below the bound of a slow reader, beyond what the kernel takes.
+    deaf.raw(p.encode_ping(bytes(8)) * 20_000)
+    return deaf
+
+
+def test_an_orderly_end_while_a_client_does_not_read_takes_no_longer_than_its_bound(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server().start()
+    deaf = make_deaf(server)
+    assert server.stop(timeout=12) == 0, "no reader holds it up for longer than a last word may take"
+    deaf.close()
+    server.start()
+    with server.login("deaf") as client:
+        assert client.welcome and client.welcome.waiting == 16
+
+
+def test_a_second_signal_ends_a_drain_at_once_and_loses_nothing(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server().start()
+    deaf = make_deaf(server)
+    assert server.process
+    server.process.terminate()
+    until(lambda: "draining" in server.log(), "it drains")
+    assert server.stop(timeout=2) == 130
+    deaf.close()
+    server.start()
+    with server.login("deaf") as client:
+        assert client.welcome and client.welcome.waiting == 16
