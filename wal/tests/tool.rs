@@ -120,6 +120,8 @@ fn a_fault_names_its_place() {
     assert_eq!(said.summary.exit_code(), EXIT_DAMAGED);
     let record = said.of("fault").into_iter().find(|f| f["from"] == sent[4].offset).unwrap();
     assert_eq!((&record["log"], &record["segment"]), (&"p000".into(), &1.into()));
+    let (from, to) = (record["from"].as_u64().unwrap(), record["to"].as_u64().unwrap());
+    assert!(from + 100 < to && to <= u64::from(sent[5].offset), "{from} to {to}");
     assert_eq!(said.summary.records, 8, "the others are still read");
     assert!(said.lines.last().unwrap()["verdict"] == "damaged");
 }

@@ -217,7 +217,11 @@ impl LogWalk<'_, '_, '_> {
                 && !matches!(error, RecordError::Unknown { .. })
             {
                 let kind = FaultKind::Record(*error);
-                let to = offset + as_u32(bytes.len());
+                // Where a record that is not whole ends, only its frame can tell.
+                let end = found.map_or(frame.offset + frame.header.frame_len(), |whole| {
+                    offset as usize + whole.len()
+                });
+                let to = as_u32(end);
                 self.tell(Event::Fault(&Fault { segment, from: offset, to, kind }))?;
             }
             self.tell(Event::Record { at, batch_no, bytes, record })
