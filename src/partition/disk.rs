@@ -67,8 +67,8 @@ pub(super) enum Done {
         sync_ns: u64,
     },
     Prepared(Ready),
-    /// No segment: the disk is nearly full.
-    NotPrepared,
+    /// No segment, and why: the disk is nearly full.
+    NotPrepared(String),
     FooterWritten(FooterWrite),
     Dropped(u32),
     Space {
@@ -264,7 +264,7 @@ fn keep_loop(
                     Ok(Ok(ready)) => report.done(Done::Prepared(ready)),
                     Ok(Err(error)) if is_full(&error) => {
                         tracing::warn!(%error, "no segment prepared");
-                        report.done(Done::NotPrepared);
+                        report.done(Done::NotPrepared(error.to_string()));
                     }
                     Ok(Err(error)) => return report.failed(&error),
                     Err(error) => return report.failed(&error),

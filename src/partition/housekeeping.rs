@@ -1,7 +1,7 @@
 //! What a log needs besides appending: prepared segments, footers, checkpoints, reclaim. A little each turn.
 
-use super::Partition;
 use super::rewrite::Rewrite;
+use super::{Failed, Partition};
 use crate::metrics::SegmentState;
 use iris_proto::core::CheckpointCursor;
 use iris_proto::id::ShardId;
@@ -22,6 +22,9 @@ pub(super) struct Housekeeping {
     last_segment: u32,
     preparing: bool,
     prepare_after: Instant,
+    /// Why the last segment wanted could not be prepared.
+    no_segment: Option<String>,
+    has_past: bool,
     pub rewrite: Rewrite,
     disk_reserve: u64,
     dropping: bool,
@@ -38,6 +41,8 @@ impl Housekeeping {
             last_segment: 0,
             preparing: false,
             prepare_after: now,
+            no_segment: None,
+            has_past,
             rewrite: Rewrite::Idle,
             disk_reserve,
             dropping: false,
@@ -87,16 +92,32 @@ impl Partition {
         true
     }
 
-    /// A segment was prepared, or could not be for lack of space.
-    pub(super) fn prepared(&mut self, ready: Option<Ready>) {
+    /// A segment was prepared.
+    pub(super) fn prepared(&mut self, ready: Ready) {
         self.housekeeping.preparing = false;
-        match ready {
-            Some(ready) => {
-                self.housekeeping.last_segment = ready.segment;
-                self.fx.log.add_segment(ready);
-            }
-            None => self.housekeeping.prepare_after = self.clock.instant() + LOOK_EVERY,
+        self.housekeeping.no_segment = None;
+        self.housekeeping.last_segment = ready.segment;
+        self.fx.log.add_segment(ready);
+    }
+
+    /// There was no room for a segment; it is tried again later.
+    pub(super) fn not_prepared(&mut self, why: String) {
+        self.housekeeping.preparing = false;
+        self.housekeeping.no_segment = Some(why);
+        self.housekeeping.prepare_after = self.clock.instant() + LOOK_EVERY;
+    }
+
+    /// Whether clients can be served; `None` while that is being found out. A log with a past is served also on a full
+    /// disk, for those who read what is in it.
+    pub(super) fn readiness(&self) -> Option<Result<(), Failed>> {
+        if self.fx.log.wants_segments() < 2 {
+            return Some(Ok(()));
         }
+        let why = self.housekeeping.no_segment.as_ref()?;
+        if self.housekeeping.has_past {
+            return Some(Ok(()));
+        }
+        Some(Err(Failed(format!("{why}; make room on that disk, or lower wal.disk_reserve"))))
     }
 
     fn checkpoint_some(&mut self) -> bool {

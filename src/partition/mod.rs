@@ -101,8 +101,8 @@ pub async fn run(parts: Parts) -> io::Result<()> {
     let mut told = false;
     loop {
         let worked = partition.turn();
-        if !told && partition.fx.log.wants_segments() < 2 {
-            told = ready.send(Ok(())).is_ok();
+        if !told && let Some(verdict) = partition.readiness() {
+            told = ready.send(verdict).is_ok();
         }
         if worked {
             partition.metrics.busy_ns.add(partition.clock.elapsed().as_nanos() as u64);
@@ -159,8 +159,8 @@ impl Partition {
             match done {
                 Done::Written { write, sync_ns } => self.written(write, sync_ns),
                 Done::Read(records) => self.read(records),
-                Done::Prepared(ready) => self.prepared(Some(ready)),
-                Done::NotPrepared => self.prepared(None),
+                Done::Prepared(ready) => self.prepared(ready),
+                Done::NotPrepared(why) => self.not_prepared(why),
                 Done::FooterWritten(footer) => self.fx.log.footer_written(footer),
                 Done::Dropped(segment) => self.dropped(segment),
                 Done::Space { free } => self.space(free),
