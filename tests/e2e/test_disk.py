@@ -1,0 +1,264 @@
+"""A disk that fills up or fails: sends are refused by name, acknowledgements go on, nothing accepted is lost."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from support import confine, ids
+from support.client import Closed
+from support.server import Server
+from support.wait import until
+
+MIB = 1 << 20
+DISK_MIB, RESERVE_MIB = 96, 24
+ENV = {
+    "IRIS_WAL__SEGMENT_SIZE": "2MiB",
+    "IRIS_WAL__BATCH_MAX": "256KiB",
+    "IRIS_WAL__DISK_RESERVE": f"{RESERVE_MIB}MiB",
+}
+
+pytestmark = pytest.mark.skipif(not confine.is_root(), reason="mounting file systems needs root")
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+
+
+@pytest.fixture(params=["tmpfs", "ext4"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A small file system of our own."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if request.param == "tmpfs":
+        mounted = run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(place))
+    else:
+        image = tmp_path / "image"
+        with image.open("wb") as file:
+            file.truncate(DISK_MIB * MIB)
+        if not shutil.which("mkfs.ext4"):
+            pytest.skip("no mkfs.ext4")
+        made = run("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", str(image))
+        assert made.returncode == 0, made.stderr
+        mounted = run("mount", "-o", "loop", str(image), str(place))
+    if mounted.returncode != 0:
+        pytest.skip(f"mounting is not possible here: {mounted.stderr.strip()}")
+    yield place
+    assert run("umount", "-l", str(place)).returncode == 0
+
+
+@pytest.fixture
+def server(disk: Path) -> Iterator[Server]:
+    server = Server(disk / "home", ENV)
+    yield server.start()
+    server.cleanup()
+
+
+def free(place: Path) -> int:
+    stat = os.statvfs(place)
+    return stat.f_bavail * stat.f_frsize
+
+
+class Ballast:
+    """A file that takes room."""
+
+    def __init__(self, disk: Path) -> None:
+        self.disk = disk
+        self.path = disk / "ballast"
+
+    def leave(self, amount: int) -> None:
+        """Grow until only so many bytes are free; 0 fills the disk to the last block."""
+        with self.path.open("ab", buffering=0) as file:
+            while (room := free(self.disk)) > amount:
+                with suppress(OSError):
+                    if file.write(bytes(min(MIB, room - amount))):
+                        continue
+                break
+            if not amount:
+                with suppress(OSError):
+                    while file.write(bytes(512)):
+                        pass
+
+    def drop(self) -> None:
+        self.path.unlink()
+
+
+def waits_for(server: Server, answer: str, user: str = "probe") -> None:
+    """Wait until a SEND gets this answer."""
+    with server.login(user) as client:
+        until(lambda: client.ask("sink", bytes(100)) == answer, f"a SEND is answered {answer}", 15, 0.05)
+
+
+def test_low_disk_refuses_sends_takes_acks_and_recovers(disk: Path, server: Server) -> None:
+    with server.login("a") as a:
+        for i in range(100):
+            assert a.ask("b", b"%d" % i) == "accepted"
+    ballast = Ballast(disk)
+    ballast.leave((RESERVE_MIB - 2) * MIB)
+    waits_for(server, "low_disk")
+    assert server.metrics().sum("iris_wal_low_disk") == 1
+    assert server.metrics().rejected("low_disk") >= 1
+    msg_id = ids.now()
+    with server.login("a") as a, server.login("b") as b:
+        assert a.ask("b", b"later", msg_id=msg_id) == "low_disk"
+        got = b.take(100)
+        assert [d.payload for d in got] == [b"%d" % i for i in range(100)]
+        b.ack(60)
+        b.sync()
+        until(lambda: server.metrics().sum("iris_acked_total") >= 60, "ACKs are taken")
+        ballast.drop()
+        until(lambda: a.ask("b", b"later", msg_id=msg_id) == "accepted", "it recovers by itself", 15, 0.1)
+    assert server.stop() == 0
+    server.start()
+    with server.login("b") as b:
+        got = b.take(41)
+        assert [d.payload for d in got] == [b"%d" % i for i in range(60, 100)] + [b"later"]
+
+
+def test_a_full_disk_under_load_stops_nothing_and_loses_nothing(disk: Path, server: Server) -> None:
+    """Every byte is taken while messages come: what was accepted is there, what was refused may be sent again."""
+    ballast = Ballast(disk)
+    accepted: list[bytes] = []
+    refused: list[bytes] = []
+    with server.login("a") as a:
+        for i in range(600):
+            if i == 20:
+                ballast.leave(0)
+            payload = b"%06d" % i + bytes(20_000)
+            answer = a.ask("b", payload)
+            assert answer in ("accepted", "low_disk"), answer
+            (accepted if answer == "accepted" else refused).append(payload)
+        assert len(refused) > 100
+        # Five go, or their TOMB finds no room and they stay owed.
+        with server.login("b") as b:
+            got = b.take(5)
+            b.ack(5)
+            b.sync()
+        server.kill()
+    ballast.drop()
+    server.start()
+    waits_for(server, "accepted")
+    with server.login("a") as a:
+        for payload in refused[:50]:
+            assert a.ask("b", payload) == "accepted"
+    with server.login("b") as b:
+        rest = [d.payload for d in b.drain_inbox()]
+    first = len(accepted) + 50 - len(rest)
+    assert first in (0, 5), "acknowledged five, or their TOMB was not yet written"
+    assert rest == (accepted + refused[:50])[first:]
+    assert [d.payload for d in got] == accepted[:5]
+    code = run(os.environ["IRIS_BIN"], "wal", "verify", str(server.data)).returncode
+    assert code == 0
+
+
+def test_acknowledging_on_a_full_disk_gives_the_room_back(disk: Path, server: Server) -> None:
+    with server.login("a") as a:
+        # Fill it with messages, until it refuses by itself.
+        count = 0
+        seqs = []
+        while True:
+            seqs = [a.send("b", bytes(50_000)) for _ in range(20)]
+            answers = [a.answer(seq) for seq in seqs]
+            count += answers.count("accepted")
+            assert set(answers) <= {"accepted", "low_disk"}
+            if "low_disk" in answers:
+                break
+            assert count < 2 * DISK_MIB * MIB // 50_000
+    assert free(disk) > 0
+    # Also after a restart, which finds no room for another segment.
+    server.restart()
+    with server.login("b", 1024) as b:
+        assert b.welcome and b.welcome.waiting == count
+        assert len(b.drain_until_empty(count)) == count
+    waits_for(server, "accepted")
+    until(lambda: free(disk) > RESERVE_MIB * MIB, "segments are given back", 20, 0.05)
+
+
+@pytest.mark.parametrize("left", [0, 4 * MIB])
+def test_a_start_on_a_full_disk_serves_or_says_why(disk: Path, server: Server, left: int) -> None:
+    with server.login("a") as a:
+        for i in range(50):
+            assert a.ask("b", b"%d" % i) == "accepted"
+    server.kill()
+    ballast = Ballast(disk)
+    ballast.leave(left)
+    server.start(wait=False)
+    ports = server.home / f"ports-{server.starts}.json"
+    assert server.process
+    until(lambda: ports.exists() or server.process.poll() is not None, "it decided", 15)
+    if server.process.poll() is not None:
+        assert server.ended() not in (0, 101, 134, -6)
+        said = server.log().splitlines()[-1]
+        assert said.startswith("iris: ") and "; " in said, said
+        ballast.drop()
+        server.start()
+    else:
+        server.wait_ready(ports)
+        with server.login("a") as a:
+            assert a.ask("b", b"x" * 60_000) in ("accepted", "low_disk")
+        ballast.drop()
+    with server.login("b") as b:
+        assert [d.payload for d in b.take(50)] == [b"%d" % i for i in range(50)]
+
+
+def test_a_first_start_on_a_full_disk_says_so_in_one_line(disk: Path) -> None:
+    Ballast(disk).leave(100_000)
+    server = Server(disk / "home", ENV)
+    server.start(wait=False)
+    try:
+        assert server.ended(15) not in (0, 101, 134, -6)
+        said = server.log().splitlines()[-1]
+        assert said.startswith("iris: ") and "; " in said, said
+    finally:
+        server.cleanup()
+
+
+def test_a_failed_write_stops_the_node_by_name_and_acknowledges_nothing(tmp_path: Path) -> None:
+    """A loop device whose backing file lies on a full file system: writes to its holes fail (I6)."""
+    outer, inner = tmp_path / "outer", tmp_path / "inner"
+    outer.mkdir(), inner.mkdir()
+    if run("mount", "-t", "tmpfs", "-o", "size=120m", "tmpfs", str(outer)).returncode != 0:
+        pytest.skip("mounting is not possible here")
+    try:
+        image = outer / "image"
+        with image.open("wb") as file:
+            file.truncate(80 * MIB)
+        if run("mkfs.ext4", "-q", "-O", "^has_journal", str(image)).returncode != 0:
+            pytest.skip("no mkfs.ext4")
+        if run("mount", "-o", "loop", str(image), str(inner)).returncode != 0:
+            pytest.skip("no loop device")
+        try:
+            server = Server(tmp_path / "home", ENV)
+            server.data = inner / "data"
+            fails_by_name(outer, image, server)
+        finally:
+            assert run("umount", "-l", str(inner)).returncode == 0
+    finally:
+        assert run("umount", "-l", str(outer)).returncode == 0
+
+
+def fails_by_name(outer: Path, image: Path, server: Server) -> None:
+    server.start()
+    try:
+        with server.login("a") as a:
+            assert a.ask("b", b"fine") == "accepted"
+            done = run("fallocate", "--punch-hole", "--offset", "0", "--length", str(80 * MIB), str(image))
+            assert done.returncode == 0, done.stderr
+            with (outer / "ballast").open("wb", buffering=0) as file, suppress(OSError):
+                while file.write(bytes(4096)):
+                    pass
+            with pytest.raises((Closed, ConnectionError)):
+                seqs = [a.send("b", bytes(1000)) for _ in range(50)]
+                a.pump(lambda: a.answers)
+                raise AssertionError(f"answered: {a.answers}, {seqs}")
+            assert not a.answers, "nothing was acknowledged after the failure"
+        assert server.ended() == 74
+        said = server.log().splitlines()[-1]
+        assert said.startswith("iris: ") and "the node stops" in said, said
+    finally:
+        server.cleanup()
