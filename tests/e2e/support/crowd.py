@@ -27,6 +27,7 @@ class Crowd:
         self.selector = selectors.DefaultSelector()
         self.readers: dict[socket.socket, p.FrameReader] = {}
         self.welcomed: set[socket.socket] = set()
+        self.deliveries = 0
         self.endings: Counter[str] = Counter()
 
     def __enter__(self) -> Crowd:
@@ -70,6 +71,8 @@ class Crowd:
             if isinstance(frame, p.ErrorReport):
                 told = p.code_name(frame.code)
                 data = b""
+            elif isinstance(frame, p.Delivery):
+                self.deliveries += 1
             elif isinstance(frame, p.Welcome):
                 self.welcomed.add(one)
             elif isinstance(frame, p.Ping):
