@@ -14,11 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
-/// A turn of a reactor or a partition.
-pub const SLICE: Duration = Duration::from_micros(300);
-/// A turn of a log's writer, which does little and should do it at once: a batch waits for each wake.
-pub const SLICE_OF_WRITER: Duration = Duration::from_micros(100);
-
 /// Wakes one thread. Cheap while that thread is awake: one load.
 #[derive(Clone, Debug)]
 pub struct Waker(Arc<Shared>);
@@ -85,42 +80,6 @@ impl AsRawFd for Waker {
     fn as_raw_fd(&self) -> RawFd {
         self.0.eventfd.as_raw_fd()
     }
-}
-
-/// Asks the scheduler to run the calling thread in turns of about this length, so that it also gets its turn sooner.
-///
-/// Threads of the data path hand work to each other many times a millisecond; with the default of some milliseconds one of
-/// them could hold its CPU while another, on the same CPU, has a finished write to report. Linux 6.12 and later take
-/// `sched_runtime` of an ordinary thread as this request (`sched_setattr(2)`, kernel/sched/syscalls.c); earlier ones
-/// ignore it.
-pub fn request_slice(slice: Duration) {
-    #[repr(C)]
-    struct SchedAttr {
-        size: u32,
-        policy: u32,
-        flags: u64,
-        nice: i32,
-        priority: u32,
-        runtime_ns: u64,
-        deadline_ns: u64,
-        period_ns: u64,
-    }
-    let nice = {
-        // SAFETY: a system call without pointers; for the calling thread it cannot fail.
-        unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) }
-    };
-    let attr = SchedAttr {
-        size: size_of::<SchedAttr>() as u32,
-        policy: libc::SCHED_OTHER as u32,
-        flags: 0,
-        nice,
-        priority: 0,
-        runtime_ns: slice.as_nanos() as u64,
-        deadline_ns: 0,
-        period_ns: 0,
-    };
-    // SAFETY: the structure is ours and says its size. A refusal leaves the default, which is right, only slower.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
 }
 
 /// Lets other tasks of this executor run if it is their time.

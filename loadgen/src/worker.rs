@@ -3,7 +3,7 @@
 use crate::control::{Control, Phase, Progress};
 use crate::driver::{Driver, DriverParts, Findings, Member};
 use crate::names::Topology;
-use crate::net::{Load, Net};
+use crate::net::{Connections, Load};
 use crate::payload::Checker;
 use crate::schedule::Schedule;
 use crate::sender::Sender;
@@ -83,7 +83,7 @@ pub fn work(
         .collect();
     let all_senders = u64::from(plan.topology.senders().max(1));
     let share = senders.len() as f64 / all_senders as f64;
-    let net = Net::new(plan.target, members.len() as u32, plan.per_ring, plan.load)?;
+    let net = Connections::new(plan.target, members.len() as u32, plan.per_ring, plan.load)?;
     let driver = Driver::new(DriverParts {
         control,
         signer: &plan.signer,
@@ -111,7 +111,7 @@ struct Worker<'a> {
     rate: f64,
     control: &'a Control,
     progress: &'a Progress,
-    net: Net,
+    net: Connections,
     driver: Driver<'a>,
     connected: u32,
     next_burst: u64,

@@ -10,7 +10,7 @@
 
 use super::SLEEP_MAX;
 use super::effects::{Delivered, put_message, wal_pos};
-use crate::rt::{self, Waker};
+use crate::rt::Waker;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
 use iris_proto::core::{Delivery, LiveEntry};
 use iris_wal::disk::SyncMethod;
@@ -19,10 +19,13 @@ use iris_wal::recovery::Place;
 use iris_wal::store::{PrepareError, Reader, Supply, SupplyConfig, Writer};
 use iris_wal::{FooterWrite, Pos, Ready, Recovered, Write};
 use std::io;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Deliveries read for one answer.
 const READS_PER_ANSWER: usize = 256;
+/// Pauses between the writes that nobody waits for.
+const PAUSE_MIN: Duration = Duration::from_micros(500);
+const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// Where a partition's log lies and how it is written.
 #[derive(Clone, Debug)]
@@ -80,7 +83,7 @@ pub(super) enum Done {
 }
 
 enum KeeperJob {
-    Prepare { created_hlc: u64 },
+    Prepare { created_hlc: u64, urgent: bool },
     Footer(FooterWrite),
     Retire(u32),
     Space,
@@ -136,7 +139,6 @@ impl Disk {
             if let Some(id) = cpu {
                 core_affinity::set_for_current(core_affinity::CoreId { id });
             }
-            rt::request_slice(rt::SLICE_OF_WRITER);
             write_loop(log_writer, &writes, &waker, &to);
         };
         spawn("write", Box::new(body))?;
@@ -170,8 +172,9 @@ impl Disk {
         self.writer_waker.wake();
     }
 
-    pub(super) fn prepare(&self, created_hlc: u64) {
-        let _ = self.keeper.send(KeeperJob::Prepare { created_hlc });
+    /// `urgent`: the log waits for it; otherwise the disk is left to the log's batches most of the time.
+    pub(super) fn prepare(&self, created_hlc: u64, urgent: bool) {
+        let _ = self.keeper.send(KeeperJob::Prepare { created_hlc, urgent });
     }
 
     pub(super) fn write_footer(&self, footer: FooterWrite) {
@@ -256,10 +259,11 @@ fn keep_loop(
 ) {
     for job in jobs {
         match job {
-            KeeperJob::Prepare { created_hlc } => {
+            KeeperJob::Prepare { created_hlc, urgent } => {
+                let mut pace = Pace::new(urgent);
                 let prepared = random_salt()
                     .map_err(|error| format!("failed to read random bytes: {error}"))
-                    .map(|salt| supply.prepare(salt, created_hlc));
+                    .map(|salt| supply.prepare_paced(salt, created_hlc, &mut || pace.wait()));
                 match prepared {
                     Ok(Ok(ready)) => report.done(Done::Prepared(ready)),
                     Ok(Err(error)) if is_full(&error) => {
@@ -270,13 +274,16 @@ fn keep_loop(
                     Err(error) => return report.failed(&error),
                 }
             }
-            KeeperJob::Footer(mut footer) => loop {
-                match footers.perform_footer(&mut footer) {
-                    Ok(false) => {}
-                    Ok(true) => break report.done(Done::FooterWritten(footer)),
-                    Err(error) => return report.failed(&error),
+            KeeperJob::Footer(mut footer) => {
+                let mut pace = Pace::new(false);
+                loop {
+                    match footers.perform_footer(&mut footer) {
+                        Ok(false) => pace.wait(),
+                        Ok(true) => break report.done(Done::FooterWritten(footer)),
+                        Err(error) => return report.failed(&error),
+                    }
                 }
-            },
+            }
             KeeperJob::Retire(segment) => match supply.retire(segment) {
                 Ok(()) => report.done(Done::Dropped(segment)),
                 Err(error) => return report.failed(&error),
@@ -286,6 +293,26 @@ fn keep_loop(
                 Err(error) => tracing::warn!(%error, "failed to ask for free disk space"),
             },
         }
+    }
+}
+
+/// Leaves the disk to others for as long as the last write took, and a little: a batch that is being acknowledged would
+/// otherwise wait behind megabytes that nobody waits for.
+struct Pace {
+    since: Instant,
+    urgent: bool,
+}
+
+impl Pace {
+    fn new(urgent: bool) -> Self {
+        Self { since: Instant::now(), urgent }
+    }
+
+    fn wait(&mut self) {
+        if !self.urgent {
+            std::thread::sleep(self.since.elapsed().clamp(PAUSE_MIN, PAUSE_MAX));
+        }
+        self.since = Instant::now();
     }
 }
 

@@ -88,7 +88,8 @@ impl Partition {
             return false;
         }
         house.preparing = true;
-        self.disk.prepare(self.clock.unix_ms() << 16);
+        let urgent = !self.fx.log.has_ready_segment();
+        self.disk.prepare(self.clock.unix_ms() << 16, urgent);
         true
     }
 

@@ -87,7 +87,6 @@ struct Partition {
 
 /// Recovers the log, then serves until told to stop.
 pub async fn run(parts: Parts) -> io::Result<()> {
-    rt::request_slice(rt::SLICE);
     let Parts { ready, failed, stop, .. } = &parts;
     let (ready, failed, stop) = (ready.clone(), failed.clone(), Arc::clone(stop));
     let waker = parts.waker.clone();

@@ -107,7 +107,6 @@ struct Reactor {
 
 /// Runs a reactor until the node stops. An error is the ring's and ends the node: nothing can be served without it.
 pub async fn run(parts: Parts) -> io::Result<()> {
-    rt::request_slice(rt::SLICE);
     let clock = Clock::new(parts.started);
     let settings = Arc::clone(&parts.settings);
     let mut lanes = Lanes::new(parts.listener, parts.waker, &settings)?;

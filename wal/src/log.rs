@@ -491,6 +491,11 @@ impl Log {
         (self.config.ready_segments + active).saturating_sub(self.ready.len())
     }
 
+    /// Whether a prepared segment waits.
+    pub fn has_ready_segment(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Takes a prepared segment.
     pub fn add_segment(&mut self, ready: Ready) {
         let last = self.ready.back().or(self.active.as_ref().map(|active| &active.ready));

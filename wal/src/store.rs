@@ -21,9 +21,9 @@ use crate::segment::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader};
 use crate::{BLOCK, Pos};
 
 /// Bytes that one write of zeros covers.
-const ZEROS_BYTES: usize = 1 << 20;
+const ZEROS_BYTES: usize = 256 << 10;
 /// Bytes of a footer that one call writes.
-const FOOTER_STEP_BYTES: usize = 256 << 10;
+const FOOTER_STEP_BYTES: usize = 128 << 10;
 
 /// What failed, on which file.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +151,17 @@ impl<D: Disk> Supply<D> {
     ///
     /// Takes as long as the disk needs for a segment of zeros, so it runs beside the log, not in it.
     pub fn prepare(&mut self, salt: u64, created_hlc: u64) -> Result<Ready, PrepareError> {
+        self.prepare_paced(salt, created_hlc, &mut || {})
+    }
+
+    /// As [`Self::prepare`], calling `between` after each part of the zeros is written: who waits there leaves the disk to
+    /// the log's batches in between.
+    pub fn prepare_paced(
+        &mut self,
+        salt: u64,
+        created_hlc: u64,
+        between: &mut dyn FnMut(),
+    ) -> Result<Ready, PrepareError> {
         let dir = self.place.dir.clone();
         let (from, file) = match self.spares.pop() {
             Some(number) => {
@@ -159,7 +170,7 @@ impl<D: Disk> Supply<D> {
                 let file = self.disk.open(&path, access).map_err(failed("open", &path))?;
                 (path, file)
             }
-            None => self.new_file(&dir)?,
+            None => self.new_file(&dir, between)?,
         };
         let header = SegmentHeader {
             owner: self.place.owner,
@@ -195,7 +206,11 @@ impl<D: Disk> Supply<D> {
         }
     }
 
-    fn new_file(&mut self, dir: &Path) -> Result<(PathBuf, D::File), PrepareError> {
+    fn new_file(
+        &mut self,
+        dir: &Path,
+        between: &mut dyn FnMut(),
+    ) -> Result<(PathBuf, D::File), PrepareError> {
         let keep = self.config.free_bytes_min;
         let free = self.disk.free_bytes(dir).map_err(failed("stat", dir))?;
         if free < keep.saturating_add(self.config.segment_bytes as u64) {
@@ -216,6 +231,7 @@ impl<D: Disk> Supply<D> {
                 let _ = self.disk.remove(&path);
                 return Err(failed("fill", &path)(error).into());
             }
+            between();
         }
         Ok((path, file))
     }

@@ -10,7 +10,10 @@
 //! once (the server's heartbeats), most receives find no buffer, start over behind all the others, and the few that
 //! had one give it back last: the time grows with the square of the connections.
 
+mod plain;
 mod wake;
+
+pub use plain::Plain;
 
 use anyhow::Context;
 use iris_ring::{Event, Ring, RingConfig, bound_stream_socket};
@@ -45,6 +48,55 @@ pub enum Load {
     Quiet,
     /// Mostly busy: a multishot receive, and large buffers.
     Busy,
+    /// Few connections with one message at a time: ordinary sockets.
+    OneByOne,
+}
+
+/// The connections of one thread, of either kind.
+pub enum Connections {
+    /// On rings.
+    Rings(Net),
+    /// On ordinary sockets.
+    Plain(Plain),
+}
+
+impl Connections {
+    /// Room for `connections`, to be used by the calling thread only.
+    pub fn new(
+        target: SocketAddr,
+        connections: u32,
+        per_ring: u32,
+        load: Load,
+    ) -> anyhow::Result<Self> {
+        Ok(match load {
+            Load::OneByOne => Self::Plain(Plain::new(target)),
+            Load::Quiet | Load::Busy => Self::Rings(Net::new(target, connections, per_ring, load)?),
+        })
+    }
+
+    /// Starts the next connection from this source address, and gives its index.
+    pub fn connect(&mut self, source: IpAddr) -> anyhow::Result<ConnIndex> {
+        match self {
+            Self::Rings(net) => net.connect(source),
+            Self::Plain(plain) => plain.connect(),
+        }
+    }
+
+    /// Has `fill` append bytes for the server; they leave with the next turn.
+    pub fn write(&mut self, conn: ConnIndex, fill: impl FnOnce(&mut Vec<u8>)) {
+        match self {
+            Self::Rings(net) => net.write(conn, fill),
+            Self::Plain(plain) => plain.write(conn, fill),
+        }
+    }
+
+    /// Sends what was written, waits up to `wait` for something to happen and has `handler` act on it.
+    pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> anyhow::Result<()> {
+        match self {
+            Self::Rings(net) => net.turn(wait, handler),
+            Self::Plain(plain) => plain.turn(wait, handler),
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,7 +151,7 @@ impl Net {
         let (entries, buffers, buffer_bytes) = match load {
             Load::Quiet => (1024, 256, 1024),
             Load::Busy if per_ring <= 256 => (4096, 256, 16 * 1024),
-            Load::Busy => (4096, 2048, 4 * 1024),
+            Load::Busy | Load::OneByOne => (4096, 2048, 4 * 1024),
         };
         let config = RingConfig { entries, descriptors: per_ring, buffers, buffer_bytes };
         let count = connections.div_ceil(per_ring).max(1);
@@ -243,7 +295,7 @@ impl Net {
             for _ in 0..room.min(lane.waiting.len()) {
                 let Some(conn) = self.lanes[index].waiting.pop_front() else { break };
                 match self.load {
-                    Load::Busy => self.arm(conn),
+                    Load::Busy | Load::OneByOne => self.arm(conn),
                     Load::Quiet => self.receive_once(conn),
                 }
             }
@@ -272,7 +324,7 @@ impl Net {
         let (ring, descriptor) = self.place(conn);
         match load {
             Load::Quiet => ring.poll_readable(descriptor, u64::from(conn)),
-            Load::Busy => ring.receive_multishot(descriptor, u64::from(conn)),
+            Load::Busy | Load::OneByOne => ring.receive_multishot(descriptor, u64::from(conn)),
         }
     }
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 /// The measured time is cut into this many slices with the floor before, between and after, so that both see the same
 /// machine: a disk's mood changes within seconds.
 const SLICES: u32 = 8;
+/// Up to this many senders are on ordinary sockets, like the floor's echo.
+const PLAIN_SENDERS_MAX: u32 = 16;
 /// The warm-up of a later slice: the first one has warmed everything up.
 const WARMUP_AGAIN: Duration = Duration::from_millis(50);
 
@@ -27,7 +29,7 @@ pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
         name: "latency",
         topology: Topology::OneWay(senders),
         late_from: u32::MAX,
-        load: Load::Busy,
+        load: if lock_step && senders <= PLAIN_SENDERS_MAX { Load::OneByOne } else { Load::Busy },
         window,
         messages_max: u64::MAX,
         does: format!(
