@@ -173,11 +173,9 @@ struct Inboxes {
 
 impl Wakers {
     fn new(config: &Config) -> std::io::Result<Self> {
-        let some = |count| (0..count).map(|_| Waker::new()).collect::<std::io::Result<Vec<_>>>();
-        Ok(Self {
-            reactors: some(config.reactor.count)?,
-            partitions: some(config.core.partitions)?,
-        })
+        let reactors = (0..config.reactor.count).map(|_| Waker::of_ring());
+        let partitions = (0..config.core.partitions).map(|_| Waker::of_parking());
+        Ok(Self { reactors: reactors.collect::<Result<_, _>>()?, partitions: partitions.collect() })
     }
 
     /// Every reactor linked to every partition, both ways.

@@ -1,17 +1,17 @@
 //! Threads of the data path: pinned, one glommio executor and one task each, asleep until somebody has something.
 //!
 //! The task is a loop that works while there is work and then parks the thread. A reactor parks in its own ring and a
-//! partition on an eventfd; neither awaits through glommio, whose park and wake take some ten system calls and a
+//! partition on a futex; neither awaits through glommio, whose park and wake take some ten system calls and a
 //! membarrier where one call is enough (`docs/decisions/0002-parking.md` has the figures). glommio places the threads
 //! and decides when the loop must let other tasks of its executor run.
 
 use glommio::{LocalExecutorBuilder, Placement};
 use std::fs::File;
 use std::future::Future;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::time::Duration;
 
 /// Wakes one thread. Cheap while that thread is awake: one load.
@@ -20,13 +20,25 @@ pub struct Waker(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    eventfd: File,
-    asleep: AtomicBool,
+    /// Of a thread that sleeps in its ring. The others sleep on `asleep` itself: one system call instead of two, and a
+    /// lighter one, for each sleep (`futex(2)`).
+    eventfd: Option<File>,
+    asleep: AtomicU32,
 }
 
+const FUTEX_WAIT: libc::c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
+const FUTEX_WAKE: libc::c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+const AWAKE: u32 = 0;
+const ASLEEP: u32 = 1;
+
 impl Waker {
-    /// A waker for one thread.
-    pub fn new() -> io::Result<Self> {
+    /// A waker for a thread that calls [`Self::park`].
+    pub fn of_parking() -> Self {
+        Self(Arc::new(Shared { eventfd: None, asleep: AtomicU32::new(AWAKE) }))
+    }
+
+    /// A waker for a thread that sleeps in a ring with [`Self::sleep_in`], which polls [`Self::eventfd`].
+    pub fn of_ring() -> io::Result<Self> {
         // SAFETY: a system call without pointers; the result is checked and owned at once.
         let eventfd = unsafe {
             let fd = libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK);
@@ -35,16 +47,28 @@ impl Waker {
             }
             File::from(OwnedFd::from_raw_fd(fd))
         };
-        Ok(Self(Arc::new(Shared { eventfd, asleep: AtomicBool::new(false) })))
+        Ok(Self(Arc::new(Shared { eventfd: Some(eventfd), asleep: AtomicU32::new(AWAKE) })))
     }
 
     /// Wakes the thread if it sleeps or is about to. What was published before is seen by it.
     pub fn wake(&self) {
         fence(Ordering::SeqCst);
-        if self.0.asleep.load(Ordering::Relaxed) && self.0.asleep.swap(false, Ordering::SeqCst) {
+        let asleep = &self.0.asleep;
+        if asleep.load(Ordering::Relaxed) == AWAKE || asleep.swap(AWAKE, Ordering::SeqCst) == AWAKE
+        {
+            return;
+        }
+        match &self.0.eventfd {
             // Any count but 0 wakes (eventfd(2)), so its byte order does not matter. EAGAIN means the count is at its
             // maximum: the thread wakes anyway.
-            let _ = (&self.0.eventfd).write(&1_u64.to_le_bytes());
+            Some(eventfd) => {
+                let mut eventfd: &File = eventfd;
+                let _ = eventfd.write(&1_u64.to_le_bytes());
+            }
+            // SAFETY: the word is ours and outlives the call; nothing is written.
+            None => unsafe {
+                libc::syscall(libc::SYS_futex, asleep.as_ptr(), FUTEX_WAKE, 1);
+            },
         }
     }
 
@@ -55,30 +79,30 @@ impl Waker {
         is_idle: impl FnOnce() -> bool,
         sleep: impl FnOnce() -> T,
     ) -> Option<T> {
-        self.0.asleep.store(true, Ordering::SeqCst);
+        self.0.asleep.store(ASLEEP, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let slept = is_idle().then(sleep);
-        self.0.asleep.store(false, Ordering::SeqCst);
+        self.0.asleep.store(AWAKE, Ordering::SeqCst);
         slept
     }
 
     /// Sleeps until woken or for this long, for a thread that waits for nothing else.
     pub fn park(&self, timeout: Duration, is_idle: impl FnOnce() -> bool) {
+        assert!(self.0.eventfd.is_none(), "who sleeps in a ring does not park");
+        let timeout = libc::timespec {
+            tv_sec: timeout.as_secs() as libc::time_t,
+            tv_nsec: timeout.subsec_nanos().into(),
+        };
+        let word = self.0.asleep.as_ptr();
         self.sleep_in(is_idle, || {
-            let mut wanted =
-                libc::pollfd { fd: self.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-            let timeout = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-            // SAFETY: one structure of ours. EINTR is a wake like any other.
-            if unsafe { libc::poll(&raw mut wanted, 1, timeout) } > 0 {
-                let _ = (&self.0.eventfd).read(&mut [0; 8]);
-            }
+            // SAFETY: the word and the time are ours and outlive the call. However it ends, the caller looks for work.
+            unsafe { libc::syscall(libc::SYS_futex, word, FUTEX_WAIT, ASLEEP, &raw const timeout) }
         });
     }
-}
 
-impl AsRawFd for Waker {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.eventfd.as_raw_fd()
+    /// What a ring polls, to be woken.
+    pub fn eventfd(&self) -> RawFd {
+        self.0.eventfd.as_ref().expect("a waker of a thread with a ring").as_raw_fd()
     }
 }
 
@@ -111,11 +135,10 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::AtomicU32;
 
     #[test]
     fn no_wake_is_lost_between_looking_and_sleeping() {
-        let (waker, work) = (Waker::new().unwrap(), Arc::new(AtomicU32::new(0)));
+        let (waker, work) = (Waker::of_parking(), Arc::new(AtomicU32::new(0)));
         let (their_waker, their_work) = (waker.clone(), Arc::clone(&work));
         const ROUNDS: u32 = 20_000;
         let giver = std::thread::spawn(move || {

@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_keeps_the_frames_and_says_how_many() {
-        let (here, there) = (Waker::new().unwrap(), Waker::new().unwrap());
+        let (here, there) = (Waker::of_parking(), Waker::of_parking());
         let (mut outboxes, inbox) = links_into(&there, &[(3, here)], 1);
         let outbox = &mut outboxes[0];
         outbox.buffer().extend_from_slice(b"one");

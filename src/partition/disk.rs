@@ -132,7 +132,7 @@ impl Disk {
                 .map_err(|error| Failed(format!("failed to start thread {name}-{role}: {error}")))
         };
         let to = report.clone();
-        let writer_waker = Waker::new().map_err(|error| Failed(error.to_string()))?;
+        let writer_waker = Waker::of_parking();
         let waker = writer_waker.clone();
         let cpu = store.cpu;
         let body = move || {
@@ -224,7 +224,7 @@ impl Report {
     }
 }
 
-/// Sleeps on an eventfd like the threads it works for: a channel's own wait spins and yields first, which takes the CPU
+/// Sleeps like the threads it works for: a channel's own wait spins and yields first, which takes the CPU
 /// from them on a small machine.
 fn write_loop(
     mut writer: Writer<RealDisk>,

@@ -13,7 +13,6 @@ use iris_proto::wire::Code;
 use iris_ring::{Event, Listener, Ring, RingConfig, Token};
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// Events taken from one ring in one turn (I8).
@@ -83,9 +82,9 @@ impl Lanes {
         // The thread sleeps in the first ring; the others make it ring through the waker's eventfd.
         let mut lane = Lane { ring, used: 0, accepting: 0, receiving: 0, waiting: VecDeque::new() };
         if self.lanes.is_empty() {
-            lane.ring.poll_eventfd(self.waker.as_raw_fd(), 0);
+            lane.ring.poll_eventfd(self.waker.eventfd(), 0);
         } else {
-            lane.ring.register_eventfd(self.waker.as_raw_fd())?;
+            lane.ring.register_eventfd(self.waker.eventfd())?;
             lane.ring.wake_on_events(false);
         }
         self.lanes.push(lane);
@@ -214,7 +213,7 @@ impl Lanes {
             }
             Event::Closed { .. } => lane.used -= 1,
             Event::Woken { more: false, token } => {
-                lane.ring.poll_eventfd(self.waker.as_raw_fd(), token);
+                lane.ring.poll_eventfd(self.waker.eventfd(), token);
             }
             Event::Woken { .. } => {}
             Event::Connected { .. } => unreachable!("a reactor connects to nobody"),

@@ -6,7 +6,8 @@ use crate::tree::{Faults, File, code_of, files, has_word};
 const UNSAFE_HOMES: [(&str, &str); 5] = [
     ("ring/src/", "io_uring and sockets: what the kernel points at is owned by the ring"),
     ("wal/src/io/mod.rs", "statvfs(2)"),
-    ("src/rt.rs", "eventfd(2) and poll(2) of parked threads"),
+    ("src/rt.rs", "eventfd(2) and futex(2) of parked threads"),
+    ("loadgen/src/net/plain.rs", "ppoll(2) over a few sockets"),
     ("loadgen/src/net/wake.rs", "eventfd(2) and ppoll(2) over several rings"),
     ("tests/cli.rs", "kill(2), setrlimit(2) and seccomp(2) for processes under test"),
 ];
@@ -74,7 +75,8 @@ const BANS: [Ban; 4] = [
 ];
 
 /// Where a program waits for a time: never to let something happen, always for a reason of its own.
-const SLEEPS: [(&str, &str); 2] = [
+const SLEEPS: [(&str, &str); 3] = [
+    ("src/partition/disk.rs", "leaves the disk to batches between writes that nobody waits for"),
     ("loadgen/src/run.rs", "the main thread draws the progress while generator threads work"),
     ("clients/python/src/iris_client/_driver.py", "the wait before reconnecting"),
 ];
