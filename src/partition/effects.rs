@@ -4,12 +4,12 @@ use super::disk::{FrameRead, Records, Wanted};
 use crate::link::Outbox;
 use crate::metrics::{PartitionMetrics, RejectReason, WalMetrics};
 use iris_proto::core::{
-    Appended, Delivery, Effects, KickReason, MsgRecord, Pos, Presence, Receipt, Refusal,
-    RejectCode, TombRecord, Watch,
+    Appended, CoreConfig, Delivery, Effects, KickReason, MsgRecord, Pos, Presence, Receipt,
+    Refusal, RejectCode, TombRecord, Watch,
 };
 use iris_proto::hlc::Hlc;
-use iris_proto::id::{ConnId, Dot, MsgId, Origin, ShardId, UserKey};
-use iris_proto::link::ToEdge;
+use iris_proto::id::{ConnId, Dot, MsgId, Origin, ShardId, UserKey, shard_for_user};
+use iris_proto::link::{ReceiptPost, ToCore, ToEdge};
 use iris_proto::wire::{Code, MessageHead, PresenceState, Writer, kind, put_frame};
 use iris_wal::record;
 use iris_wal::{AppendError, Body, Head, Log, Msg, Reason, Record, Targets, Tomb};
@@ -38,10 +38,15 @@ pub(super) struct Fx {
     /// Whether a sender waits for what was appended and not written yet. TOMBs of
     /// plain ACKs are waited for by nobody; losing one means a repeated delivery.
     pub awaited: bool,
+    /// Link frames to this partition itself: receipts for users who live here, too. They stay out of the reactors' way and
+    /// arrive when no reactor is left.
+    pub own: Vec<u8>,
     /// New messages are refused; what frees space is taken as long as there is any.
     pub low_disk: bool,
     pub metrics: Arc<PartitionMetrics>,
     pub wal_metrics: Arc<WalMetrics>,
+    /// Which of all shards are here.
+    here: Vec<bool>,
     /// Deliveries whose record is not in memory.
     reads: Vec<Wanted>,
     /// How many of a connection's deliveries are being read: later ones queue behind them, to keep the order.
@@ -57,17 +62,21 @@ impl Fx {
     pub(super) fn new(
         log: Log,
         links: Vec<Outbox>,
-        origin: Origin,
+        core: &CoreConfig,
         metrics: Arc<PartitionMetrics>,
         wal_metrics: Arc<WalMetrics>,
     ) -> Self {
+        let mut here = vec![false; usize::from(core.num_shards)];
+        core.shards.iter().for_each(|shard| here[usize::from(shard.0)] = true);
         Self {
             log,
             links,
-            origin,
+            origin: core.origin,
             delivered: Vec::new(),
             unreadable: Vec::new(),
             awaited: false,
+            own: Vec::new(),
+            here,
             low_disk: false,
             metrics,
             wal_metrics,
@@ -352,6 +361,12 @@ impl Effects for Fx {
 
     fn receipt(&mut self, receipt: &Receipt<'_>) {
         self.metrics.receipts.add(1);
+        let shard = shard_for_user(receipt.to, self.here.len() as u16);
+        if self.here[usize::from(shard.0)] {
+            let Receipt { to, reader, reader_name, msg_id } = *receipt;
+            let post = ReceiptPost { to, reader, reader_name, id: msg_id };
+            return ToCore::Receipt(post).encode(&mut self.own);
+        }
         // Any reactor can pass it on to the shard of the sender; the first one does.
         let frame = ToEdge::Receipt {
             to: receipt.to,

@@ -122,6 +122,7 @@ impl Partition {
         self.metrics.turns.add(1);
         let mut worked = self.take_done();
         if self.has_room() {
+            worked |= self.take_own();
             worked |= self.take_batches();
             worked |= self.poll();
         }
@@ -132,7 +133,8 @@ impl Partition {
 
     fn may_sleep(&self) -> bool {
         let blocked = !self.has_room();
-        let has_input = !self.inbox.is_empty() || self.unfinished.is_some();
+        let has_input =
+            !self.inbox.is_empty() || self.unfinished.is_some() || !self.fx.own.is_empty();
         (blocked || !(has_input || self.more))
             && self.disk.is_quiet()
             && self.fx.links.iter().all(Outbox::may_sleep)
@@ -141,6 +143,7 @@ impl Partition {
     fn is_finished(&self) -> bool {
         self.inbox.is_empty()
             && self.unfinished.is_none()
+            && self.fx.own.is_empty()
             && self.fx.log.is_idle()
             && self.disk.writes_under_way() == 0
     }
@@ -180,6 +183,15 @@ impl Partition {
         let (now_ms, durable) = (self.clock.unix_ms(), self.fx.log.durable());
         self.core.handle_durable(&mut self.fx, now_ms, durable, 1);
         self.more = true;
+    }
+
+    /// Takes what this partition had to say to itself, as long as the log has room.
+    fn take_own(&mut self) -> bool {
+        let mut own = std::mem::take(&mut self.fx.own);
+        let taken = self.take_batch(&own);
+        own.drain(..taken);
+        self.fx.own = own;
+        taken > 0
     }
 
     /// Takes what reactors sent, as long as the log has room: what waits here is refused nowhere.

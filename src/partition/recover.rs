@@ -45,11 +45,10 @@ impl Partition {
         let records = recovered.records;
         let torn = recovered.torn;
         let log = Log::resume(parts.settings.log, recovered);
-        let origin = parts.settings.core.origin;
         let mut fx = Fx::new(
             log,
             parts.links,
-            origin,
+            &parts.settings.core,
             std::sync::Arc::clone(&parts.metrics),
             parts.wal_metrics,
         );

@@ -89,7 +89,9 @@ def test_an_orderly_end_tells_everybody_and_loses_nothing(make_server: Callable[
             assert sender.error and p.code_name(sender.error.code) == "draining"
         server.start()
     fleet.finish(server)
-    print("account:", fleet.check())
+    counted = fleet.check()
+    print("account:", counted)
+    assert counted["receipts"] == counted["receipts wanted"], "receipts are not lost either"
 
 
 def make_deaf(server: Server) -> Client:
