@@ -212,6 +212,9 @@ class Fleet:
             assert not sender.refusals, sender.refusals
         for reader in (*self.online, *self.offline):
             reader.empty(server)
+        # Receipts follow the sync of what they are about, and an orderly end waits for both.
+        assert server.stop() == 0
+        server.start()
         for sender in self.senders:
             sender.lives += 1
             with server.login(sender.name) as client:
