@@ -1,0 +1,88 @@
+"""The load generator against the server: every scenario gives a valid run, and nothing is lost, doubled or reordered."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.server import Server, clean_env, dies_with_us
+from support.wait import until
+
+FIELDS = {
+    "scenario", "valid", "connections", "sent", "accepted", "delivered", "lost", "duplicates",
+    "reordered", "rate_per_s", "latency_us", "server",
+}  # fmt: skip
+
+
+def loadgen() -> str:
+    """Return the path of the load generator under test."""
+    path = os.environ.get("IRIS_LOADGEN_BIN", "")
+    if not path:
+        pytest.skip("IRIS_LOADGEN_BIN is not set")
+    return path
+
+
+def start(server: Server, scenario: str, *args: str, out: Path) -> subprocess.Popen[str]:
+    """Start a scenario against a server."""
+    host, port = server.tcp
+    if "--duration" not in args:
+        args = ("--duration", "1s", *args)
+    return subprocess.Popen(
+        [loadgen(), scenario, "--addr", f"{host}:{port}", "--key", str(server.data / "dev.key"),
+         "--pid", str(server.pid), "--json", str(out), *args],
+        env=clean_env({}), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=dies_with_us,
+    )  # fmt: skip
+
+
+def run(server: Server, scenario: str, *args: str, out: Path) -> dict[str, Any]:
+    """Run a scenario to its end; return its result."""
+    process = start(server, scenario, *args, out=out)
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == 0, said + error
+    result: dict[str, Any] = json.loads(out.read_text())
+    assert set(result) >= FIELDS
+    assert result["scenario"] == scenario and result["valid"] is True
+    assert (result["lost"], result["duplicates"], result["reordered"]) == (0, 0, 0)
+    assert result["server"]["cpu_seconds"] >= 0
+    return result
+
+
+def test_throughput_loses_nothing(server: Server, tmp_path: Path) -> None:
+    result = run(server, "throughput", "--connections", "20", "--warmup", "200ms", out=tmp_path / "out")
+    assert result["connections"] == 20
+    assert result["sent"] == result["accepted"] == result["delivered"] > 1000
+    assert set(result["latency_us"]) >= {"p50", "p90", "p99", "p999", "max"}
+
+
+def test_latency_and_its_floor(server: Server, tmp_path: Path) -> None:
+    result = run(server, "latency", "--warmup", "200ms", out=tmp_path / "out")
+    assert result["accepted"] > 10
+
+
+def test_fanin_reaches_one_inbox(server: Server, tmp_path: Path) -> None:
+    result = run(server, "fanin", "--connections", "101", "--warmup", "200ms", out=tmp_path / "out")
+    assert result["delivered"] == result["accepted"] > 100
+
+
+def test_offline_fills_and_drains(server: Server, tmp_path: Path) -> None:
+    result = run(server, "offline", "--connections", "10", out=tmp_path / "out")
+    assert result["delivered"] == result["accepted"] > 0
+
+
+def test_idle_connections_are_held(server: Server, tmp_path: Path) -> None:
+    result = run(server, "idle", "--connections", "2000", out=tmp_path / "out")
+    assert result["connections"] == 2000
+    assert 0 <= result["server"]["rss_bytes_per_connection"] < 4096
+
+
+def test_a_run_whose_server_is_killed_is_no_valid_run(server: Server, tmp_path: Path) -> None:
+    process = start(server, "throughput", "--connections", "10", "--duration", "20s", out=tmp_path / "out")
+    until(lambda: server.metrics().sum("iris_sends_total") > 1000, "it is under way")
+    server.stop(signal.SIGKILL)
+    process.communicate(timeout=60)
+    assert process.returncode in (2, 99)
