@@ -8,7 +8,8 @@ import threading
 from collections.abc import Callable
 
 from iris_client import _protocol as p
-from support.client import Client
+from support import ids
+from support.client import Client, Closed
 from support.fleet import Fleet
 from support.server import Server
 from support.wait import until
@@ -49,6 +50,39 @@ def test_twenty_kills_under_load_lose_nothing_and_double_nothing(
     for reader in (*fleet.online, *fleet.offline):
         with server.login(reader.name) as client:
             assert client.welcome and client.welcome.waiting == 0
+
+
+def test_kills_at_full_speed_keep_every_accepted_message(make_server: Callable[..., Server]) -> None:
+    """Windows of small messages, one after the other, so that batches are full when the kill comes."""
+    pick = random.Random(seed())
+    server = make_server().start()
+    for life in range(6):
+        killer = threading.Timer(pick.uniform(0.02, 0.3), server.process.kill if server.process else None)
+        name, numbers = p.encode_name(f"reader-{life}"), range(1, 1 << 20)
+        accepted: set[int] = set()
+        with server.login("writer") as writer:
+            killer.start()
+            try:
+                for start in range(0, len(numbers), 256):
+                    batch = numbers[start : start + 256]
+                    encoded = (
+                        p.encode_send(n, ids.now(), 0, name, 1, n.to_bytes(4, "big")) for n in batch
+                    )
+                    writer.raw(b"".join(encoded))
+                    writer.pump(lambda: len(writer.answers) >= len(batch), 30)
+                    assert set(writer.answers.values()) == {"accepted"}
+                    accepted.update(writer.answers)
+                    writer.answers.clear()
+            except (Closed, ConnectionError):
+                accepted.update(writer.answers)
+        killer.join()
+        server.ended()
+        server.start()
+        assert accepted
+        with server.login(f"reader-{life}", 1024) as reader:
+            got = [int.from_bytes(d.payload, "big") for d in reader.drain_inbox()]
+        assert got == list(range(1, len(got) + 1)), "in order, once, without a gap"
+        assert len(got) >= max(accepted), f"{max(accepted) - len(got)} accepted messages are lost"
 
 
 def test_kills_during_the_start_lose_nothing(make_server: Callable[..., Server]) -> None:
