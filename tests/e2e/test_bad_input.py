@@ -456,3 +456,27 @@ def test_a_reader_that_stops_while_deliveries_are_due_is_ended_and_loses_nothing
         assert client.welcome and client.welcome.waiting == 64
         got = client.drain_inbox()
         assert [int(d.payload.rstrip(b"\0")) for d in got] == list(range(64))
+
+
+# ---- the admin port
+
+
+def test_abuse_of_the_admin_port_disturbs_neither_clients_nor_metrics(shared: Server) -> None:
+    host, port = shared.admin.rsplit(":", 1)
+    held = []
+    try:
+        for data in (b"GET /metr", b"", TLS_CLIENT_HELLO, b"\0" * 1000, HTTP[:-2], p.encode_ping(bytes(8))):
+            for _ in range(10):
+                client = Client((host, int(port)))
+                client.raw(data)
+                held.append(client)
+        flooded = Client((host, int(port)))
+        held.append(flooded)
+        with pytest.raises((ConnectionError, TimeoutError)):
+            flooded.socket.settimeout(2)
+            while True:
+                flooded.raw(b"GET / HTTP/1.1\r\nX: " + b"x" * 65_536)
+        assert shared.metrics().sum("iris_connections_logged_in") == 2
+    finally:
+        for client in held:
+            client.close()

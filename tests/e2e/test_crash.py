@@ -128,6 +128,23 @@ def test_an_orderly_end_tells_everybody_and_loses_nothing(make_server: Callable[
     assert counted["receipts"] == counted["receipts wanted"], "receipts are not lost either"
 
 
+def test_a_signal_during_the_start_ends_it_soon_and_in_order(make_server: Callable[..., Server]) -> None:
+    pick = random.Random(seed())
+    server = make_server().start()
+    with server.login("a") as a:
+        for i in range(200):
+            assert a.ask("b", b"%d" % i) == "accepted"
+    assert server.stop() == 0
+    for _ in range(12):
+        server.start(wait=False)
+        threading.Event().wait(pick.uniform(0, 0.08))
+        # Until it has asked for the signal, the kernel ends it.
+        assert server.stop(timeout=10) in (0, -15)
+    server.start()
+    with server.login("b") as b:
+        assert b.welcome and b.welcome.waiting == 200
+
+
 def make_deaf(server: Server) -> Client:
     """A client with deliveries due and answers queued, who does not read."""
     deaf = server.connect(rcvbuf=4096).login("deaf", server.token("deaf"), 1024)

@@ -218,6 +218,26 @@ def test_an_empty_user_in_hello_is_who_the_token_says(shared: Server) -> None:
         assert client.welcome and client.welcome.user == "Jörg"
 
 
+def test_a_full_inbox_refuses_and_a_retry_completes_a_list_without_repeats(
+    make_server: Callable[..., Server],
+) -> None:
+    server = make_server({"IRIS_CORE__INBOX_MESSAGES_MAX": "10", "IRIS_CORE__PARTITIONS": "2"}).start()
+    users = [f"u{i}" for i in range(200)]
+    msg_id = ids.now()
+    with server.login("a") as a:
+        for i in range(10):
+            assert a.ask("u7", b"%d" % i) == "accepted"
+        assert a.ask("u7", b"too many") == "inbox_full"
+        assert a.ask(users, b"to all", msg_id=msg_id) == "inbox_full"
+        assert a.ask(users, b"to all", msg_id=msg_id) == "inbox_full"
+        with server.login("u7") as full:
+            full.drain_until_empty(10)
+        until(lambda: a.ask(users, b"to all", msg_id=msg_id) == "accepted", "the list is completed")
+        assert a.ask(users, b"to all", msg_id=msg_id) == "accepted"
+    for user in users:
+        assert payloads(entries(server, user)) == [b"to all"], user
+
+
 # ---- the newest login wins
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import confine
+from support.wait import until
 from support.server import Server, binary, clean_env
 
 Snapshot = dict[str, tuple[int, int, int, str]]
@@ -66,6 +67,13 @@ def refused(
     return done.returncode, done.stderr
 
 
+def settled(server: Server) -> Server:
+    """Wait until a server that runs has prepared its segments, so that its directory holds still."""
+    ready = lambda: server.metrics().sum("iris_wal_segments", state="ready") >= 2  # noqa: E731
+    until(ready, "segments are prepared")
+    return server
+
+
 FREE_PORTS = ("--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0")
 
 
@@ -87,7 +95,7 @@ def test_a_port_in_use_is_named_with_its_key(tmp_path: Path, taken: str, which: 
 def test_a_port_of_another_server_is_not_shared_with_it(tmp_path: Path, server: Server) -> None:
     tcp = "127.0.0.1:%d" % server.tcp[1]
     code, said = refused(
-        server.home,
+        settled(server).home,
         "--dev", "--data-dir", str(tmp_path / "other"), "--tcp", tcp, "--admin", server.admin,
         lines=2,
     )  # fmt: skip
@@ -100,7 +108,9 @@ def test_a_second_server_on_the_same_directory_is_refused_and_the_first_goes_on(
     server: Server,
 ) -> None:
     with server.login("a") as a:
-        code, said = refused(server.home, "--dev", "--data-dir", str(server.data), *FREE_PORTS)
+        code, said = refused(
+            settled(server).home, "--dev", "--data-dir", str(server.data), *FREE_PORTS
+        )
         assert code == IN_USE
         assert str(server.data) in said and str(server.pid) in said
         assert a.ask("a", b"still there") == "accepted"
