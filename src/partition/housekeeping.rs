@@ -88,7 +88,7 @@ impl Partition {
             return false;
         }
         house.preparing = true;
-        let urgent = !self.fx.log.has_ready_segment();
+        let urgent = self.fx.log.ready_segments() == 0;
         self.disk.prepare(self.clock.unix_ms() << 16, urgent);
         true
     }
@@ -207,6 +207,8 @@ impl Partition {
         }
         let wal = &self.fx.wal_metrics;
         wal.live_bytes.set(live);
+        let ready = self.fx.log.ready_segments() as u64;
+        wal.segments_in(SegmentState::Ready).set(ready);
         wal.segments_in(SegmentState::Sealed).set(sealed);
         wal.segments_in(SegmentState::Active).set(active);
         wal.segments_in(SegmentState::Quarantined).set(quarantined);

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from support import confine
-from support.wait import until
 from support.server import Server, binary, clean_env
+from support.wait import until
 
 Snapshot = dict[str, tuple[int, int, int, str]]
 

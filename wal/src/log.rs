@@ -491,9 +491,9 @@ impl Log {
         (self.config.ready_segments + active).saturating_sub(self.ready.len())
     }
 
-    /// Whether a prepared segment waits.
-    pub fn has_ready_segment(&self) -> bool {
-        !self.ready.is_empty()
+    /// Prepared segments that wait.
+    pub fn ready_segments(&self) -> usize {
+        self.ready.len()
     }
 
     /// Takes a prepared segment.
