@@ -64,15 +64,18 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let (links, inboxes) = wakers.links();
     let failures = report_to(control.sender());
     let stop = Arc::new(AtomicBool::new(false));
-    let settings = NodeParts { config: &config, state: &state, started };
-    let partitions = settings.start_partitions(
+    let settings = NodeParts { config: &config, state: &state, started, events: control.events() };
+    let Some(partitions) = settings.start_partitions(
         &directory,
         &wakers,
         links.to_reactors,
         inboxes.of_partitions,
         &failures,
         &stop,
-    )?;
+    )?
+    else {
+        return Ok(());
+    };
     let reactors = settings.start_reactors(
         listeners,
         &wakers,
@@ -217,9 +220,11 @@ struct NodeParts<'a> {
     config: &'a Config,
     state: &'a Arc<NodeState>,
     started: Instant,
+    events: &'a crossbeam_channel::Receiver<Event>,
 }
 
 impl NodeParts<'_> {
+    /// `None`: the node was told to stop meanwhile.
     fn start_partitions(
         &self,
         directory: &Directory,
@@ -228,7 +233,7 @@ impl NodeParts<'_> {
         inboxes: Vec<Inbox>,
         failures: &crossbeam_channel::Sender<Failed>,
         stop: &Arc<AtomicBool>,
-    ) -> anyhow::Result<Vec<Joiner>> {
+    ) -> anyhow::Result<Option<Vec<Joiner>>> {
         let method = self.sync_method(directory)?;
         let (ready, readiness) = crossbeam_channel::unbounded();
         let mut threads = Vec::new();
@@ -256,11 +261,20 @@ impl NodeParts<'_> {
             })?);
         }
         for _ in 0..threads.len() {
-            if let Err(Failed(message)) = readiness.recv()? {
-                return Err(Failure::new(Exit::DataDir, message).into());
+            crossbeam_channel::select! {
+                recv(readiness) -> ready => if let Err(Failed(message)) = ready? {
+                    return Err(Failure::new(Exit::DataDir, message).into());
+                },
+                recv(self.events) -> event => match event? {
+                    Event::Fatal(failure) => return Err(failure.into()),
+                    Event::Signal(signal) => {
+                        tracing::info!(signal, "stopped while starting");
+                        return Ok(None);
+                    }
+                },
             }
         }
-        Ok(threads)
+        Ok(Some(threads))
     }
 
     fn start_reactors(

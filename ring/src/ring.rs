@@ -91,6 +91,11 @@ pub enum Event {
         /// 0 or a negative errno.
         result: i32,
     },
+    /// A direction of a stream, or both, has ended.
+    ShutDown {
+        /// The caller's name.
+        token: Token,
+    },
     /// Somebody wrote to the eventfd.
     Woken {
         /// The caller's name.
@@ -273,9 +278,11 @@ impl Ring {
     }
 
     /// Ends our direction of the stream, behind what was sent; the peer's goes on.
-    pub fn shutdown_write(&mut self, descriptor: u32) {
+    /// The kernel does it on a thread of its own and looks the descriptor up there, so it must not be given back before
+    /// the event.
+    pub fn shutdown_write(&mut self, descriptor: u32, token: Token) {
         let entry = opcode::Shutdown::new(Fixed(descriptor), libc::SHUT_WR).build();
-        self.push(entry.user_data(SHUTDOWN));
+        self.push(entry.user_data(SHUTDOWN | token));
     }
 
     /// Frees the descriptor. Operations under way keep the socket alive until they end.
@@ -379,7 +386,8 @@ impl Ring {
             }
             CLOSE => Event::Closed { token },
             WAKE => Event::Woken { token, more: cqueue::more(entry.flags()) },
-            CANCEL | SHUTDOWN => return None,
+            SHUTDOWN => Event::ShutDown { token },
+            CANCEL => return None,
             _ => unreachable!("every operation of ours has a code"),
         })
     }

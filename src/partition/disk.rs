@@ -19,12 +19,14 @@ use iris_wal::recovery::Place;
 use iris_wal::store::{PrepareError, Reader, Supply, SupplyConfig, Writer};
 use iris_wal::{FooterWrite, Pos, Ready, Recovered, Write};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// Deliveries read for one answer.
 const READS_PER_ANSWER: usize = 256;
 /// Pauses between the writes that nobody waits for.
-const PAUSE_MIN: Duration = Duration::from_micros(500);
+const PAUSE_MIN: Duration = Duration::from_micros(50);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 /// Where a partition's log lies and how it is written.
@@ -83,7 +85,7 @@ pub(super) enum Done {
 }
 
 enum KeeperJob {
-    Prepare { created_hlc: u64, urgent: bool },
+    Prepare { created_hlc: u64 },
     Footer(FooterWrite),
     Retire(u32),
     Space,
@@ -102,6 +104,7 @@ pub(super) struct Disk {
     keeper: Sender<KeeperJob>,
     reader: Sender<ReaderJob>,
     done: Receiver<Done>,
+    hurry: Arc<AtomicBool>,
     writes_under_way: usize,
 }
 
@@ -143,9 +146,12 @@ impl Disk {
         };
         spawn("write", Box::new(body))?;
         let to = report.clone();
-        spawn("keep", Box::new(move || keep_loop(supply, footer_writer, &dir, &keeper_jobs, &to)))?;
+        let hurry = Arc::new(AtomicBool::new(true));
+        let hurried = Arc::clone(&hurry);
+        let body = move || keep_loop(supply, footer_writer, &dir, &keeper_jobs, &hurried, &to);
+        spawn("keep", Box::new(body))?;
         spawn("read", Box::new(move || read_loop(log_reader, &reader_jobs, &report)))?;
-        Ok(Self { writer, writer_waker, keeper, reader, done, writes_under_way: 0 })
+        Ok(Self { writer, writer_waker, keeper, reader, done, hurry, writes_under_way: 0 })
     }
 
     pub(super) fn done(&mut self) -> Option<Done> {
@@ -172,9 +178,13 @@ impl Disk {
         self.writer_waker.wake();
     }
 
-    /// `urgent`: the log waits for it; otherwise the disk is left to the log's batches most of the time.
-    pub(super) fn prepare(&self, created_hlc: u64, urgent: bool) {
-        let _ = self.keeper.send(KeeperJob::Prepare { created_hlc, urgent });
+    pub(super) fn prepare(&self, created_hlc: u64) {
+        let _ = self.keeper.send(KeeperJob::Prepare { created_hlc });
+    }
+
+    /// Whether the log waits for the keeper, who otherwise leaves the disk to its batches most of the time.
+    pub(super) fn hurry(&self, on: bool) {
+        self.hurry.store(on, Ordering::Relaxed);
     }
 
     pub(super) fn write_footer(&self, footer: FooterWrite) {
@@ -255,12 +265,13 @@ fn keep_loop(
     mut footers: Writer<RealDisk>,
     dir: &std::path::Path,
     jobs: &Receiver<KeeperJob>,
+    hurry: &Arc<AtomicBool>,
     report: &Report,
 ) {
     for job in jobs {
         match job {
-            KeeperJob::Prepare { created_hlc, urgent } => {
-                let mut pace = Pace::new(urgent);
+            KeeperJob::Prepare { created_hlc } => {
+                let mut pace = Pace::new(hurry);
                 let prepared = random_salt()
                     .map_err(|error| format!("failed to read random bytes: {error}"))
                     .map(|salt| supply.prepare_paced(salt, created_hlc, &mut || pace.wait()));
@@ -275,7 +286,7 @@ fn keep_loop(
                 }
             }
             KeeperJob::Footer(mut footer) => {
-                let mut pace = Pace::new(false);
+                let mut pace = Pace::new(hurry);
                 loop {
                     match footers.perform_footer(&mut footer) {
                         Ok(false) => pace.wait(),
@@ -300,16 +311,16 @@ fn keep_loop(
 /// otherwise wait behind megabytes that nobody waits for.
 struct Pace {
     since: Instant,
-    urgent: bool,
+    hurry: Arc<AtomicBool>,
 }
 
 impl Pace {
-    fn new(urgent: bool) -> Self {
-        Self { since: Instant::now(), urgent }
+    fn new(hurry: &Arc<AtomicBool>) -> Self {
+        Self { since: Instant::now(), hurry: Arc::clone(hurry) }
     }
 
     fn wait(&mut self) {
-        if !self.urgent {
+        if !self.hurry.load(Ordering::Relaxed) {
             std::thread::sleep(self.since.elapsed().clamp(PAUSE_MIN, PAUSE_MAX));
         }
         self.since = Instant::now();
@@ -319,7 +330,11 @@ impl Pace {
 fn is_full(error: &PrepareError) -> bool {
     match error {
         PrepareError::LowDisk { .. } => true,
-        PrepareError::File(error) => error.error.kind() == io::ErrorKind::StorageFull,
+        // A short write of zeros is how a disk fills up.
+        PrepareError::File(error) => matches!(
+            error.error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::WriteZero
+        ),
     }
 }
 

@@ -184,6 +184,10 @@ pub(super) fn put_message(
     record: &Record<'_>,
 ) -> Option<Option<Delivered>> {
     let Body::Msg(msg) = &record.body else { return None };
+    // A whole record of somebody else's message is worse than none.
+    if !msg.recipients.as_chunks::<16>().0.contains(&delivery.user.0) {
+        return None;
+    }
     let head = MessageHead {
         no: delivery.no,
         id: MsgId(msg.msg_id),

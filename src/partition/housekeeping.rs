@@ -58,6 +58,7 @@ impl Housekeeping {
 
 impl Partition {
     pub(super) fn keep_house(&mut self) -> bool {
+        self.disk.hurry(!self.fx.log.has_room());
         let mut worked = self.supply_segments();
         while let Some(footer) = self.fx.log.take_footer() {
             self.disk.write_footer(footer);
@@ -88,8 +89,7 @@ impl Partition {
             return false;
         }
         house.preparing = true;
-        let urgent = self.fx.log.ready_segments() == 0;
-        self.disk.prepare(self.clock.unix_ms() << 16, urgent);
+        self.disk.prepare(self.clock.unix_ms() << 16);
         true
     }
 
@@ -106,6 +106,7 @@ impl Partition {
         self.housekeeping.preparing = false;
         self.housekeeping.no_segment = Some(why);
         self.housekeeping.prepare_after = self.clock.instant() + LOOK_EVERY;
+        self.space(self.fx.wal_metrics.disk_free_bytes.value());
     }
 
     /// Whether clients can be served; `None` while that is being found out. A log with a past is served also on a full
@@ -162,7 +163,8 @@ impl Partition {
     }
 
     pub(super) fn space(&mut self, free: u64) {
-        let low = free < self.housekeeping.disk_reserve;
+        // Where no segment can be made, there is no room for messages, whatever the file system says of free bytes.
+        let low = free < self.housekeeping.disk_reserve || self.housekeeping.no_segment.is_some();
         let was_low = self.fx.wal_metrics.low_disk.value() == 1;
         if low != was_low {
             let reserve = self.housekeeping.disk_reserve;

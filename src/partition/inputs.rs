@@ -6,11 +6,11 @@ use iris_proto::id::UserKey;
 use iris_proto::link::ToCore;
 
 impl Partition {
-    /// A reactor's batch, as far as the log has room for it: how many bytes of it were taken. Inside one process a frame
-    /// that does not parse is a bug of ours.
+    /// A reactor's batch, as far as there is room for it and its answers: how many bytes of it were taken. Inside one
+    /// process a frame that does not parse is a bug of ours.
     pub(super) fn take_batch(&mut self, batch: &[u8]) -> usize {
         let mut rest = batch;
-        while self.fx.log.has_room() {
+        while self.has_room() {
             let frame = ToCore::split(rest).expect("a reactor writes whole frames");
             let Some((frame, after)) = frame else { break };
             self.take_frame(&frame);

@@ -149,7 +149,7 @@ impl Partition {
     }
 
     /// Whether answers of another turn have somewhere to go.
-    fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.fx.links.iter().all(|link| link.backlog_bytes() < LINK_BACKLOG_MAX)
             && self.fx.log.has_room()
     }

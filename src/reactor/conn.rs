@@ -41,7 +41,7 @@ pub(super) struct Conn {
     pub window: u32,
     /// When the wheel looks at it next.
     pub timer_s: Seconds,
-    /// When bytes came last: twice within a second makes the connection hot.
+    /// When bytes came last: twice within a second makes the connection hot. While closing, when it ends at the latest.
     pub bytes_s: Seconds,
     /// SENDs that went to several shards and are not answered by all.
     pub split_sends: u16,
@@ -53,6 +53,12 @@ pub(super) struct Conn {
     pub lingers: bool,
     /// All is sent, and our direction of the stream is ended.
     pub said_all: bool,
+    /// The end of our direction is under way in the kernel.
+    pub shutting_down: bool,
+    /// It ends once that is done.
+    pub ends_then: bool,
+    /// In the reactor's list of those with a multishot receive.
+    pub listed_hot: bool,
     pub logged_in: bool,
     /// It asked to be told of presence: every partition may know it.
     pub watches: bool,
@@ -85,6 +91,9 @@ impl Conn {
             closing: false,
             lingers: false,
             said_all: false,
+            shutting_down: false,
+            ends_then: false,
+            listed_hot: false,
             logged_in: false,
             watches: false,
         }

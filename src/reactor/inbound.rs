@@ -94,6 +94,18 @@ impl Reactor {
         }
         conn.session.handle_frame(now_s, frame)?;
         let user = conn.user;
+        // A SEND is refused and told; other work for a partition that is this far behind ends the connection (I7).
+        let goes_to_core = !matches!(
+            frame,
+            ClientFrame::Send(_)
+                | ClientFrame::Ping(_)
+                | ClientFrame::Pong(_)
+                | ClientFrame::Ignored
+        );
+        if goes_to_core && self.is_behind(2 * self.settings.link_backlog_max) {
+            return Err(Code::Overloaded);
+        }
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         match frame {
             ClientFrame::Send(send) => self.take_send(id, send),
             ClientFrame::Ack(upto) => {
@@ -180,6 +192,11 @@ impl Reactor {
         usize::from(shard_for_user(user, self.settings.num_shards).0) % self.links.len()
     }
 
+    /// Whether more than so many bytes wait for a partition.
+    fn is_behind(&self, bytes: usize) -> bool {
+        self.links.iter().any(|link| link.backlog_bytes() > bytes)
+    }
+
     fn take_send(&mut self, id: ConnId, send: &Send<'_>) {
         let refusal = if send.payload.len() > PAYLOAD_BYTES_MAX {
             Some((Code::PayloadTooLarge, 0))
@@ -230,10 +247,10 @@ impl Reactor {
         }
         if waiting > 1 {
             let split = Split { waiting, copies: u8::MAX, refused: None };
-            let replaced = self.splits.insert((id, send.seq), split).is_some();
-            if let Some(conn) = self.conns.get_mut(id)
-                && !replaced
-            {
+            if self.splits.entry(id).or_default().insert(send.seq, split).is_some() {
+                // Two of the same number: which one an answer is for cannot be told.
+                self.fail(id, Code::Malformed);
+            } else if let Some(conn) = self.conns.get_mut(id) {
                 conn.split_sends += 1;
             }
         }

@@ -212,6 +212,15 @@ impl Lanes {
                 }
             }
             Event::Closed { .. } => lane.used -= 1,
+            Event::ShutDown { token } => {
+                let id = conn_of(token, reactor);
+                if let Some(conn) = reactor.conns.get_mut(id) {
+                    conn.shutting_down = false;
+                    if conn.ends_then {
+                        reactor.end(self, id);
+                    }
+                }
+            }
             Event::Woken { more: false, token } => {
                 lane.ring.poll_eventfd(self.waker.eventfd(), token);
             }
@@ -267,7 +276,7 @@ impl Lane {
         }
         let Some(conn) = reactor.conns.get_mut(id) else { return };
         let was_hot = result > 0 && conn.bytes_s == now_s;
-        if result > 0 {
+        if result > 0 && !conn.closing {
             conn.bytes_s = now_s;
         }
         if more {
@@ -284,7 +293,7 @@ impl Lane {
         }
         let stays_hot = conn.reading == Reading::Multishot;
         if was_hot || stays_hot {
-            if !stays_hot {
+            if !std::mem::replace(&mut conn.listed_hot, true) {
                 reactor.hot.push(id);
             }
             conn.reading = Reading::Multishot;

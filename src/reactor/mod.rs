@@ -97,7 +97,7 @@ struct Reactor {
     dirty: Vec<ConnId>,
     /// Connections with a multishot receive.
     hot: Vec<ConnId>,
-    splits: HashMap<(ConnId, u32), Split>,
+    splits: HashMap<ConnId, HashMap<u32, Split>>,
     pool: Vec<Vec<u8>>,
     partial_bytes: usize,
     now_s: Seconds,
@@ -332,6 +332,7 @@ impl Reactor {
     fn close(&mut self, id: ConnId, reason: CloseReason) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.closing = true;
+        conn.bytes_s = self.now_s + CLOSING_S;
         let partial = conn.partial.take().map_or(0, |partial| partial.len());
         let (logged_in, user) = (std::mem::take(&mut conn.logged_in), conn.user);
         let watches = conn.watches;
@@ -360,18 +361,26 @@ impl Reactor {
         }
         // A drain ends all connections at once, and this operation needs a thread: there DRAIN and ERROR must do.
         if !draining {
-            lanes.lane(usize::from(conn.lane)).ring.shutdown_write(conn.descriptor);
+            conn.shutting_down = true;
+            let ring = &mut lanes.lane(usize::from(conn.lane)).ring;
+            ring.shutdown_write(conn.descriptor, lanes::token(id));
         }
         self.look_again(id, self.now_s + LINGER_S);
     }
 
     /// Frees everything of a connection. Events that still come for it find nobody.
     fn end(&mut self, lanes: &mut Lanes, id: ConnId) {
-        let Some(conn) = self.conns.remove(id) else { return };
+        let Some(conn) = self.conns.get_mut(id) else { return };
         assert!(conn.closing, "a connection ends after its reason was counted");
+        if conn.shutting_down {
+            // Its descriptor may not be given to somebody else before: the kernel looks it up when it gets to it.
+            conn.ends_then = true;
+            return;
+        }
+        let conn = self.conns.remove(id).expect("it was there");
         self.metrics.connections.sub(1);
         if conn.split_sends > 0 {
-            self.splits.retain(|(owner, _), _| *owner != id);
+            self.splits.remove(&id);
         }
         lanes.release(&conn, id);
     }

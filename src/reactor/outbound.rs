@@ -6,6 +6,7 @@ use iris_proto::id::ConnId;
 use iris_proto::limits::{PAYLOAD_BYTES_MAX, RECIPIENTS_MAX, SEND_WINDOW_MAX};
 use iris_proto::link::{ReceiptPost, ToCore, ToEdge};
 use iris_proto::wire::{AcceptedRun, Code, VERSION, Welcome, kind};
+use std::collections::hash_map::Entry;
 
 impl Reactor {
     /// A partition's batch. Inside one process a frame that does not parse is a bug of ours.
@@ -70,7 +71,8 @@ impl Reactor {
     /// accepted, on as few copies as the worst; else refused, by a refusal that may be retried if there is one.
     fn answer(&mut self, id: ConnId, seq: u32, copies: u8, refused: Option<(Code, u32)>) {
         let (mut copies, mut refused) = (copies, refused);
-        if let Some(split) = self.splits.get_mut(&(id, seq)) {
+        let splits = self.splits.get_mut(&id);
+        if let Some(split) = splits.and_then(|splits| splits.get_mut(&seq)) {
             split.waiting -= 1;
             if refused.is_none() {
                 split.copies = split.copies.min(copies);
@@ -84,7 +86,12 @@ impl Reactor {
                 return;
             }
             (copies, refused) = (split.copies, split.refused);
-            self.splits.remove(&(id, seq));
+            if let Entry::Occupied(mut splits) = self.splits.entry(id) {
+                splits.get_mut().remove(&seq);
+                if splits.get().is_empty() {
+                    splits.remove();
+                }
+            }
             if let Some(conn) = self.conns.get_mut(id) {
                 conn.split_sends -= 1;
             }

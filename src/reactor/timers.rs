@@ -58,8 +58,11 @@ impl Reactor {
         }
         conn.timer_s = Seconds::MAX;
         if conn.closing {
-            self.end(lanes, id);
-            return;
+            let end_s = conn.bytes_s;
+            if now_s < end_s && !conn.said_all {
+                return self.look_again(id, end_s);
+            }
+            return self.end(lanes, id);
         }
         match conn.session.handle_time(now_s, &patience) {
             Due::At(at_s) => self.look_again(id, at_s),
@@ -86,10 +89,12 @@ impl Reactor {
         hot.retain(|id| {
             let Some(conn) = self.conns.get_mut(*id) else { return false };
             if conn.reading != Reading::Multishot {
+                conn.listed_hot = false;
                 return false;
             }
             let quiet = conn.bytes_s + QUIET_S < self.now_s && !conn.closing;
             if quiet {
+                conn.listed_hot = false;
                 lanes.lane(usize::from(conn.lane)).demote(conn, *id);
             }
             !quiet

@@ -137,6 +137,8 @@ struct Batch {
     offset: usize,
     batch_no: u64,
     records: u32,
+    /// Some of its records are copies, whose messages may be delivered before it is synced.
+    has_copies: bool,
     buf: AlignedBuf,
 }
 
@@ -193,6 +195,8 @@ pub struct Log {
     open: Option<Batch>,
     closed: VecDeque<Batch>,
     in_flight: Option<u64>,
+    /// The batch being written, if it holds copies: where it begins, and its bytes.
+    copies_in_flight: Option<(Pos, Vec<u8>)>,
     pool: Vec<AlignedBuf>,
     sealed: VecDeque<Sealed>,
     /// The number of the batch opened last.
@@ -221,6 +225,7 @@ impl Log {
             open: None,
             closed: VecDeque::new(),
             in_flight: None,
+            copies_in_flight: None,
             pool: Vec::new(),
             sealed: recovered.unsealed.into(),
             batch_no: recovered.last_batch,
@@ -277,6 +282,7 @@ impl Log {
         active.footer.push(offset, &out[..prefix]);
         active.hlc_max = active.hlc_max.max(record.head.hlc);
         batch.records += 1;
+        batch.has_copies |= matches!(record.body, Body::Msg(Msg { copy: true, .. }));
         self.uncovered = true;
         Ok(Pos { segment: batch.segment, offset })
     }
@@ -385,6 +391,7 @@ impl Log {
             offset: active.next,
             batch_no: self.batch_no,
             records: 0,
+            has_copies: false,
             buf,
         });
         Ok(())
@@ -454,6 +461,8 @@ impl Log {
             sealed.last_chain = self.chain;
         }
         self.in_flight = Some(batch.batch_no);
+        let begins = Pos { segment: batch.segment, offset: as_u32(batch.offset) };
+        self.copies_in_flight = batch.has_copies.then(|| (begins, batch.buf.as_slice().to_vec()));
         Some(Write {
             segment: batch.segment,
             offset: as_u32(batch.offset),
@@ -467,6 +476,7 @@ impl Log {
     /// The write and its sync are done: its batch and all before it are durable.
     pub fn synced(&mut self, write: Write) {
         assert_eq!(self.in_flight.take(), Some(write.batch_no), "writes come back one by one (I1)");
+        self.copies_in_flight = None;
         self.durable = write.batch_no;
         self.reclaim.durable(self.durable);
         let pos = Pos { segment: write.segment, offset: write.offset };
@@ -476,11 +486,17 @@ impl Log {
         }
     }
 
-    /// The bytes of a record that is still in memory: in a batch to be written, or among those written last. A
-    /// batch being written is not looked at; nothing in it is durable, so nothing in it may be delivered.
+    /// The bytes of a record that is still in memory: in a batch to be written, or among those written last. Of the batch
+    /// being written only copies are found: their messages are durable where they were copied from, and the file may
+    /// hold anything at their new place until the write is done.
     pub fn recent(&self, pos: Pos, len: u32) -> Option<&[u8]> {
         let len = len as usize;
-        self.window.get(pos, len).or_else(|| {
+        let in_flight = self.copies_in_flight.as_ref().and_then(|(begins, bytes)| {
+            let skip = pos.offset.checked_sub(begins.offset)? as usize;
+            let here = begins.segment == pos.segment;
+            if here { bytes.get(skip..skip + len) } else { None }
+        });
+        self.window.get(pos, len).or(in_flight).or_else(|| {
             self.closed.iter().chain(&self.open).find_map(|batch| batch.holds(pos, len))
         })
     }
