@@ -175,6 +175,23 @@ fn a_record_written_lately_is_found_in_memory() {
 }
 
 #[test]
+fn of_a_batch_being_written_copies_are_found_and_new_messages_are_not() {
+    let mut log = log(3);
+    let new = msg(1, b"new");
+    let Body::Msg(original) = msg(2, b"old").body else { panic!("a message") };
+    let copy = Record { body: Body::Msg(Msg { copy: true, ..original }), ..msg(2, b"old") };
+    let place = log.append(&new).unwrap();
+    let write = log.take_write().unwrap();
+    assert_eq!(log.recent(place, new.encoded_len() as u32), None, "it is not durable");
+    log.synced(write);
+    let place = log.append(&copy).unwrap();
+    let write = log.take_write().unwrap();
+    assert_eq!(log.recent(place, copy.encoded_len() as u32), Some(copy.to_vec().as_slice()));
+    log.synced(write);
+    assert_eq!(log.recent(place, copy.encoded_len() as u32), Some(copy.to_vec().as_slice()));
+}
+
+#[test]
 #[should_panic(expected = "writes come back one by one")]
 fn a_write_that_was_not_taken_cannot_be_reported() {
     let (mut one, mut other) = (log(3), log(3));
