@@ -11,6 +11,7 @@ from typing import Any, Callable
 from iris_client import _protocol as p
 
 from . import ids
+from .wait import PATIENCE
 
 ACCEPTED = "accepted"
 
@@ -24,11 +25,15 @@ class Closed(Exception):
         self.code = p.code_name(error.code) if error else None
 
 
+class NotYet(AssertionError):
+    """What was waited for did not come in time."""
+
+
 class Client:
     """One connection. What arrives is filed: answers, inbox, presence, drain, error."""
 
     def __init__(
-        self, address: tuple[str, int], *, rcvbuf: int | None = None, timeout: float = 10.0
+        self, address: tuple[str, int], *, rcvbuf: int | None = None, timeout: float = PATIENCE
     ) -> None:
         self.timeout = timeout
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -126,7 +131,7 @@ class Client:
     # ---- in
 
     def pump(self, until: Callable[[], Any], timeout: float | None = None) -> None:
-        """Read and file frames until the condition holds. ``Closed`` when the stream ends first."""
+        """Read and file frames until the condition holds. ``Closed`` when the stream ends first, ``NotYet`` in between."""
         deadline = time.monotonic() + (self.timeout if timeout is None else timeout)
         while not until():
             if self.closed or self.error:
@@ -135,7 +140,7 @@ class Client:
             try:
                 data = self.socket.recv(1 << 16)
             except TimeoutError:
-                raise AssertionError(f"{self.user}: what was waited for did not come") from None
+                raise NotYet(f"{self.user}: what was waited for did not come") from None
             except ConnectionError:
                 self.closed, self.reset = True, True
                 continue
@@ -203,7 +208,7 @@ class Client:
         self.send(name, b"", msg_id=mark)
         got: list[p.Delivery] = []
         while not got or got[-1].id != mark:
-            (delivery,) = self.take(1, 30)
+            (delivery,) = self.take(1)
             got.append(delivery)
             if len(got) % 64 == 0 or not self.inbox:
                 self.ack(delivery.no)
@@ -214,7 +219,7 @@ class Client:
         """Take and acknowledge so many messages, without sending anything."""
         got: list[p.Delivery] = []
         while len(got) < count:
-            got += self.take(1, 30)
+            got += self.take(1)
             if len(got) % 64 == 0 or not self.inbox:
                 self.ack(got[-1].no)
         self.sync()

@@ -11,6 +11,8 @@ from contextlib import suppress
 
 from iris_client import _protocol as p
 
+from .wait import PATIENCE
+
 
 def allow_descriptors(count: int) -> None:
     """Raise this process's own limit of open files, as far as it may."""
@@ -42,7 +44,7 @@ class Crowd:
         """Connect so many more; each says ``first``."""
         joined = []
         for _ in range(count):
-            one = socket.create_connection(self.address, timeout=20)
+            one = socket.create_connection(self.address, timeout=PATIENCE)
             if first:
                 one.sendall(first)
             one.setblocking(False)
@@ -51,7 +53,7 @@ class Crowd:
             joined.append(one)
         return joined
 
-    def listen(self, until: object, what: str, timeout: float = 30.0) -> None:
+    def listen(self, until: object, what: str, timeout: float = PATIENCE) -> None:
         """Read what comes until ``until()`` holds."""
         assert callable(until)
         deadline = time.monotonic() + timeout

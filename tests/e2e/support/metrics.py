@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import urllib.request
 
+from .wait import PATIENCE
+
 _LINE = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{(.*)\})? (\S+)$")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 
@@ -29,7 +31,7 @@ class Metrics:
     @classmethod
     def read(cls, admin: str) -> Metrics:
         """Fetch and parse."""
-        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=PATIENCE) as answer:
             return cls(answer.read().decode())
 
     def sum(self, name: str, **labels: str) -> float:

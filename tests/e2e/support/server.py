@@ -7,14 +7,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any, Callable
 
 from . import tokens
 from .client import Client
 from .metrics import Metrics
-from .wait import until
+from .wait import PATIENCE, until
 
 #: Small segments, so that tests cross their borders and fill little disk.
 SMALL_LOG = {"IRIS_WAL__SEGMENT_SIZE": "2MiB", "IRIS_WAL__BATCH_MAX": "512KiB"}
@@ -45,7 +44,7 @@ def iris(*args: str, cwd: Path | None = None, **options: Any) -> subprocess.Comp
     """Run a command of ``iris`` to its end."""
     env = clean_env(options.pop("env", {}))
     done = subprocess.run(
-        [binary(), *args], cwd=cwd, env=env, text=True, capture_output=True, timeout=60, **options
+        [binary(), *args], cwd=cwd, env=env, text=True, capture_output=True, timeout=PATIENCE, **options
     )
     return done
 
@@ -103,7 +102,7 @@ class Server:
                 raise AssertionError(f"ended with {process.returncode} before ready: {self.log()}")
             return ports.exists()
 
-        until(is_ready, "the server is ready", 30, 0.003)
+        until(is_ready, "the server is ready", every=0.003)
         said = json.loads(ports.read_text())
         host, port = said["tcp"].rsplit(":", 1)
         self.tcp, self.admin = (host, int(port)), said["admin"]
@@ -118,13 +117,13 @@ class Server:
         """End it as a power cut would: SIGKILL."""
         self.stop(signal.SIGKILL)
 
-    def stop(self, number: int = signal.SIGTERM, timeout: float = 30) -> int:
+    def stop(self, number: int = signal.SIGTERM, timeout: float = PATIENCE) -> int:
         """Send a signal and wait; return the exit code."""
         assert self.process
         self.process.send_signal(number)
         return self.ended(timeout)
 
-    def ended(self, timeout: float = 30) -> int:
+    def ended(self, timeout: float = PATIENCE) -> int:
         """Wait for its end; return the exit code."""
         assert self.process
         code = self.process.wait(timeout)
@@ -198,7 +197,3 @@ class Server:
             client.close()
             raise
 
-
-def seconds(since: float) -> float:
-    """Return seconds since a reading of the monotonic clock."""
-    return time.monotonic() - since

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import threading
-import time
 
 from .server import Server
 from .wait import until
 
 
 class Witness:
-    """Exchanges messages from its start to its end, and remembers the longest one."""
+    """Exchanges messages from its start to its end."""
 
     def __init__(self, server: Server, name: str = "witness") -> None:
         self.sender = server.login(f"{name}-a")
         self.receiver = server.login(f"{name}-b")
         self.name = name
         self.count = 0
-        self.longest = 0.0
-        self.durations: list[float] = []
         self.failure: BaseException | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -27,16 +24,12 @@ class Witness:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                start = time.monotonic()
                 payload = f"exchange {self.count}".encode()
                 answer = self.sender.ask(f"{self.name}-b", payload)
                 assert answer == "accepted", answer
                 (delivery,) = self.receiver.take(1)
                 assert delivery.payload == payload, delivery
                 self.receiver.ack(delivery.no)
-                took = time.monotonic() - start
-                self.longest = max(self.longest, took)
-                self.durations.append(took)
                 self.count += 1
                 # A pulse, not a load: others need the CPUs, too.
                 self._stop.wait(0.002)
