@@ -13,7 +13,7 @@ import pytest
 from support import confine, ids
 from support.client import Closed
 from support.server import Server
-from support.wait import until
+from support.wait import PATIENCE, until
 
 MIB = 1 << 20
 DISK_MIB, RESERVE_MIB = 96, 24
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(not confine.is_root(), reason="mounting file sys
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=30)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @pytest.fixture(params=["tmpfs", "ext4"])
@@ -91,7 +91,7 @@ class Ballast:
 def waits_for(server: Server, answer: str, user: str = "probe") -> None:
     """Wait until a SEND gets this answer."""
     with server.login(user) as client:
-        until(lambda: client.ask("sink", bytes(100)) == answer, f"a SEND is answered {answer}", 15, 0.05)
+        until(lambda: client.ask("sink", bytes(100)) == answer, f"a SEND is answered {answer}", every=0.05)
 
 
 def test_low_disk_refuses_sends_takes_acks_and_recovers(disk: Path, server: Server) -> None:
@@ -112,7 +112,7 @@ def test_low_disk_refuses_sends_takes_acks_and_recovers(disk: Path, server: Serv
         b.sync()
         until(lambda: server.metrics().sum("iris_acked_total") >= 60, "ACKs are taken")
         ballast.drop()
-        until(lambda: a.ask("b", b"later", msg_id=msg_id) == "accepted", "it recovers by itself", 15, 0.1)
+        until(lambda: a.ask("b", b"later", msg_id=msg_id) == "accepted", "it recovers by itself", every=0.1)
     assert server.stop() == 0
     server.start()
     with server.login("b") as b:
@@ -176,7 +176,7 @@ def test_acknowledging_on_a_full_disk_gives_the_room_back(disk: Path, server: Se
         assert b.welcome and b.welcome.waiting == count
         assert len(b.drain_until_empty(count)) == count
     waits_for(server, "accepted")
-    until(lambda: free(disk) > RESERVE_MIB * MIB, "segments are given back", 20, 0.05)
+    until(lambda: free(disk) > RESERVE_MIB * MIB, "segments are given back", every=0.05)
 
 
 @pytest.mark.parametrize("left", [0, 4 * MIB])
@@ -190,7 +190,7 @@ def test_a_start_on_a_full_disk_serves_or_says_why(disk: Path, server: Server, l
     server.start(wait=False)
     ports = server.home / f"ports-{server.starts}.json"
     assert server.process
-    until(lambda: ports.exists() or server.process.poll() is not None, "it decided", 15)
+    until(lambda: ports.exists() or server.process.poll() is not None, "it decided")
     if server.process.poll() is not None:
         assert server.ended() not in (0, 101, 134, -6)
         said = server.log().splitlines()[-1]
@@ -211,7 +211,7 @@ def test_a_first_start_on_a_full_disk_says_so_in_one_line(disk: Path) -> None:
     server = Server(disk / "home", ENV)
     server.start(wait=False)
     try:
-        assert server.ended(15) not in (0, 101, 134, -6)
+        assert server.ended() not in (0, 101, 134, -6)
         said = server.log().splitlines()[-1]
         assert said.startswith("iris: ") and "; " in said, said
     finally:

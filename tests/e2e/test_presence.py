@@ -9,6 +9,7 @@ import pytest
 from iris_client import _protocol as p
 from support.client import Client
 from support.server import Server
+from support.wait import until
 
 ENV = {"IRIS_CORE__PARTITIONS": "4", "IRIS_REACTOR__COUNT": "3"}
 
@@ -60,7 +61,9 @@ def test_presence_names_each_user_once_and_watching_tells_of_changes(
         a.raw(p.encode_unwatch([users[0]]))
         a.sync()
     with shared.login(name("a")) as a:
-        assert states(a, 1, [users[0]])[users[0]] == p.OFFLINE
+        query = itertools.count(10)
+        left = lambda: states(a, next(query), [users[0]])[users[0]] == p.OFFLINE  # noqa: E731
+        until(left, "who closed is offline")
         with shared.login(users[150]):
             assert states(a, 2, [users[150]])[users[150]] == p.ONLINE
         assert changes(a, users[150]) == [], "watches end with their connection"

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support import confine
 from support.server import Server, binary, clean_env
-from support.wait import until
+from support.wait import PATIENCE, until
 
 Snapshot = dict[str, tuple[int, int, int, str]]
 
@@ -52,7 +52,7 @@ def refused(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=PATIENCE,
         preexec_fn=before,
     )
     assert done.returncode not in (0, 101, 134, -6), done.stderr
@@ -68,9 +68,19 @@ def refused(
 
 
 def settled(server: Server) -> Server:
-    """Wait until a server that runs has prepared its segments, so that its directory holds still."""
-    ready = lambda: server.metrics().sum("iris_wal_segments", state="ready") >= 2  # noqa: E731
-    until(ready, "segments are prepared")
+    """Wait until a server that runs has prepared its segments and marked its end, so that its directory holds still."""
+    seen: list[tuple[Snapshot, float]] = []
+
+    def holds_still() -> bool:
+        """As it was when its partitions had turned three times fewer."""
+        metrics = server.metrics()
+        turns = metrics.sum("iris_partition_turns_total")
+        now = snapshot(server.home)
+        if not seen or seen[0][0] != now or metrics.sum("iris_wal_segments", state="ready") < 2:
+            seen[:] = [(now, turns)]
+        return turns >= seen[0][1] + 3
+
+    until(holds_still, "its directory holds still")
     return server
 
 
@@ -320,7 +330,7 @@ def test_a_foreign_directory_is_left_as_it_is(tmp_path: Path) -> None:
     (data / "wal" / "notes.txt").write_text("precious")
     (data / "letter.txt").write_text("precious")
     done = subprocess.run(
-        [binary(), "check", "--defaults"], capture_output=True, text=True, timeout=30
+        [binary(), "check", "--defaults"], capture_output=True, text=True, timeout=PATIENCE
     )
     assert done.returncode == 0
     server = Server(tmp_path)
@@ -335,5 +345,5 @@ def test_the_ports_file_tells_where_it_listens_and_a_bad_place_for_it_is_an_erro
 ) -> None:
     said = json.loads((server.home / "ports-1.json").read_text())
     assert set(said) == {"tcp", "admin"}
-    with socket.create_connection(server.tcp, timeout=5):
+    with socket.create_connection(server.tcp, timeout=PATIENCE):
         pass

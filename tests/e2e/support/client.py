@@ -235,6 +235,13 @@ class Client:
             return closed.code
         raise AssertionError("unreachable")
 
+    def last_words(self) -> None:
+        """Read what was said before the server closed, after a send found it closed."""
+        try:
+            self.pump(lambda: False)
+        except Closed:
+            pass
+
     def read_to_end(self) -> None:
         """Check that nothing follows an ERROR. A server that drains leaves the end to its clients."""
         while not self.closed:

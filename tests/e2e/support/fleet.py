@@ -16,9 +16,9 @@ from typing import NamedTuple
 from iris_client import _protocol as p
 
 from . import ids
-from .client import ACCEPTED, Client, Closed
+from .client import ACCEPTED, Client, Closed, NotYet
 from .server import Server
-from .wait import until
+from .wait import PATIENCE, until
 
 #: Unanswered SENDs of a sender, at most.
 UNDER_WAY = 48
@@ -85,8 +85,11 @@ class Sender:
                 self.sent[message.id] = self.unanswered[message.id] = message
                 self.send(client, seqs, message)
                 self.wait_for_room(client, seqs)
-            client.pump(lambda: self.settle(client, seqs) == 0, 30)
-        except (Closed, ConnectionError):
+            client.pump(lambda: self.settle(client, seqs) == 0)
+        except ConnectionError:
+            # It was sending, and slower than the server's last words.
+            client.last_words()
+        except Closed:
             pass
         finally:
             self.drained = client.drain is not None
@@ -94,7 +97,7 @@ class Sender:
             client.close()
 
     def wait_for_room(self, client: Client, seqs: dict[int, Sent]) -> None:
-        client.pump(lambda: self.settle(client, seqs) < UNDER_WAY, 30)
+        client.pump(lambda: self.settle(client, seqs) < UNDER_WAY)
 
     def send(self, client: Client, seqs: dict[int, Sent], message: Sent) -> None:
         seq = client.send(
@@ -137,7 +140,7 @@ class Reader:
             while more():
                 try:
                     client.pump(lambda: client.inbox, 0.1)
-                except AssertionError:
+                except NotYet:
                     continue
                 self.take(client)
         except (Closed, ConnectionError):
@@ -190,16 +193,22 @@ class Fleet:
         """How many SENDs were accepted so far."""
         return sum(sender.accepted for sender in self.senders)
 
+    def wait_at_work(self, server: Server) -> None:
+        """Wait until everybody is logged in."""
+        count = len(self.senders) + len(self.online)
+        logged_in = lambda: server.metrics().sum("iris_connections_logged_in")  # noqa: E731
+        until(lambda: logged_in() >= count or self._failures, "everybody is logged in")
+
     def wait_accepted(self, more: int) -> None:
         """Wait until so many more SENDs were accepted."""
         goal = self.accepted() + more
-        until(lambda: self.accepted() >= goal or self._failures, "messages are accepted", 30, 0.002)
+        until(lambda: self.accepted() >= goal or self._failures, "messages are accepted", every=0.002)
 
     def join(self, *, stop: bool = True) -> None:
         """Wait until all connections have ended; with ``stop``, by themselves if they do not otherwise."""
         self._goes_on = not stop
         for thread in self._threads:
-            thread.join(60)
+            thread.join(PATIENCE)
             assert not thread.is_alive()
         if self._failures:
             raise AssertionError("a client met what it should not") from self._failures[0]
