@@ -126,6 +126,14 @@ pub(super) struct Place {
 /// Where a checkpoint goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CheckpointCursor {
+    at: Hand,
+    /// The mark that the records so far tell of.
+    forgotten_ms: u64,
+}
+
+/// A slot of all shards' senders.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+struct Hand {
     shard: u16,
     slot: u32,
 }
@@ -144,7 +152,7 @@ pub(super) struct Dedup {
     senders: u64,
     /// Ids before this time may be forgotten although the window still covers them.
     forgotten_ms: u64,
-    hand: CheckpointCursor,
+    hand: Hand,
     last_step_ms: u64,
     /// When the next step is due; under pressure a step a millisecond is.
     next_step_ms: u64,
@@ -178,7 +186,7 @@ impl Dedup {
             ids: 0,
             senders: 0,
             forgotten_ms: 0,
-            hand: CheckpointCursor::default(),
+            hand: Hand::default(),
             last_step_ms: 0,
             next_step_ms: 0,
             pressed_passes: 0,
@@ -322,7 +330,7 @@ impl Dedup {
         while seen < STEP_SENDERS {
             let slots = self.shards[usize::from(self.hand.shard)].slab.slots();
             if self.hand.slot >= slots {
-                self.hand = CheckpointCursor { shard: self.hand.shard + 1, slot: 0 };
+                self.hand = Hand { shard: self.hand.shard + 1, slot: 0 };
                 seen += 1;
                 if usize::from(self.hand.shard) >= self.shards.len() {
                     self.end_pass(now);
@@ -369,7 +377,7 @@ impl Dedup {
     }
 
     fn end_pass(&mut self, now: u64) {
-        self.hand = CheckpointCursor::default();
+        self.hand = Hand::default();
         if !self.is_pressed() {
             self.pressed_passes = 0;
             return;
@@ -395,7 +403,7 @@ const CHECKPOINT_SLOTS: u32 = 4096;
 
 impl Dedup {
     /// Writes the next part of a checkpoint into `body`: at most [`DEDUP_RECORD_BYTES_MAX`] of one shard, nothing when the
-    /// part is empty. Returns the shard and where to go on, `None` at the end.
+    /// part has nothing to tell. Returns the shard and where to go on, `None` at the end.
     pub(super) fn checkpoint(
         &self,
         from: CheckpointCursor,
@@ -404,9 +412,10 @@ impl Dedup {
         body.clear();
         body.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
         body.extend_from_slice(&self.forgotten_ms.to_le_bytes());
-        let is_first = from == CheckpointCursor::default();
-        let Some(from) = self.at_senders(from) else {
-            if !is_first || self.forgotten_ms == 0 {
+        // The mark may rise on the way, for senders that are gone before their turn: then it is told again.
+        let is_told = self.forgotten_ms == from.forgotten_ms;
+        let Some(from) = self.at_senders(from.at) else {
+            if is_told {
                 body.clear();
             }
             return (self.first_owned, None);
@@ -430,20 +439,22 @@ impl Dedup {
             slot += 1;
         }
         body[4..8].copy_from_slice(&count.to_le_bytes());
-        if count == 0 && !is_first {
+        if count == 0 && is_told {
             body.clear();
         }
-        (shard, self.at_senders(CheckpointCursor { shard: shard.0, slot }))
+        let next = self.at_senders(Hand { shard: shard.0, slot });
+        let forgotten_ms = self.forgotten_ms;
+        (shard, next.map(|at| CheckpointCursor { at, forgotten_ms }))
     }
 
     /// The next slot at or after a cursor that was ever used.
-    fn at_senders(&self, from: CheckpointCursor) -> Option<CheckpointCursor> {
+    fn at_senders(&self, from: Hand) -> Option<Hand> {
         let shards = self.shards.iter().enumerate().skip(usize::from(from.shard));
         let slots = shards.map(|(shard, senders)| (shard as u16, senders.slab.slots()));
         slots
             .map(|(shard, slots)| (shard, if shard == from.shard { from.slot } else { 0 }, slots))
             .find(|(_, slot, slots)| slot < slots)
-            .map(|(shard, slot, _)| CheckpointCursor { shard, slot })
+            .map(|(shard, slot, _)| Hand { shard, slot })
     }
 
     /// Takes over a DEDUP record. The result is the same in whatever order records and ids come, and however often:

@@ -52,6 +52,11 @@ struct World {
     is_log_busy: bool,
     /// Where the last checkpoint began, and what must be durable to complete it.
     checkpoint: Option<(u32, u64)>,
+    /// Where the one that is being written began, and where it goes on.
+    writing: Option<(u32, CheckpointCursor)>,
+    /// The latest time of all lives.
+    latest: u64,
+    refused_as_stale: u64,
 }
 
 fn name(user: u32) -> String {
@@ -99,6 +104,9 @@ impl World {
             dropped: 0,
             is_log_busy: seed % 2 == 1,
             checkpoint: None,
+            writing: None,
+            latest: T0,
+            refused_as_stale: 0,
         };
         world.watch();
         world
@@ -148,14 +156,16 @@ impl World {
             let others = (0..USERS).filter(|user| shard(*user) == shard(first));
             let others: Vec<_> = others.filter(|_| self.random.one_in(3)).collect();
             let to = [vec![first], others].concat();
-            let (id_ms, sender) = (u64::from(self.random.below(50)), self.random.below(USERS));
+            let senders = if self.is_log_busy { 2 } else { USERS };
+            let (id_ms, sender) = (u64::from(self.random.below(50)), self.random.below(senders));
             let id = MsgId::v7(self.node.now - id_ms, self.next_id);
             self.next_id += 1;
             let flags = if self.random.one_in(3) { WANTS_RECEIPT } else { 0 };
             self.tried.push(((sender, id, shard(first)), to, flags));
         }
         let last = self.tried.len() as u32 - 1;
-        let choice = if retry { self.random.below(last + 1) } else { last };
+        let late = self.random.below(last + 1).min(self.random.below(20));
+        let choice = if retry { last - late } else { last };
         let (send, to, flags) = self.tried[choice as usize].clone();
         let names: Vec<_> = to.iter().map(|user| name(*user)).collect();
         let names: Vec<_> = names.iter().map(String::as_str).collect();
@@ -167,6 +177,12 @@ impl World {
             Said::Rejected(_, of, code) if *of == number => Some(*code),
             _ => None,
         });
+        let may_be_forgotten = !is_old && send.1.unix_ms() < self.latest - WINDOW_MS;
+        if may_be_forgotten && rejected == Some(RejectCode::StaleId) {
+            self.refused_as_stale += 1;
+            assert_eq!(self.node.fx.log.len(), records);
+            return;
+        }
         let wanted = match (is_old, known, self.node.fx.refuse_msg) {
             (true, ..) => Some(RejectCode::IdTooOld),
             (false, Some(_), _) | (false, None, None) => None,
@@ -250,13 +266,27 @@ impl World {
         }
     }
 
+    /// Writes some parts of a checkpoint; the next call goes on where this one ends.
     fn checkpoint(&mut self) {
-        let began = self.node.fx.segment;
-        let mut cursor = Some(CheckpointCursor::default());
-        while let Some(from) = cursor {
-            cursor = self.node.core.checkpoint(&mut self.node.fx, from).unwrap();
+        let first = (self.node.fx.segment, CheckpointCursor::default());
+        let (began, mut from) = self.writing.take().unwrap_or(first);
+        for _ in 0..1 + self.random.below(3) {
+            match self.node.core.checkpoint(&mut self.node.fx, from).unwrap() {
+                Some(next) => from = next,
+                None => {
+                    self.checkpoint = Some((began, self.node.fx.lsn));
+                    return;
+                }
+            }
         }
-        self.checkpoint = Some((began, self.node.fx.lsn));
+        self.writing = Some((began, from));
+    }
+
+    fn pass_time(&mut self) {
+        let is_long = self.random.one_in(if self.writing.is_some() { 2 } else { 6 });
+        let most_ms = if is_long { 2 * WINDOW_MS as u32 } else { 8000 };
+        self.node.now += u64::from(self.random.below(most_ms));
+        self.latest = self.latest.max(self.node.now);
     }
 
     /// Moves what lives in one old segment to the current one.
@@ -331,7 +361,12 @@ impl World {
         self.node.fx.log.retain(|logged| logged.lsn <= kept);
         self.history.retain(|logged| logged.lsn <= kept);
         self.durable = kept;
-        self.checkpoint = None;
+        (self.checkpoint, self.writing) = (None, None);
+        if self.random.one_in(3) {
+            // Less than the window: a mark ahead of the clock would count as made under a wrong one.
+            let back = u64::from(self.random.below(WINDOW_MS as u32));
+            self.node.now = (self.node.now - back).max(self.latest - WINDOW_MS);
+        }
         self.sessions.clear();
         self.unanswered.clear();
         self.node.fx.segment += 1;
@@ -495,7 +530,7 @@ impl World {
             32 => self.rewrite(),
             33 => self.drop_segments(),
             34 if self.random.one_in(3) => self.checkpoint(),
-            35 => self.node.now += u64::from(self.random.below(8000)),
+            35 => self.pass_time(),
             36 if self.random.one_in(3) => self.crash(),
             37 => {
                 let refusals = [None, Some(Refusal::Full), Some(Refusal::LowDisk)];
@@ -589,7 +624,7 @@ fn random_runs_follow_from_their_history() {
     let seeds = std::env::var("IRIS_MODEL_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
     // 110 needs checkpoints before segments go, 507 needs TOMBs to outlive the originals of copies.
     let seeds = (0..seeds.unwrap_or(20)).chain([110, 507]);
-    let (mut totals, mut dropped) = (Counters::default(), 0);
+    let (mut totals, mut dropped, mut stale) = (Counters::default(), 0, 0);
     for seed in seeds {
         let mut run = Run { seed, step: 0 };
         let mut world = World::new(seed);
@@ -599,6 +634,7 @@ fn random_runs_follow_from_their_history() {
         }
         world.finish();
         dropped += world.dropped;
+        stale += world.refused_as_stale;
         let counters = world.node.core.counters();
         totals.duplicates += counters.duplicates;
         totals.receipts += counters.receipts;
@@ -607,6 +643,6 @@ fn random_runs_follow_from_their_history() {
         totals.acks_put_off += counters.acks_put_off;
     }
     let Counters { duplicates, receipts, unreadable, relocated, acks_put_off, .. } = totals;
-    let reached = [duplicates, receipts, unreadable, relocated, acks_put_off, dropped];
+    let reached = [duplicates, receipts, unreadable, relocated, acks_put_off, dropped, stale];
     assert!(reached.into_iter().all(|count| count > 0), "not every case came up: {reached:?}");
 }

@@ -271,6 +271,93 @@ fn a_checkpoint_remembers_how_much_of_the_window_was_given_up() {
 }
 
 #[test]
+fn a_mark_that_rises_while_a_checkpoint_is_written_is_in_it() {
+    let mut node = Node::with(|config| *config = CoreConfig::new(OWN, 2, 42));
+    let lives_in = |shard| {
+        let mut names = (0..).map(|number: u32| format!("user{number}"));
+        names.find(|name| shard_for_user(key(name), 2) == ShardId(shard)).unwrap()
+    };
+    let (low, high) = (lives_in(0), lives_in(1));
+    node.send("alice", id(5, 1), &[&low]);
+    node.send("alice", id(5, 2), &[&high]);
+    node.sync();
+    let first = CheckpointCursor::default();
+    let mut cursor = node.core.checkpoint(&mut node.fx, first).unwrap();
+    assert!(cursor.is_some(), "the second shard is another record");
+    node.now += limits::DEDUP_WINDOW_MS + 1000;
+    node.poll();
+    assert_eq!(node.core.gauges().senders, 0, "too old to be remembered");
+    while let Some(from) = cursor {
+        cursor = node.core.checkpoint(&mut node.fx, from).unwrap();
+    }
+    let records = node.fx.log.split_off(2);
+    node.now = T0 + 1000;
+    node.restart(&records);
+    for (number, to) in [(1, &low), (2, &high)] {
+        let sent = node.send("alice", id(5, number), &[to]);
+        let refused = Said::Rejected(conn(0), sent, RejectCode::StaleId);
+        assert_eq!(node.fx.take().pop(), Some(refused), "the clock went back, not the memory");
+    }
+}
+
+/// Checkpoints are written part by part while senders come, age and are forgotten; what stands before a complete one
+/// is gone after a restart, whose clock may be behind by less than the window.
+#[test]
+fn no_id_of_the_window_is_forgotten_with_the_records_before_a_checkpoint() {
+    const WINDOW_MS: u32 = 100_000;
+    let mut refused_as_stale = 0;
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let mut node = Node::with(|config| {
+            *config = CoreConfig::new(OWN, 3, seed);
+            config.dedup_window_ms = u64::from(WINDOW_MS);
+        });
+        let (mut sent, mut latest) = (Vec::new(), T0);
+        let (mut covered, mut writing) = (0, None);
+        for _ in 0..80 {
+            match random.below(8) {
+                0 | 1 => {
+                    let (from, to) = (random.below(4), random.below(12));
+                    let id = MsgId::v7(node.now, sent.len() as u128);
+                    sent.push((format!("s{from}"), id, format!("u{to}")));
+                    let (from, id, to) = &sent[sent.len() - 1];
+                    node.send(from, *id, &[to]);
+                }
+                2 | 3 => {
+                    node.now += u64::from(random.below(WINDOW_MS));
+                    latest = latest.max(node.now);
+                    node.sync();
+                }
+                4..=6 => {
+                    let (began, from) = writing.unwrap_or((node.fx.log.len(), Default::default()));
+                    let next = node.core.checkpoint(&mut node.fx, from).unwrap();
+                    writing = next.map(|next| (began, next));
+                    covered = if next.is_none() { began } else { covered };
+                }
+                _ => {
+                    node.fx.log.drain(..covered);
+                    (covered, writing) = (0, None);
+                    let back = u64::from(random.below(WINDOW_MS));
+                    node.now = (node.now - back).max(latest - u64::from(WINDOW_MS));
+                    let records = node.fx.log.clone();
+                    node.restart(&records);
+                    for (from, id, to) in &sent {
+                        node.send(from, *id, &[to]);
+                    }
+                    assert_eq!(
+                        node.fx.log.len(),
+                        records.len(),
+                        "one is taken for new, seed {seed}"
+                    );
+                    refused_as_stale += node.core.counters().rejected(RejectCode::StaleId);
+                }
+            }
+        }
+    }
+    assert!(refused_as_stale > 0, "no mark was needed");
+}
+
+#[test]
 fn a_checkpoint_of_nothing_is_no_record_and_a_refused_part_is_tried_again() {
     let mut node = Node::new();
     assert!(checkpoint(&mut node).is_empty());
