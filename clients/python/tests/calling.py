@@ -22,7 +22,7 @@ def on_a_loop(test: Test) -> Callable[[], None]:
 
     @functools.wraps(test)
     def run() -> None:
-        asyncio.run(asyncio.wait_for(test(), 30))
+        asyncio.run(asyncio.wait_for(test(), 300))
 
     return run
 

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from server import Server
+from iris_client import _driver
+from server import PATIENCE, Server
+
+
+@pytest.fixture(autouse=True)
+def _no_haste_at_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that closes waits for the server as long as a busy machine may take."""
+    monkeypatch.setattr(_driver, "CLOSE_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,8 @@ from typing import Any, Optional
 from iris_client import AsyncIrisClient, IrisClient
 
 REPO = Path(__file__).resolve().parents[3]
-START_TIMEOUT = 20.0
+#: Seconds after which what must come has not come: more than a busy machine needs.
+PATIENCE = 120.0
 
 
 def binary() -> Path:
@@ -68,7 +69,7 @@ class Server:
                 stderr=log,
                 cwd=self.data.parent,
             )
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + PATIENCE
         while not self._ports.exists() or not self._ports.read_bytes().rstrip().endswith(b"}"):
             try:
                 code = self._process.wait(0.01)
@@ -82,7 +83,7 @@ class Server:
 
     def _await_port(self) -> None:
         """Wait until the port is free: a ring's sockets are closed a little after its process."""
-        deadline = time.monotonic() + START_TIMEOUT
+        deadline = time.monotonic() + PATIENCE
         while True:
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -105,7 +106,7 @@ class Server:
         if process is not None and process.poll() is None:
             process.send_signal(how)
             try:
-                process.wait(START_TIMEOUT)
+                process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -130,4 +131,9 @@ class Server:
         return client
 
     def _options(self, user: str, options: dict[str, Any]) -> dict[str, Any]:
-        return {"token": self.token(user), "backoff": (0.02, 0.2), **options}
+        return {
+            "token": self.token(user),
+            "backoff": (0.02, 0.2),
+            "connect_timeout": PATIENCE,
+            **options,
+        }

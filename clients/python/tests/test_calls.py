@@ -168,14 +168,21 @@ async def test_a_refusal_carries_code_and_advice() -> None:
 async def test_a_deadline_names_the_last_refusal() -> None:
     async def refuse(talk: Talk) -> None:
         await talk.welcome()
-        sent = await talk.hear("SEND")
-        talk.say(peer.rejected((sent["seq"], 503, 60_000)))
+        with contextlib.suppress(EOFError):
+            sent = await talk.hear("SEND")
+            talk.say(peer.rejected((sent["seq"], 503, 60_000)))
         await close_politely(talk)
 
-    async with ScriptedServer([refuse]) as server, client(server) as alice:
-        await alice.login("alice")
-        with pytest.raises(iris_client.SendTimeout, match="overloaded"):
-            await alice.send_reliable("bob", "hi", timeout=0.2)
+    async with ScriptedServer([refuse] * 3) as server:
+        # A busy machine may need longer to hear of the refusal.
+        for patience in (0.2, 2.0, 20.0):
+            async with client(server) as alice:
+                await alice.login("alice")
+                with pytest.raises(iris_client.SendTimeout) as caught:
+                    await alice.send_reliable("bob", "hi", timeout=patience)
+            if "overloaded" in str(caught.value):
+                break
+        assert "overloaded" in str(caught.value)
 
 
 @on_a_loop

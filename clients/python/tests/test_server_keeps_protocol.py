@@ -15,9 +15,9 @@ import pytest
 import peer
 from iris_client import _ids
 from iris_client import _protocol as wire
-from server import Server
+from server import PATIENCE, Server
 
-SOON = 20.0
+SOON = PATIENCE
 _F = TypeVar("_F")
 
 
@@ -164,8 +164,8 @@ def test_welcome_states_the_terms(shared: Server, raw: Raw) -> None:
     assert welcome.recv_window == wire.RECV_WINDOW_MAX
     assert welcome.payload_max <= wire.PAYLOAD_BYTES_MAX
     assert welcome.recipients_max == wire.RECIPIENTS_MAX
-    assert abs(welcome.server_time_ms / 1000 - time.time()) < 60
-    assert abs(welcome.token_expires_s - 3600 - time.time()) < 60
+    assert abs(welcome.server_time_ms / 1000 - time.time()) < 600
+    assert abs(welcome.token_expires_s - 3600 - time.time()) < 600
 
 
 def test_an_empty_user_is_whom_the_token_names(shared: Server, raw: Raw) -> None:
@@ -178,7 +178,7 @@ def test_a_ping_is_answered_with_the_clock(shared: Server, raw: Raw) -> None:
     raw.say(wire.encode_ping(b"\x00\xff345678"))
     pong = raw.hear(wire.Pong)
     assert pong.echo == b"\x00\xff345678"
-    assert abs(pong.time_ms / 1000 - time.time()) < 60
+    assert abs(pong.time_ms / 1000 - time.time()) < 600
 
 
 def test_an_ignorable_frame_and_reserved_bits_are_ignored(shared: Server, raw: Raw) -> None:
@@ -230,9 +230,9 @@ def test_ids_are_refused_by_name_at_both_ends_of_the_window(shared: Server, raw:
     now, window = welcome.server_time_ms, welcome.dedup_window_ms
     cases = [
         (_ids.compose(now - window - 5_000, 1), 401),
-        (_ids.compose(now + 360_000, 1), 402),
+        (_ids.compose(now + 900_000, 1), 402),
         (uuid.UUID("919108f7-52d1-4320-9bac-f847db4148a8"), 404),
-        (_ids.compose(now - window + 60_000, 1), None),
+        (_ids.compose(now - window + 900_000, 1), None),
         (_ids.compose(now + 240_000, 1), None),
     ]
     for seq, (msg_id, code) in enumerate(cases):
