@@ -68,7 +68,7 @@ impl Effects for Counting {
         panic!("a SEND was refused: {}", code.name());
     }
 
-    fn welcome(&mut self, _: ConnId, _: u32) {}
+    fn welcome(&mut self, _: ConnId, _: u32, _: u64) {}
 
     fn kick(&mut self, _: ConnId, reason: KickReason) {
         panic!("a connection was kicked: {}", reason.name());

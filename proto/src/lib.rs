@@ -7,6 +7,7 @@ pub mod hlc;
 pub mod id;
 pub mod limits;
 pub mod link;
+pub mod peer;
 pub mod session;
 pub mod wheel;
 pub mod wire;

@@ -330,8 +330,8 @@ impl Effects for Fx {
         ToEdge::Rejected { conn, seq, code, retry_after_ms }.encode(self.link(conn));
     }
 
-    fn welcome(&mut self, conn: ConnId, waiting: u32) {
-        ToEdge::Welcome { conn, waiting }.encode(self.link(conn));
+    fn welcome(&mut self, conn: ConnId, waiting: u32, session: u64) {
+        ToEdge::Welcome { conn, waiting, session }.encode(self.link(conn));
     }
 
     fn kick(&mut self, conn: ConnId, reason: KickReason) {

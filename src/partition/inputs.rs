@@ -41,8 +41,11 @@ impl Partition {
                 core.handle_ack(fx, now_ms, conn, user, upto);
                 self.more = true;
             }
-            ToCore::Login { conn, user, window, name } => {
-                core.handle_login(fx, now_ms, conn, user, name, window);
+            ToCore::Login { conn, user, window, session, name } => {
+                match session {
+                    0 => core.handle_login(fx, now_ms, conn, user, name, window),
+                    _ => core.handle_relogin(fx, now_ms, conn, user, name, window, session),
+                }
                 self.more = true;
             }
             ToCore::Logout { conn, user } => {

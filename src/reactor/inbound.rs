@@ -156,7 +156,7 @@ impl Reactor {
         let expires_s = self.clock.seconds_at_unix(claims.expires_unix_s);
         let user = UserKey::of(&claims.user);
         let window = hello.window.min(RECV_WINDOW_MAX);
-        let login = ToCore::Login { conn: id, user, window, name: &claims.user };
+        let login = ToCore::Login { conn: id, user, window, session: 0, name: &claims.user };
         self.tell_home(user, &login);
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         conn.session.handle_verified(expires_s);

@@ -43,7 +43,7 @@ impl Reactor {
             ToEdge::Rejected { conn, seq, code, retry_after_ms } => {
                 self.rejected(conn, seq, code, retry_after_ms);
             }
-            ToEdge::Welcome { conn, waiting } => self.welcome(conn, waiting),
+            ToEdge::Welcome { conn, waiting, .. } => self.welcome(conn, waiting),
             ToEdge::Kick { conn, code } => self.fail(conn, code),
             ToEdge::Receipt { to, reader, id, reader_name } => {
                 self.tell_home(to, &ToCore::Receipt(ReceiptPost { to, reader, reader_name, id }));

@@ -10,6 +10,15 @@ use crate::limits::{
     PRESENCE_USERS_MAX, RECV_WINDOW_MAX, TOMB_TARGETS_MAX, TURN_DELIVERIES_MAX, USER_BYTES_MAX,
 };
 
+/// A login, first or moved.
+struct Login<'a> {
+    conn: ConnId,
+    user: UserKey,
+    name: &'a str,
+    window: u32,
+    session: u64,
+}
+
 impl Core {
     /// A user logged in on a connection, and takes up to `window` unacknowledged messages. The newest login wins: an
     /// older connection is kicked, and what still comes from it is ignored. All that waits is delivered from number 1,
@@ -24,6 +33,34 @@ impl Core {
         window: u32,
     ) {
         let now = self.advance(now_ms);
+        let stamp = self.hlc.tick(now).0;
+        let here = self.users.find(user).map(|slot| &self.users[slot]);
+        let here = here.filter(|record| record.is_online()).map_or(0, |record| record.session);
+        // The clock of the core that numbered the session may have been ahead of ours.
+        let session = stamp.max(here.saturating_add(1));
+        self.log_in(fx, now, &Login { conn, user, name, window, session });
+    }
+
+    /// A session that another core, or this one before its edge lost it, gave the number `session` goes on here, as a
+    /// login with everything delivered from number 1. If a newer login is here, that one stays: an edge that was slow to
+    /// move its users does not throw out who logged in since.
+    #[expect(clippy::too_many_arguments, reason = "a login and its number")]
+    pub fn handle_relogin(
+        &mut self,
+        fx: &mut impl Effects,
+        now_ms: u64,
+        conn: ConnId,
+        user: UserKey,
+        name: &str,
+        window: u32,
+        session: u64,
+    ) {
+        let now = self.advance(now_ms);
+        self.log_in(fx, now, &Login { conn, user, name, window, session });
+    }
+
+    fn log_in(&mut self, fx: &mut impl Effects, now: u64, login: &Login<'_>) {
+        let &Login { conn, user, name, window, session } = login;
         let is_name = (1..=USER_BYTES_MAX).contains(&name.len());
         if !is_name || !self.is_here(self.shard_of(user)) {
             return self.kick(fx, conn, KickReason::BadLogin);
@@ -32,6 +69,9 @@ impl Core {
         let was_online = self.users[slot].is_online();
         if was_online {
             let old = self.users[slot].conn;
+            if old != conn && self.users[slot].session > session {
+                return self.kick(fx, conn, KickReason::Replaced);
+            }
             if old == conn {
                 self.end_session(fx, now, slot);
                 return self.kick(fx, conn, KickReason::SecondLogin);
@@ -41,6 +81,7 @@ impl Core {
         }
         let record = &mut self.users[slot];
         record.conn = conn;
+        record.session = session;
         record.window = window.min(RECV_WINDOW_MAX) as u16;
         record.flags |= ONLINE;
         record.cursor = record.head;
@@ -48,7 +89,7 @@ impl Core {
         (record.sent, record.done) = (0, 0);
         (record.flight_bytes, record.acks_owed) = (0, 0);
         self.counters.logins += 1;
-        fx.welcome(conn, record.count);
+        fx.welcome(conn, record.count, session);
         if !was_online {
             record.since_ms = now;
             record.name = self.names.insert(name);

@@ -291,8 +291,9 @@ pub trait Effects {
     /// The SEND is in no inbox. `retry_after_ms` 0: the same id will never be taken.
     fn rejected(&mut self, conn: ConnId, seq: u32, code: RejectCode, retry_after_ms: u32);
 
-    /// The login is done; so many messages wait in the inbox.
-    fn welcome(&mut self, conn: ConnId, waiting: u32);
+    /// The login is done; so many messages wait in the inbox. `session` is the number of the login, above 0: later ones
+    /// of this core have higher numbers. [`super::Core::handle_relogin`] takes it at the other core of a pair.
+    fn welcome(&mut self, conn: ConnId, waiting: u32, session: u64);
 
     /// The connection must end. Nothing follows for its login, but its watches last until `handle_gone`.
     fn kick(&mut self, conn: ConnId, reason: KickReason);

@@ -20,6 +20,8 @@ pub(super) struct User {
     pub(super) conn: ConnId,
     /// When they came or left, Unix milliseconds; 0 before the first login.
     pub(super) since_ms: u64,
+    /// Which login the session goes back to; means something while ONLINE.
+    pub(super) session: u64,
     pub(super) head: u32,
     pub(super) tail: u32,
     /// The first entry that was not delivered to this session.
@@ -47,7 +49,7 @@ pub(super) struct User {
     pub(super) next: u32,
 }
 
-const _: () = assert!(size_of::<User>() == 88, "a million users are 88 MB");
+const _: () = assert!(size_of::<User>() == 96, "a million users are 96 MB");
 const _: () = assert!(crate::limits::RECV_WINDOW_MAX <= u16::MAX as u32);
 const _: () = assert!(crate::limits::WATCHERS_PER_USER_MAX <= u16::MAX as usize);
 
@@ -57,6 +59,7 @@ impl User {
             key,
             conn: ConnId(0),
             since_ms: 0,
+            session: 0,
             head: NIL,
             tail: NIL,
             cursor: NIL,

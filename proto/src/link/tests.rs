@@ -24,7 +24,7 @@ fn what_goes_to_a_core_comes_back_as_it_was() {
         payload: b"hi",
     };
     let frames = [
-        ToCore::Login { conn: CONN, user: USER, window: 3, name: "zoe" },
+        ToCore::Login { conn: CONN, user: USER, window: 3, session: 4, name: "zoe" },
         ToCore::Logout { conn: CONN, user: USER },
         ToCore::Send(send),
         ToCore::Ack { conn: CONN, user: USER, upto: 9 },
@@ -47,7 +47,7 @@ fn what_goes_to_a_core_comes_back_as_it_was() {
 #[test]
 fn what_goes_to_an_edge_comes_back_as_it_was() {
     let frames = [
-        ToEdge::Welcome { conn: CONN, waiting: 3 },
+        ToEdge::Welcome { conn: CONN, waiting: 3, session: 4 },
         ToEdge::Accepted { conn: CONN, first: u32::MAX, count: 2, copies: 1 },
         ToEdge::Rejected { conn: CONN, seq: 1, code: Code::InboxFull, retry_after_ms: 50 },
         ToEdge::Frame { conn: CONN, bytes: b"whole frames" },
@@ -69,7 +69,7 @@ fn what_goes_to_an_edge_comes_back_as_it_was() {
 #[test]
 fn a_batch_cut_anywhere_is_an_error_and_never_a_panic() {
     let mut batch = Vec::new();
-    ToCore::Login { conn: CONN, user: USER, window: 3, name: "zoe" }.encode(&mut batch);
+    ToCore::Login { conn: CONN, user: USER, window: 3, session: 4, name: "zoe" }.encode(&mut batch);
     for end in 1..batch.len() {
         assert_eq!(ToCore::split(&batch[..end]), Err(Code::Malformed));
     }

@@ -73,6 +73,8 @@ pub enum ToCore<'a> {
         user: UserKey,
         /// Unacknowledged MESSAGEs it takes.
         window: u32,
+        /// The number that WELCOME gave to this login, when it moves from another core or link; 0: it is new.
+        session: u64,
         /// The user's name.
         name: &'a str,
     },
@@ -135,6 +137,7 @@ impl<'a> ToCore<'a> {
                 conn: r.conn()?,
                 user: r.user_key()?,
                 window: r.u32()?,
+                session: r.u64()?,
                 name: r.name(USER_BYTES_MAX)?,
             },
             kind::LOGOUT => Self::Logout { conn: r.conn()?, user: r.user_key()? },
@@ -164,8 +167,8 @@ impl<'a> ToCore<'a> {
     /// Appends this frame to a batch.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match self {
-            Self::Login { conn, user, window, name } => put_frame(out, kind::LOGIN, |w| {
-                w.u64(conn.0).bytes(&user.0).u32(*window).str8(name);
+            Self::Login { conn, user, window, session, name } => put_frame(out, kind::LOGIN, |w| {
+                w.u64(conn.0).bytes(&user.0).u32(*window).u64(*session).str8(name);
             }),
             Self::Logout { conn, user } => put_frame(out, kind::LOGOUT, |w| {
                 w.u64(conn.0).bytes(&user.0);

@@ -22,6 +22,8 @@ pub enum ToEdge<'a> {
         conn: ConnId,
         /// Messages waiting.
         waiting: u32,
+        /// The number of the login, above 0: a later one of the user has a higher number.
+        session: u64,
     },
     /// Consecutive SENDs are durable.
     Accepted {
@@ -98,7 +100,9 @@ impl<'a> ToEdge<'a> {
                 code: Code::from_u16(r.u16()?).ok_or(Code::Malformed)?,
                 retry_after_ms: r.u32()?,
             },
-            kind::WELCOME => Self::Welcome { conn: r.conn()?, waiting: r.u32()? },
+            kind::WELCOME => {
+                Self::Welcome { conn: r.conn()?, waiting: r.u32()?, session: r.u64()? }
+            }
             kind::KICK => Self::Kick {
                 conn: r.conn()?,
                 code: Code::from_u16(r.u16()?).ok_or(Code::Malformed)?,
@@ -118,8 +122,8 @@ impl<'a> ToEdge<'a> {
     /// Appends this frame to a batch.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match *self {
-            Self::Welcome { conn, waiting } => put_frame(out, kind::WELCOME, |w| {
-                w.u64(conn.0).u32(waiting);
+            Self::Welcome { conn, waiting, session } => put_frame(out, kind::WELCOME, |w| {
+                w.u64(conn.0).u32(waiting).u64(session);
             }),
             Self::Accepted { conn, first, count, copies } => put_frame(out, kind::ACCEPTED, |w| {
                 w.u64(conn.0).u32(first).u16(count).u8(copies);

@@ -121,6 +121,41 @@ fn the_newest_login_wins_and_gets_what_the_old_one_had_in_flight() {
 }
 
 #[test]
+fn a_login_that_moves_here_late_does_not_throw_out_a_newer_one() {
+    let mut node = with_backlog(2);
+    let relogin = |node: &mut Node, number, session| {
+        let fx = &mut node.fx;
+        node.core.handle_relogin(fx, T0, conn(number), key("bob"), "bob", 8, session);
+    };
+    relogin(&mut node, 1, 7);
+    assert_eq!(node.fx.take(), [Said::Welcome(conn(1), 2)]);
+    relogin(&mut node, 2, 9);
+    let replaced = |number| Said::Kick(conn(number), KickReason::Replaced);
+    assert_eq!(node.fx.take(), [replaced(1), Said::Welcome(conn(2), 2)]);
+    relogin(&mut node, 3, 8);
+    assert_eq!(node.fx.take(), [replaced(3)], "older than the one that is here");
+    assert_eq!(node.core.connection_of(key("bob")), Some(conn(2)));
+    relogin(&mut node, 4, u64::MAX - 1);
+    node.fx.take();
+    node.login("bob", 5, 8);
+    assert_eq!(node.fx.take(), [replaced(4), Said::Welcome(conn(5), 2)], "a new login wins");
+    relogin(&mut node, 6, u64::MAX - 1);
+    assert_eq!(node.fx.take(), [replaced(6)], "its number is above whatever was here");
+}
+
+#[test]
+fn numbers_of_logins_grow() {
+    let mut node = Node::new();
+    let numbers: Vec<u64> = (1..5)
+        .map(|number| {
+            node.login("bob", number, 1);
+            node.fx.session
+        })
+        .collect();
+    assert!(numbers[0] > 0 && numbers.is_sorted() && numbers.windows(2).all(|n| n[0] != n[1]));
+}
+
+#[test]
 fn logging_in_twice_on_one_connection_ends_it() {
     let mut node = Node::new();
     node.login("bob", 1, 3);

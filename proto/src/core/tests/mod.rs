@@ -76,6 +76,8 @@ pub(super) struct Driver {
     pub(super) lsn: u64,
     next_offset: u32,
     pub(super) receipt_names: Vec<String>,
+    /// The number of the last login.
+    pub(super) session: u64,
 }
 
 impl Driver {
@@ -178,7 +180,8 @@ impl Effects for Driver {
         self.said.push(Said::Rejected(conn, seq, code));
     }
 
-    fn welcome(&mut self, conn: ConnId, waiting: u32) {
+    fn welcome(&mut self, conn: ConnId, waiting: u32, session: u64) {
+        self.session = session;
         self.said.push(Said::Welcome(conn, waiting));
     }
 
