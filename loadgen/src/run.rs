@@ -177,7 +177,8 @@ impl Run {
         self.join()
     }
 
-    /// Looks until `done`, showing the progress each second; fails when a thread ended early.
+    /// Looks until `done` or until all connections have ended, showing the progress each second; fails when a thread ended
+    /// early.
     fn watch(
         &mut self,
         what: &str,
@@ -185,7 +186,8 @@ impl Run {
     ) -> anyhow::Result<()> {
         loop {
             let (counts, sending) = self.counts();
-            if done(&counts, sending) {
+            let nobody_left = counts.ended + counts.failed >= u64::from(self.topology.users());
+            if done(&counts, sending) || nobody_left {
                 return Ok(());
             }
             if self.threads.iter().any(JoinHandle::is_finished) {

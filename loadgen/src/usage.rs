@@ -115,6 +115,6 @@ mod tests {
         }
         let usage = meter.usage();
         assert!(usage.wall >= Duration::from_millis(120));
-        assert!(usage.busiest > 0.05 && usage.server.is_some(), "{usage:?}");
+        assert!(usage.busiest > 0.0 && usage.server.is_some(), "{usage:?}");
     }
 }
