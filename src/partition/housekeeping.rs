@@ -2,15 +2,19 @@
 
 use super::rewrite::Rewrite;
 use super::{Failed, Partition};
-use crate::metrics::SegmentState;
+use crate::metrics::{Label, SegmentState};
 use iris_proto::core::CheckpointCursor;
 use iris_proto::id::ShardId;
 use iris_wal::Ready;
+use iris_wal::reclaim::SegmentUse;
 use std::time::{Duration, Instant};
 
 /// Segments filled between two checkpoints of the dedup state: it bounds how long dead segments are kept for the sake
 /// of the ids in them.
 const SEGMENTS_PER_CHECKPOINT: u32 = 8;
+/// Bytes that a checkpoint takes for each sender, besides 16 for each id; and what frames and a small one take.
+const CHECKPOINT_SENDER_BYTES: u64 = 36;
+const CHECKPOINT_SPARE_BYTES: u64 = 16 << 10;
 /// Memory of one message in an inbox's index, with its share of the slab's spare room.
 const INBOX_ENTRY_BYTES: u64 = 30;
 /// How often the disk's free space is asked for, and gauges are set.
@@ -29,6 +33,9 @@ pub(super) struct Housekeeping {
     disk_reserve: u64,
     dropping: bool,
     checkpoint: Option<CheckpointCursor>,
+    /// All parts are written, and the record that says so is not.
+    checkpoint_end: bool,
+    /// The newest segment when the last checkpoint began.
     checkpoint_segment: u32,
     looked: Instant,
     wrote: Instant,
@@ -36,24 +43,34 @@ pub(super) struct Housekeeping {
 }
 
 impl Housekeeping {
-    pub(super) fn new(disk_reserve: u64, has_past: bool, now: Instant) -> Self {
+    pub(super) fn new(disk_reserve: u64, past: Past, now: Instant) -> Self {
         Self {
-            last_segment: 0,
+            last_segment: past.last_segment,
             preparing: false,
             prepare_after: now,
             no_segment: None,
-            has_past,
+            has_past: past.has_records,
             rewrite: Rewrite::Idle,
             disk_reserve,
             dropping: false,
-            // Nothing of an earlier life can be dropped before a checkpoint of this one.
-            checkpoint: has_past.then(CheckpointCursor::default),
-            checkpoint_segment: 0,
+            checkpoint: None,
+            checkpoint_end: false,
+            checkpoint_segment: past.checkpoint.unwrap_or(0),
             looked: now,
             wrote: now,
             rewrite_looked: now,
         }
     }
+}
+
+/// What recovery found of earlier lives.
+pub(super) struct Past {
+    /// The highest segment number given out; 0: none.
+    pub last_segment: u32,
+    /// Where the last complete checkpoint began.
+    pub checkpoint: Option<u32>,
+    /// Whether there is any record.
+    pub has_records: bool,
 }
 
 impl Partition {
@@ -77,6 +94,7 @@ impl Partition {
             self.housekeeping.looked = now;
             self.disk.ask_space();
             self.reclaim();
+            self.free_by_checkpoint();
             self.set_gauges();
         }
         worked
@@ -123,26 +141,53 @@ impl Partition {
     }
 
     fn checkpoint_some(&mut self) -> bool {
+        if self.housekeeping.checkpoint_end {
+            let head = self.fx.head_outside_streams(ShardId(0));
+            let ended = self.fx.log.checkpoint_complete(head).is_ok();
+            self.housekeeping.checkpoint_end = !ended;
+            return ended;
+        }
         let house = &mut self.housekeeping;
         let Some(cursor) = house.checkpoint.take() else {
             let filled = house.last_segment.saturating_sub(house.checkpoint_segment);
             if filled < SEGMENTS_PER_CHECKPOINT {
                 return false;
             }
-            house.checkpoint_segment = house.last_segment;
-            house.checkpoint = Some(CheckpointCursor::default());
-            self.fx.log.checkpoint_began();
+            self.begin_checkpoint();
             return true;
         };
         match self.core.checkpoint(&mut self.fx, cursor) {
             Ok(Some(next)) => self.housekeeping.checkpoint = Some(next),
-            Ok(None) => self.fx.log.checkpoint_complete(),
+            Ok(None) => self.housekeeping.checkpoint_end = true,
             Err(_) => {
                 self.housekeeping.checkpoint = Some(cursor);
                 return false;
             }
         }
         true
+    }
+
+    fn begin_checkpoint(&mut self) {
+        let house = &mut self.housekeeping;
+        house.checkpoint_segment = house.last_segment;
+        house.checkpoint = Some(CheckpointCursor::default());
+        self.fx.log.checkpoint_began();
+    }
+
+    /// On a full disk, completes a checkpoint for the sake of the segments that only wait for it. It may use the reserve if
+    /// it fits in there, and it must free more than it takes: it will be dead bytes itself one day.
+    fn free_by_checkpoint(&mut self) {
+        let gauges = self.core.gauges();
+        let bytes = CHECKPOINT_SENDER_BYTES * gauges.senders + 16 * gauges.dedup_ids;
+        let bytes = bytes + bytes / 4 + CHECKPOINT_SPARE_BYTES;
+        let frees = self.fx.low_disk
+            && self.fx.log.reclaim().waiting_for_checkpoint() >= 2 * bytes
+            && self.fx.log.room_bytes() as u64 >= bytes;
+        self.fx.log.set_checkpoint_frees(frees);
+        let house = &self.housekeeping;
+        if frees && house.checkpoint.is_none() && !house.checkpoint_end {
+            self.begin_checkpoint();
+        }
     }
 
     fn reclaim(&mut self) {
@@ -198,21 +243,29 @@ impl Partition {
         metrics.inbox_bytes.set(u64::from(gauges.entries) * INBOX_ENTRY_BYTES);
         let backlog = self.fx.links.iter().map(|link| link.backlog_bytes() as u64).sum();
         metrics.link_backlog_bytes.set(backlog);
-        let (mut live, mut sealed, mut active, mut quarantined) = (0, 0, 0, 0);
+        self.set_segment_gauges();
+    }
+
+    fn set_segment_gauges(&self) {
+        let wal = &self.fx.wal_metrics;
+        let (mut live, mut counts) = (0, [0; SegmentState::ALL.len()]);
         for segment in self.fx.log.reclaim().segments() {
             live += segment.live_bytes;
-            match (segment.quarantined, segment.sealed) {
-                (true, _) => quarantined += 1,
-                (_, true) => sealed += 1,
-                (_, false) => active += 1,
-            }
+            counts[state_of(&segment).index()] += 1;
         }
-        let wal = &self.fx.wal_metrics;
+        counts[SegmentState::Ready.index()] = self.fx.log.ready_segments() as u64;
         wal.live_bytes.set(live);
-        let ready = self.fx.log.ready_segments() as u64;
-        wal.segments_in(SegmentState::Ready).set(ready);
-        wal.segments_in(SegmentState::Sealed).set(sealed);
-        wal.segments_in(SegmentState::Active).set(active);
-        wal.segments_in(SegmentState::Quarantined).set(quarantined);
+        for (state, count) in SegmentState::ALL.iter().zip(counts) {
+            wal.segments_in(*state).set(count);
+        }
+    }
+}
+
+fn state_of(segment: &SegmentUse) -> SegmentState {
+    match segment {
+        SegmentUse { quarantined: true, .. } => SegmentState::Quarantined,
+        SegmentUse { sealed: false, .. } => SegmentState::Active,
+        SegmentUse { footer_written: false, .. } => SegmentState::Sealing,
+        SegmentUse { .. } => SegmentState::Sealed,
     }
 }

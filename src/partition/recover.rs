@@ -2,13 +2,14 @@
 
 use super::disk::Disk;
 use super::effects::Fx;
-use super::housekeeping::Housekeeping;
+use super::housekeeping::{Housekeeping, Past};
 use super::{Failed, Partition, Parts};
 use crate::clock::Clock;
 use crossbeam_channel::Sender;
 use iris_proto::core::{BadRecord, Core, Pos, RecoveredMsg, RecoveredTomb};
 use iris_proto::hlc::Hlc;
 use iris_proto::id::{Dot, MsgId, Origin, ShardId, UserKey};
+use iris_wal::disk::Disk as _;
 use iris_wal::io::RealDisk;
 use iris_wal::recovery::recover;
 use iris_wal::{Log, Meta, MetaBody};
@@ -27,8 +28,10 @@ impl Partition {
                 tracing::error!(segment, offset, %error, "a record of the log is not taken over");
             }
         };
-        let recovered = recover(&RealDisk, &parts.store.place, &mut on_record)
+        let mut recovered = recover(&RealDisk, &parts.store.place, &mut on_record)
             .map_err(|error| Failed(error.to_string()))?;
+        // A record that was not taken over may be a part of the checkpoint.
+        recovered.checkpoint = recovered.checkpoint.filter(|_| bad == 0);
         for fault in &recovered.faults {
             tracing::error!(
                 segment = fault.segment,
@@ -41,9 +44,15 @@ impl Partition {
         parts.wal_metrics.unreadable.set(recovered.faults.len() as u64 + bad);
         parts.metrics.recovered_records.set(recovered.records);
         let name = format!("iris-p{}", parts.index);
+        let dir = parts.store.place.dir.clone();
         let disk = Disk::start(&name, parts.store, &recovered, &parts.waker, &failed)?;
         let records = recovered.records;
         let torn = recovered.torn;
+        let past = Past {
+            last_segment: recovered.next_segment.saturating_sub(1),
+            checkpoint: recovered.checkpoint,
+            has_records: records > 0,
+        };
         let log = Log::resume(parts.settings.log, recovered);
         let mut fx = Fx::new(
             log,
@@ -54,10 +63,6 @@ impl Partition {
         );
         let clock = Clock::new(parts.started);
         core.recovery_done(&mut fx, clock.unix_ms());
-        let has_past = records > 0;
-        if has_past {
-            fx.log.checkpoint_began();
-        }
         parts.metrics.recovery_ns.set(started.elapsed().as_nanos() as u64);
         let inbox_messages = core.gauges().entries;
         tracing::info!(
@@ -68,18 +73,23 @@ impl Partition {
             elapsed_ms = started.elapsed().as_millis() as u64,
             "log recovered"
         );
-        let partition = Self {
+        let mut partition = Self {
             core,
             fx,
             inbox: parts.inbox,
             disk,
-            housekeeping: Housekeeping::new(parts.settings.disk_reserve, has_past, clock.instant()),
+            housekeeping: Housekeeping::new(parts.settings.disk_reserve, past, clock.instant()),
             clock,
             metrics: parts.metrics,
             unfinished: None,
             unawaited_since: None,
             more: true,
         };
+        // Known from the first SEND on, and not only when the disk is next looked at.
+        match RealDisk.free_bytes(&dir) {
+            Ok(free) => partition.space(free),
+            Err(error) => tracing::warn!(%error, "failed to ask for free disk space"),
+        }
         partition.set_gauges();
         Ok(partition)
     }
@@ -108,7 +118,7 @@ fn put(core: &mut Core, meta: &Meta<'_>) -> Result<(), BadRecord> {
         }
         MetaBody::Dedup(body) => core.recover_dedup(shard, body),
         // Modes and version vectors are the pair's; a node alone has none.
-        MetaBody::Epoch(_) | MetaBody::Mark(_) => Ok(()),
+        MetaBody::Epoch(_) | MetaBody::Mark(_) | MetaBody::Checkpoint(_) => Ok(()),
     }
 }
 

@@ -38,7 +38,7 @@ impl Partition {
             Rewrite::Idle => {
                 let due = self.clock.instant() - self.housekeeping.rewrite_looked
                     >= super::housekeeping::LOOK_EVERY;
-                if !due {
+                if !due || !self.fx.log.has_room_for_upkeep() {
                     return false;
                 }
                 self.housekeeping.rewrite_looked = self.clock.instant();
@@ -63,6 +63,10 @@ impl Partition {
                 false
             }
             Rewrite::Copying { left, .. } if left.is_empty() => true,
+            Rewrite::Copying { left, .. } if !self.fx.log.has_room_for_upkeep() => {
+                self.housekeeping.rewrite = Rewrite::Copying { left, reading: false };
+                false
+            }
             Rewrite::Copying { mut left, .. } => {
                 self.disk.read_copies(take_records(&mut left));
                 self.housekeeping.rewrite = Rewrite::Copying { left, reading: true };

@@ -37,7 +37,9 @@ mod window;
 
 pub use footer::FooterWrite;
 pub use log::{AppendError, Log, LogConfig, Ready, Write};
-pub use record::{Body, Dot, Epoch, Head, Kind, Mark, Msg, MsgMeta, Origin, Reason, Record, Tomb};
+pub use record::{
+    Body, Checkpoint, Dot, Epoch, Head, Kind, Mark, Msg, MsgMeta, Origin, Reason, Record, Tomb,
+};
 pub use recovery::{Meta, MetaBody, Recovered};
 pub use targets::Targets;
 

@@ -18,6 +18,7 @@
 //! - I7: open batch, closed batches, recent window and ready segments are bounded by [`LogConfig`]; the footer in
 //!   memory is bounded by its segment.
 //! - A record's bytes are encoded once, in the buffer that is written.
+//! - The reserve, the last prepared segments, is for what frees space ([`Use`]): on a full disk TOMBs still fit.
 
 use std::collections::VecDeque;
 
@@ -25,7 +26,7 @@ use crate::batch::{self, FRAME_HEADER_BYTES, FrameHeader};
 use crate::buffer::AlignedBuf;
 use crate::codec::{as_u32, block_up};
 use crate::footer::{ENTRY_HEAD_BYTES, FooterBuilder, FooterWrite};
-use crate::reclaim::{Reclaim, Threshold};
+use crate::reclaim::Reclaim;
 use crate::record::{
     Body, FROM_BYTES_MAX, Head, MSG_RECIPIENTS_MAX, Mark, Msg, RECORD_BYTES_MAX, Record, Tomb,
 };
@@ -34,6 +35,8 @@ use crate::segment::Trailer;
 use crate::targets::TARGETS_MAX;
 use crate::window::Window;
 use crate::{BLOCK, Pos};
+
+mod reports;
 
 /// The bounds of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +49,7 @@ pub struct LogConfig {
     pub window_bytes: usize,
     /// Prepared segments to hold ready.
     pub ready_segments: usize,
-    /// Of those, how many are kept for records that free space (everything but new messages).
+    /// Of those, how many are kept for records that free space.
     pub reserve_segments: usize,
 }
 
@@ -78,7 +81,7 @@ pub struct Ready {
 /// Why a record was not appended. Nothing has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum AppendError {
-    /// The next prepared segment is not there yet; try again when it is.
+    /// The next prepared segment is not there yet, or only the reserve is; try again when it is.
     #[error("no prepared segment is ready")]
     NoSegment,
     /// Only the reserve is left, and this is a new message.
@@ -90,6 +93,17 @@ pub enum AppendError {
     /// The record passes a bound of the format or of the configuration; it never fits.
     #[error("the record is too large")]
     TooLarge,
+}
+
+/// What a record may use of the last prepared segments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Use {
+    /// New messages: not the reserve; and nothing while the disk is low and the reserve is not whole.
+    Message,
+    /// What frees space, or must be said: everything.
+    Frees,
+    /// What can wait: nothing while the reserve is not whole.
+    Upkeep,
 }
 
 /// A closed batch on its way to disk.
@@ -207,6 +221,10 @@ pub struct Log {
     uncovered: bool,
     window: Window,
     reclaim: Reclaim,
+    /// Where the dedup checkpoint under way began; it begins with its first record.
+    checkpoint: Option<u32>,
+    /// Completing a dedup checkpoint is what frees space now.
+    checkpoint_frees: bool,
 }
 
 impl Log {
@@ -234,8 +252,14 @@ impl Log {
             uncovered: recovered.last_batch > 0,
             window: Window::new(config.window_bytes),
             reclaim: recovered.reclaim,
+            checkpoint: None,
+            checkpoint_frees: false,
         };
         log.reclaim.durable(log.durable);
+        if let Some(began) = recovered.checkpoint {
+            log.reclaim.checkpoint_began(began);
+            log.reclaim.checkpoint_complete(log.durable);
+        }
         if let Some(tail) = recovered.tail {
             log.active = Some(tail);
             if log.active.as_ref().is_some_and(|tail| !log.usable(&tail.ready)) {
@@ -263,15 +287,18 @@ impl Log {
         let len = record.encoded_len();
         let prefix = record.prefix_len(len);
         let entry = ENTRY_HEAD_BYTES + prefix;
-        let is_send = matches!(record.body, Body::Msg(Msg { copy: false, .. }));
+        let usage = self.usage(&record.body);
         if !self.is_within_bounds(record, len) {
             return Err(AppendError::TooLarge);
         }
-        if is_send && self.low_disk && self.ready.len() < self.config.reserve_segments {
-            return Err(AppendError::LowDisk);
+        let whole = self.ready.len() >= self.config.reserve_segments;
+        match usage {
+            Use::Message if self.low_disk && !whole => return Err(AppendError::LowDisk),
+            Use::Upkeep if !whole => return Err(AppendError::NoSegment),
+            Use::Message | Use::Upkeep | Use::Frees => {}
         }
         if !self.fits_open_batch(len, entry) {
-            self.open_batch(len, entry, is_send)?;
+            self.open_batch(len, entry, usage)?;
         }
         let batch = self.open.as_mut().expect("a batch was opened or had room");
         let active = self.active.as_mut().expect("an open batch lies in the active segment");
@@ -284,7 +311,21 @@ impl Log {
         batch.records += 1;
         batch.has_copies |= matches!(record.body, Body::Msg(Msg { copy: true, .. }));
         self.uncovered = true;
-        Ok(Pos { segment: batch.segment, offset })
+        let segment = batch.segment;
+        if matches!(record.body, Body::Dedup(_)) && self.checkpoint.is_none() {
+            self.checkpoint = Some(segment);
+            self.reclaim.checkpoint_began(segment);
+        }
+        Ok(Pos { segment, offset })
+    }
+
+    fn usage(&self, body: &Body<'_>) -> Use {
+        match body {
+            Body::Msg(Msg { copy: false, .. }) => Use::Message,
+            Body::Tomb(_) | Body::Epoch(_) => Use::Frees,
+            Body::Dedup(_) | Body::Checkpoint(_) if self.checkpoint_frees => Use::Frees,
+            Body::Msg(_) | Body::Dedup(_) | Body::Checkpoint(_) | Body::Mark(_) => Use::Upkeep,
+        }
     }
 
     /// The batch of the record appended last.
@@ -302,20 +343,23 @@ impl Log {
         self.durable == self.batch_no
     }
 
-    /// Whether the next record can be appended without [`AppendError::Full`] or [`AppendError::NoSegment`], however long
-    /// it is. Who asks before taking work in refuses none of it. On a full disk there is always room: then refusing is
-    /// right.
+    /// Whether the next message or TOMB can be appended without [`AppendError::Full`] or [`AppendError::NoSegment`],
+    /// however long it is. Who asks before taking work in refuses none of it. On a full disk there is always room: then
+    /// refusing is right.
     pub fn has_room(&self) -> bool {
         let frame = self.config.frame_bytes_max;
         let has_batch = self.closed.len() < self.config.closed_batches_max;
         let reserve = if self.active.is_some() { self.config.reserve_segments } else { 0 };
-        let has_segment = self.low_disk
-            || self.ready.len() > reserve
-            || self.active.as_ref().is_some_and(|active| {
-                let next = self.open.as_ref().map_or(active.next, Batch::end);
-                active.fits(next + frame, frame)
-            });
+        let has_segment = self.low_disk || self.ready.len() > reserve || self.active_fits(frame);
         has_batch && has_segment
+    }
+
+    /// Whether a frame of this length, with as long a footer entry, still goes into the segment being filled.
+    fn active_fits(&self, frame: usize) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            let next = self.open.as_ref().map_or(active.next, Batch::end);
+            active.fits(next + frame, frame)
+        })
     }
 
     /// Whether records wait for a write to be taken.
@@ -344,7 +388,7 @@ impl Log {
                 msg.recipients.len() <= 16 * MSG_RECIPIENTS_MAX && msg.from.len() <= FROM_BYTES_MAX
             }
             Body::Tomb(Tomb { targets, .. }) => targets.len() <= TARGETS_MAX,
-            Body::Dedup(_) | Body::Epoch(_) | Body::Mark(_) => true,
+            Body::Dedup(_) | Body::Epoch(_) | Body::Mark(_) | Body::Checkpoint(_) => true,
         };
         shaped && len <= RECORD_BYTES_MAX.min(self.config.frame_bytes_max - FRAME_HEADER_BYTES)
     }
@@ -356,7 +400,7 @@ impl Log {
     }
 
     /// Closes the open batch if there is one and opens the next, in the next segment if need be.
-    fn open_batch(&mut self, len: usize, entry: usize, is_send: bool) -> Result<(), AppendError> {
+    fn open_batch(&mut self, len: usize, entry: usize, usage: Use) -> Result<(), AppendError> {
         let frame = block_up(FRAME_HEADER_BYTES + len);
         let begins = self.open.as_ref().map(Batch::end);
         let fits = self
@@ -364,7 +408,7 @@ impl Log {
             .as_ref()
             .is_some_and(|active| active.fits(begins.unwrap_or(active.next) + frame, entry));
         if !fits {
-            self.may_roll(frame, entry, is_send)?;
+            self.may_roll(frame, entry, usage)?;
         }
         if self.open.is_some() && self.closed.len() >= self.config.closed_batches_max {
             return Err(AppendError::Full);
@@ -397,12 +441,16 @@ impl Log {
         Ok(())
     }
 
-    fn may_roll(&self, frame: usize, entry: usize, is_send: bool) -> Result<(), AppendError> {
-        // The very first segment may be filled before the reserve is prepared: a node is ready sooner.
-        let keeps = is_send && (self.active.is_some() || self.low_disk);
+    fn may_roll(&self, frame: usize, entry: usize, usage: Use) -> Result<(), AppendError> {
+        let keeps = match usage {
+            // The very first segment may be filled before the reserve is prepared: a node is ready sooner.
+            Use::Message => self.active.is_some() || self.low_disk,
+            Use::Upkeep => true,
+            Use::Frees => false,
+        };
         let reserve = if keeps { self.config.reserve_segments } else { 0 };
         let Some(next) = self.ready.front().filter(|_| self.ready.len() > reserve) else {
-            return Err(match is_send && self.low_disk {
+            return Err(match usage == Use::Message && self.low_disk {
                 true => AppendError::LowDisk,
                 false => AppendError::NoSegment,
             });
@@ -547,70 +595,5 @@ impl Log {
     pub fn footer_written(&mut self, footer: FooterWrite) {
         assert!(footer.next_chunk().is_none(), "every chunk of the footer is written");
         self.reclaim.footer_written(footer.segment());
-    }
-
-    /// An inbox entry points to the record at `pos`; say so in the turn in which the record is appended.
-    pub fn entry_added(&mut self, pos: Pos, len: u32) {
-        self.reclaim.entry_added(pos, len);
-    }
-
-    /// An inbox entry no longer points there, because of a TOMB appended in this turn.
-    pub fn entry_removed(&mut self, pos: Pos, len: u32) {
-        self.reclaim.entry_removed(pos, len, self.batch_no);
-    }
-
-    /// An inbox entry points to a copy appended in this turn.
-    pub fn entry_moved(&mut self, from: (Pos, u32), to: (Pos, u32)) {
-        self.reclaim.entry_moved(from, to, self.batch_no);
-    }
-
-    /// The record at `other` has the dot of the one at `kept`, which the inbox points to: a TOMB outlives both.
-    pub fn entry_repeated(&mut self, kept: Pos, other: Pos) {
-        self.reclaim.copied(other.segment, kept.segment);
-    }
-
-    /// A TOMB in segment `tomb` names a message in segment `target`.
-    pub fn tomb_refers(&mut self, tomb: u32, target: u32) {
-        self.reclaim.tomb_refers(tomb, target);
-    }
-
-    /// A dedup checkpoint of every shard begins. The records of an unfinished one are forgotten.
-    pub fn checkpoint_began(&mut self) {
-        let next = self.active.as_ref().map(|active| active.ready.segment);
-        let next = next.or(self.ready.front().map(|ready| ready.segment));
-        if let Some(segment) = next {
-            self.reclaim.checkpoint_began(segment);
-        }
-    }
-
-    /// The checkpoint's last record was appended; it counts once that is synced.
-    pub fn checkpoint_complete(&mut self) {
-        self.reclaim.checkpoint_complete(self.batch_no);
-    }
-
-    /// A record in this segment was found damaged: the segment is kept as it is, for repair, and nothing is rewritten
-    /// from it any more.
-    pub fn quarantine(&mut self, segment: u32) {
-        self.reclaim.quarantine(segment);
-    }
-
-    /// The segments that may be dropped now.
-    pub fn droppable(&self) -> Vec<u32> {
-        self.reclaim.droppable()
-    }
-
-    /// The sealed segment whose survivors are best rewritten.
-    pub fn sparse(&self, threshold: Threshold) -> Option<u32> {
-        self.reclaim.sparse(threshold)
-    }
-
-    /// A segment is gone from the disk, and its absence is synced.
-    pub fn dropped(&mut self, segment: u32) {
-        self.reclaim.dropped(segment);
-    }
-
-    /// The accounting behind reclaim, for metrics.
-    pub fn reclaim(&self) -> &Reclaim {
-        &self.reclaim
     }
 }

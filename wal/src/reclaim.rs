@@ -50,6 +50,8 @@ pub struct SegmentUse {
     pub data_bytes: u64,
     /// Whether it is full.
     pub sealed: bool,
+    /// Whether its footer is on disk.
+    pub footer_written: bool,
     /// Whether a faulty range was found in it.
     pub quarantined: bool,
 }
@@ -209,17 +211,24 @@ impl Reclaim {
 
     /// The segments that may be dropped now. Those that TOMBs hold back follow after [`Self::dropped`].
     pub fn droppable(&self) -> Vec<u32> {
-        let mut out = Vec::new();
-        for (segment, state) in self.each() {
-            if segment >= self.checkpoint.floor || !(state.footer_written || state.quarantined) {
-                break;
-            }
+        let older = self.dead().take_while(|(segment, _)| *segment < self.checkpoint.floor);
+        older.map(|(segment, _)| segment).collect()
+    }
+
+    /// Bytes of frames in segments that could be dropped if a dedup checkpoint were complete.
+    pub fn waiting_for_checkpoint(&self) -> u64 {
+        let waiting = self.dead().filter(|(segment, _)| *segment >= self.checkpoint.floor);
+        waiting.map(|(_, state)| state.data_bytes).sum()
+    }
+
+    /// The segments that only a dedup checkpoint may still need.
+    fn dead(&self) -> impl Iterator<Item = (u32, &Segment)> {
+        let settled =
+            self.each().take_while(|(_, state)| state.footer_written || state.quarantined);
+        settled.filter(|(_, state)| {
             let synced = state.gate <= self.durable;
-            if state.live == 0 && state.refers.is_empty() && synced && !state.quarantined {
-                out.push(segment);
-            }
-        }
-        out
+            state.live == 0 && state.refers.is_empty() && synced && !state.quarantined
+        })
     }
 
     /// The sealed segment whose survivors are best rewritten, if the log is larger than live data justifies.
@@ -279,6 +288,7 @@ impl Reclaim {
             },
             data_bytes: state.data_bytes,
             sealed: state.sealed,
+            footer_written: state.footer_written,
             quarantined: state.quarantined,
         })
     }

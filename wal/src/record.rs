@@ -30,6 +30,7 @@ const MSG_FIXED: usize = HEAD_BYTES + 16 + 16 + 2 + 2;
 const TOMB_FIXED: usize = HEAD_BYTES + 16 + 1 + 1 + 2 + 4;
 const EPOCH_FIXED: usize = HEAD_BYTES + 4 + 8;
 const MARK_FIXED: usize = HEAD_BYTES + 8;
+const CHECKPOINT_FIXED: usize = HEAD_BYTES + 8;
 
 /// Who wrote a record first: a node in one of its lives.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
@@ -63,6 +64,8 @@ pub enum Kind {
     Epoch = 4,
     /// Says how far other streams are known; also written when idle.
     Mark = 5,
+    /// A dedup checkpoint of all shards is complete.
+    Checkpoint = 6,
 }
 
 impl Kind {
@@ -74,6 +77,7 @@ impl Kind {
             3 => Some(Self::Dedup),
             4 => Some(Self::Epoch),
             5 => Some(Self::Mark),
+            6 => Some(Self::Checkpoint),
             _ => None,
         }
     }
@@ -86,6 +90,7 @@ impl Kind {
             Self::Dedup => "DEDUP",
             Self::Epoch => "EPOCH",
             Self::Mark => "MARK",
+            Self::Checkpoint => "CHECKPOINT",
         }
     }
 }
@@ -97,7 +102,7 @@ pub struct Head {
     pub shard: u16,
     /// Who wrote it first.
     pub origin: Origin,
-    /// Its place in the (shard, origin) stream, from 1; 0 in records outside the streams (DEDUP, MARK).
+    /// Its place in the (shard, origin) stream, from 1; 0 in records outside the streams (DEDUP, MARK, CHECKPOINT).
     pub seq: u64,
     /// Hybrid logical clock: 48 bits of Unix milliseconds, 16 bits of counter.
     pub hlc: u64,
@@ -132,6 +137,8 @@ pub enum Body<'a> {
     Epoch(Epoch<'a>),
     /// What is known of other streams.
     Mark(Mark<'a>),
+    /// A dedup checkpoint is complete.
+    Checkpoint(Checkpoint),
 }
 
 /// A message of one shard.
@@ -207,6 +214,13 @@ pub struct Mark<'a> {
     pub vv: &'a [u8],
 }
 
+/// The end of a dedup checkpoint of all shards of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    /// The segment with its first DEDUP; 0: it needed none.
+    pub began: u32,
+}
+
 /// Why bytes are not a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum RecordError {
@@ -239,6 +253,7 @@ impl Record<'_> {
             Body::Dedup(_) => Kind::Dedup,
             Body::Epoch(_) => Kind::Epoch,
             Body::Mark(_) => Kind::Mark,
+            Body::Checkpoint(_) => Kind::Checkpoint,
         }
     }
 
@@ -252,6 +267,7 @@ impl Record<'_> {
             Body::Dedup(body) => HEAD_BYTES + body.len(),
             Body::Epoch(epoch) => EPOCH_FIXED + epoch.peer_vv.len(),
             Body::Mark(mark) => MARK_FIXED + mark.vv.len(),
+            Body::Checkpoint(_) => CHECKPOINT_FIXED,
         };
         before_crc + CRC_BYTES
     }
@@ -261,7 +277,7 @@ impl Record<'_> {
         match &self.body {
             Body::Msg(msg) => MSG_FIXED + msg.recipients.len(),
             Body::Tomb(_) => encoded_len - CRC_BYTES,
-            Body::Dedup(_) | Body::Epoch(_) | Body::Mark(_) => HEAD_BYTES,
+            Body::Dedup(_) | Body::Epoch(_) | Body::Mark(_) | Body::Checkpoint(_) => HEAD_BYTES,
         }
     }
 
@@ -293,6 +309,10 @@ impl Record<'_> {
             Body::Mark(mark) => {
                 put_u64(out, 36, mark.heartbeat_hlc);
                 out[MARK_FIXED..len - CRC_BYTES].copy_from_slice(mark.vv);
+            }
+            Body::Checkpoint(checkpoint) => {
+                put_u32(out, 36, checkpoint.began);
+                put_u32(out, 40, 0);
             }
         }
         let crc = crc32c::crc32c(&out[..len - CRC_BYTES]);
@@ -419,6 +439,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), RecordError> {
         Kind::Dedup => Body::Dedup(&body[HEAD_BYTES..]),
         Kind::Epoch => Body::Epoch(decode_epoch(body)?),
         Kind::Mark => Body::Mark(decode_mark(body)?),
+        Kind::Checkpoint => Body::Checkpoint(decode_checkpoint(body)?),
     };
     Ok((Record { head: raw.head, body }, bytes.len()))
 }
@@ -504,4 +525,11 @@ pub(crate) fn decode_mark(bytes: &[u8]) -> Result<Mark<'_>, RecordError> {
         return Err(RecordError::Malformed("a MARK is shorter than its fixed fields"));
     }
     Ok(Mark { heartbeat_hlc: u64_at(bytes, 36), vv: &bytes[MARK_FIXED..] })
+}
+
+pub(crate) fn decode_checkpoint(bytes: &[u8]) -> Result<Checkpoint, RecordError> {
+    if bytes.len() != CHECKPOINT_FIXED {
+        return Err(RecordError::Malformed("a CHECKPOINT has another length"));
+    }
+    Ok(Checkpoint { began: u32_at(bytes, 36) })
 }

@@ -88,7 +88,7 @@ impl World {
     fn boot(disk: &MemDisk, model: &Model, durable: u64, seed: u64, salt: u64) -> Self {
         let mut index = BTreeMap::new();
         let mut gone = BTreeSet::new();
-        let mut before = None;
+        let (mut before, mut parts) = (None, BTreeSet::new());
         let recovered = recover(disk, &place(), &mut |meta| {
             assert!(before.replace(meta.pos) < Some(meta.pos), "seed {seed}: in order");
             match (Told::of(&meta), meta.body) {
@@ -99,6 +99,9 @@ impl World {
                         index.insert(seq, (pos, len));
                     }
                 }
+                (Told::Other { pos, .. }, MetaBody::Dedup(_)) => {
+                    parts.insert(pos.segment);
+                }
                 (Told::Tomb { targets, .. }, _) => gone.extend(targets.iter().map(|dot| dot.seq)),
                 _ => {}
             }
@@ -106,6 +109,8 @@ impl World {
         .unwrap();
         assert_eq!(recovered.faults, [], "seed {seed}: a crash is no damage");
         index.retain(|seq, _| !gone.contains(seq));
+        let checkpoint = recovered.checkpoint;
+        assert!(checkpoint.is_none_or(|began| parts.contains(&began)), "seed {seed}: it is there");
         let last = recovered.last_batch;
         assert!(last >= durable, "seed {seed}: batch {durable} was synced, {last} is the last");
         for (seq, _) in model.sent.iter().filter(|(_, batch)| **batch <= last) {
@@ -196,7 +201,14 @@ impl World {
         if random.below(2) == 0 {
             self.log.checkpoint_began();
             self.append(&Record { head: head(0), body: Body::Dedup(&[1; 100]) })?;
-            self.log.checkpoint_complete();
+            loop {
+                match self.log.checkpoint_complete(head(0)) {
+                    Ok(()) => break,
+                    Err(AppendError::NoSegment) => self.feed()?,
+                    Err(AppendError::Full) => self.flush()?,
+                    Err(error) => panic!("{error}"),
+                }
+            }
         }
         let sealed = self.log.reclaim().segments().filter(|segment| segment.sealed);
         let sealed: Vec<u32> = sealed.map(|segment| segment.segment).collect();

@@ -14,8 +14,8 @@ use iris_wal::disk::mem::MemDisk;
 use iris_wal::recovery::{recover, segment_name};
 use iris_wal::store::{Reader, Supply, SupplyConfig, Writer};
 use iris_wal::{
-    Body, Dot, Epoch, Head, Log, LogConfig, Mark, Msg, Origin, Reason, Record, Recovered, Targets,
-    Tomb,
+    Body, Checkpoint, Dot, Epoch, Head, Log, LogConfig, Mark, Msg, Origin, Reason, Record,
+    Recovered, Targets, Tomb,
 };
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/segment-v1.hex");
@@ -57,6 +57,8 @@ fn each_record(f: &mut dyn FnMut(&Record<'_>, bool)) {
     f(&Record { head: head(2), body: Body::Tomb(tomb) }, false);
     f(&Record { head: head(3), body: Body::Epoch(epoch) }, false);
     f(&Record { head: head(0), body: Body::Mark(mark) }, true);
+    let checkpoint = Checkpoint { began: 0x0a0b_0c0d };
+    f(&Record { head: head(0), body: Body::Checkpoint(checkpoint) }, false);
     f(&Record { head: head(0), body: Body::Dedup(&long) }, true);
     // Does not fit any more: the segment is sealed.
     f(&Record { head: head(0), body: Body::Dedup(&long) }, true);
@@ -76,7 +78,8 @@ fn written() -> (MemDisk, Vec<u8>) {
     let mut writer = Writer::new(disk.clone(), place().dir, SyncMethod::DirectFdatasync);
     let config = LogConfig { frame_bytes_max: FRAME_BYTES, ..LogConfig::default() };
     let mut log = Log::resume(config, recovered);
-    for salt in [0x5a17_0000_0000_0001, 0x5a17_0000_0000_0002] {
+    // The third is the reserve, which a DEDUP leaves alone.
+    for salt in 0x5a17_0000_0000_0001..=0x5a17_0000_0000_0003 {
         log.add_segment(supply.prepare(salt, 0x0191_2345_6788_0000).unwrap());
     }
     each_record(&mut |record, ends_batch| {
@@ -146,7 +149,7 @@ fn this_code_reads_the_golden_bytes() {
     disk.put(&place().dir.join(segment_name(1)), &bytes);
     let mut places = Vec::new();
     recover(&disk, &place(), &mut |meta| places.push((meta.pos, meta.len))).unwrap();
-    assert_eq!(places.len(), 6);
+    assert_eq!(places.len(), 7);
     let mut reader = Reader::new(disk, place().dir);
     let mut next = places.into_iter();
     each_record(&mut |record, _| {

@@ -9,9 +9,10 @@ use common::{
     CONFIG, FRAME_BYTES, Node, Random, SEGMENT_BYTES, SUPPLY, dot, head, msg, path_of, place, tomb,
 };
 use iris_wal::disk::SyncMethod;
+use iris_wal::disk::mem::MemDisk;
 use iris_wal::record::decode;
 use iris_wal::store::{PrepareError, ReadError, Writer};
-use iris_wal::{AppendError, BLOCK, Body, Log, Msg, Pos, Ready, Record, Recovered};
+use iris_wal::{AppendError, BLOCK, Body, Log, Mark, Msg, Pos, Ready, Record, Recovered};
 
 fn ready(segment: u32) -> Ready {
     let (bytes, frame_bytes_max) = (SEGMENT_BYTES as u32, FRAME_BYTES as u32);
@@ -22,6 +23,12 @@ fn log(segments: u32) -> Log {
     let mut log = Log::resume(CONFIG, Recovered::default());
     (1..=segments).for_each(|segment| log.add_segment(ready(segment)));
     log
+}
+
+fn write_all(log: &mut Log) {
+    while let Some(write) = log.take_write() {
+        log.synced(write);
+    }
 }
 
 #[test]
@@ -123,19 +130,138 @@ fn the_last_segment_is_kept_for_what_frees_space() {
     assert_eq!(until_refused(&mut log), AppendError::NoSegment);
     log.set_low_disk(true);
     assert_eq!(until_refused(&mut log), AppendError::LowDisk);
-    // A TOMB and a copy still fit, in the reserve if need be.
+    // A TOMB still fits, in the reserve if need be.
     let targets = [dot(1), dot(2)];
-    let mut last = log.append(&tomb(1000, &targets)).unwrap();
-    let Body::Msg(body) = msg(1, &payload).body else { unreachable!() };
-    let copy = Record { head: head(1), body: Body::Msg(Msg { copy: true, ..body }) };
-    while last.segment == 1 {
-        last = log.append(&copy).unwrap();
-    }
-    assert_eq!(last.segment, 2);
+    while log.append(&tomb(1000, &targets)).unwrap().segment == 1 {}
     // In the reserve itself a new message finds no room either.
     assert_eq!(log.append(&msg(5000, b"small")), Err(AppendError::LowDisk));
     log.set_low_disk(false);
     assert!(log.append(&msg(5000, b"small")).is_ok());
+}
+
+/// Copies, parts of checkpoints, ends of checkpoints, MARKs.
+fn upkeep(payload: &[u8]) -> [Record<'_>; 3] {
+    let Body::Msg(body) = msg(1, payload).body else { unreachable!() };
+    let mark = Mark { heartbeat_hlc: 1, vv: &[] };
+    [
+        Record { head: head(1), body: Body::Msg(Msg { copy: true, ..body }) },
+        Record { head: head(0), body: Body::Dedup(payload) },
+        Record { head: head(0), body: Body::Mark(mark) },
+    ]
+}
+
+#[test]
+fn what_can_wait_leaves_the_reserve_to_tombs_before_and_after_they_use_it() {
+    let payload = [1; 4000];
+    for kind in 0..3 {
+        let mut log = log(2);
+        let record = upkeep(&payload)[kind];
+        log.append(&record).unwrap();
+        let refused = loop {
+            if let Err(error) = log.append(&record).or_else(|error| match error {
+                AppendError::Full => Ok(Pos::default()),
+                error => Err(error),
+            }) {
+                break error;
+            }
+            write_all(&mut log);
+        };
+        assert_eq!(refused, AppendError::NoSegment, "{kind}: the reserve is not for it");
+        assert!(!log.has_room_for_upkeep());
+        let mut fill = 2_000;
+        while log.append(&tomb(fill, &[dot(1)])).unwrap().segment == 1 {
+            write_all(&mut log);
+            fill += 1;
+        }
+        assert_eq!(log.append(&record), Err(AppendError::NoSegment), "{kind}: nor what is left");
+        assert_eq!(log.checkpoint_complete(head(0)), Err(AppendError::NoSegment));
+        write_all(&mut log);
+        assert_eq!(log.idle_mark(head(0)), Err(AppendError::NoSegment));
+        assert!(log.append(&tomb(fill, &[dot(1)])).is_ok());
+        log.add_segment(ready(3));
+        assert!(log.append(&record).is_ok(), "{kind}: the reserve is whole again");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_frees_space_may_use_the_reserve() {
+    let mut log = log(2);
+    let part = Record { head: head(0), body: Body::Dedup(&[1; 4000]) };
+    while log.append(&part).is_ok() {
+        write_all(&mut log);
+    }
+    let room = log.room_bytes();
+    assert!((SEGMENT_BYTES - FRAME_BYTES..SEGMENT_BYTES + FRAME_BYTES).contains(&room), "{room}");
+    log.set_checkpoint_frees(true);
+    assert_eq!(log.append(&part).unwrap().segment, 2);
+    assert_eq!(log.checkpoint_complete(head(0)), Ok(()));
+    assert!(log.room_bytes() < room);
+    log.set_checkpoint_frees(false);
+    assert_eq!(log.append(&part), Err(AppendError::NoSegment));
+}
+
+#[test]
+fn a_complete_checkpoint_counts_in_the_lives_to_come_and_a_damaged_one_does_not() {
+    let mut node = Node::new();
+    node.send(1..=150, &[1; 2000]);
+    let began = node.append(&Record { head: head(0), body: Body::Dedup(&[1; 100]) });
+    node.send(151..=300, &[1; 2000]);
+    let part = node.append(&Record { head: head(0), body: Body::Dedup(&[2; 100]) });
+    node.flush();
+    assert_eq!(common::read(&node.disk).unwrap().0.checkpoint, None, "it is not complete");
+    node.log.checkpoint_complete(head(0)).unwrap();
+    node.flush();
+    node.write_footers();
+    let (recovered, _) = common::read(&node.disk).unwrap();
+    assert!(1 < began.segment && began.segment < part.segment);
+    assert_eq!(recovered.checkpoint, Some(began.segment));
+    let next = Node::resume(&node.disk, recovered, 900);
+    assert_eq!(next.log.droppable(), (1..began.segment).collect::<Vec<_>>(), "nothing is live");
+    for (segment, whole) in [(began.segment - 1, true), (began.segment, false)] {
+        let (disk, other) = (MemDisk::default(), path_of(segment));
+        use iris_wal::disk::Disk;
+        for name in node.disk.names(&place().dir).unwrap() {
+            let path = place().dir.join(name);
+            disk.put(&path, &node.disk.bytes(&path));
+        }
+        disk.damage(&other, |bytes| {
+            bytes[8192] ^= 1;
+            bytes[SEGMENT_BYTES - BLOCK..].fill(0);
+        });
+        let (recovered, _) = common::read(&disk).unwrap();
+        assert_eq!(recovered.faults.len(), 1);
+        assert_eq!(recovered.checkpoint.is_some(), whole, "segment {segment}");
+    }
+}
+
+#[test]
+fn a_checkpoint_begun_without_any_segment_begins_with_its_first_record() {
+    let mut node = Node::new();
+    // As after a recovery that left neither a tail nor unused segments.
+    node.log.checkpoint_began();
+    node.send(1..=200, &[1; 2000]);
+    let first = node.append(&Record { head: head(0), body: Body::Dedup(&[1; 100]) });
+    node.log.checkpoint_complete(head(0)).unwrap();
+    node.flush();
+    node.write_footers();
+    assert_eq!(node.log.droppable(), (1..first.segment).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_checkpoint_of_nothing_needs_no_part() {
+    let mut node = Node::new();
+    node.send(1..=200, &[1; 2000]);
+    node.write_footers();
+    let sealed = node.log.reclaim().segments().filter(|segment| segment.sealed);
+    let sealed: Vec<u32> = sealed.map(|segment| segment.segment).collect();
+    assert!(node.log.droppable().is_empty() && node.log.reclaim().waiting_for_checkpoint() > 0);
+    node.log.checkpoint_began();
+    node.log.checkpoint_complete(head(0)).unwrap();
+    node.flush();
+    assert_eq!(node.log.droppable(), sealed);
+    assert_eq!(node.log.reclaim().waiting_for_checkpoint(), 0);
+    let (recovered, _) = common::read(&node.disk).unwrap();
+    assert_eq!(recovered.checkpoint, sealed.last().map(|last| last + 1));
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! Records: what is written is what is read, and no bytes can do harm.
 
 use iris_wal::record::{RecordError, decode};
-use iris_wal::{Body, Dot, Epoch, Head, Mark, Msg, Origin, Reason, Record, Targets, Tomb};
+use iris_wal::{
+    Body, Checkpoint, Dot, Epoch, Head, Mark, Msg, Origin, Reason, Record, Targets, Tomb,
+};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -13,6 +15,7 @@ enum Owned {
     Dedup(Vec<u8>),
     Epoch(u8, u64, Vec<u8>),
     Mark(u64, Vec<u8>),
+    Checkpoint(u32),
 }
 
 fn dots() -> impl Strategy<Value = Vec<Dot>> {
@@ -57,6 +60,7 @@ fn owned() -> impl Strategy<Value = Owned> {
         bytes(300).prop_map(Owned::Dedup),
         (any::<u8>(), any::<u64>(), bytes(100)).prop_map(|(s, id, vv)| Owned::Epoch(s, id, vv)),
         (any::<u64>(), bytes(100)).prop_map(|(hlc, vv)| Owned::Mark(hlc, vv)),
+        any::<u32>().prop_map(Owned::Checkpoint),
     ]
 }
 
@@ -92,6 +96,7 @@ fn with_record<T>(head: Head, owned: &Owned, f: impl FnOnce(&Record<'_>) -> T) -
             Body::Epoch(Epoch { state: *state, state_id: *state_id, peer_vv: vv })
         }
         Owned::Mark(heartbeat_hlc, vv) => Body::Mark(Mark { heartbeat_hlc: *heartbeat_hlc, vv }),
+        Owned::Checkpoint(began) => Body::Checkpoint(Checkpoint { began: *began }),
     };
     f(&Record { head, body })
 }

@@ -16,7 +16,7 @@ use crate::Pos;
 use crate::disk::{Disk, next_step};
 use crate::log::{Active, Ready, Sealed};
 use crate::reclaim::Reclaim;
-use crate::record::{Epoch, Head, Mark, MsgMeta, RecordError, Tomb};
+use crate::record::{Checkpoint, Epoch, Head, Mark, MsgMeta, RecordError, Tomb};
 use crate::scan::{Expected, Next};
 use crate::segment::{HeaderError, Owner};
 
@@ -61,6 +61,8 @@ pub enum MetaBody<'a> {
     Epoch(Epoch<'a>),
     /// What was known of other streams.
     Mark(Mark<'a>),
+    /// The end of a dedup checkpoint.
+    Checkpoint(Checkpoint),
 }
 
 /// What is wrong with a part of a log.
@@ -123,6 +125,9 @@ pub struct Recovered {
     pub scanned: Vec<u32>,
     /// Records of unknown types that say they may be skipped.
     pub skipped: u64,
+    /// The segment where the last complete dedup checkpoint began, if one is there and whole: dedup needs nothing older. The
+    /// caller takes it away if it could not use a DEDUP record.
+    pub checkpoint: Option<u32>,
     pub(crate) tail: Option<Active>,
     pub(crate) unused: Vec<Ready>,
     pub(crate) unsealed: Vec<Sealed>,

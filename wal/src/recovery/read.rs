@@ -34,6 +34,10 @@ impl<'a, D: Disk> Reading<'a, D> {
 
     pub(super) fn finish(mut self) -> Recovered {
         self.out.tail = self.tail.take().map(|tail| tail.active);
+        // What is damaged may be a part of the checkpoint: then the segments before it are still needed.
+        let faults = &self.out.faults;
+        self.out.checkpoint =
+            self.out.checkpoint.filter(|began| faults.iter().all(|fault| fault.segment < *began));
         self.refs.finish(&mut self.out.reclaim);
         self.out
     }
@@ -163,6 +167,7 @@ impl<'a, D: Disk> Reading<'a, D> {
             refs: &mut self.refs,
             records: &mut self.out.records,
             skipped: &mut self.out.skipped,
+            checkpoint: &mut self.out.checkpoint,
             faults: seen.faults.clone(),
             footer: FooterBuilder::default(),
             hlc_max: 0,
@@ -195,6 +200,7 @@ struct Handing<'s> {
     refs: &'s mut Refs,
     records: &'s mut u64,
     skipped: &'s mut u64,
+    checkpoint: &'s mut Option<u32>,
     faults: Vec<Fault>,
     footer: FooterBuilder,
     hlc_max: u64,
@@ -211,7 +217,7 @@ impl Handing<'_> {
         let raw = RawHead::read(prefix);
         let meta = match raw.known() {
             Ok(Kind::Msg | Kind::Tomb) => meta(self.seen.number, offset, &raw, prefix),
-            Ok(Kind::Dedup | Kind::Epoch | Kind::Mark) => {
+            Ok(Kind::Dedup | Kind::Epoch | Kind::Mark | Kind::Checkpoint) => {
                 let bytes = file.bytes(offset as usize, raw.len as usize);
                 record::checked_bytes(bytes).and_then(|bytes| {
                     let body = &bytes[..bytes.len() - CRC_BYTES];
@@ -273,6 +279,13 @@ impl Handing<'_> {
             MetaBody::Tomb(tomb) => {
                 tomb.targets.runs().for_each(|run| self.refs.tomb(segment, head.shard, run));
             }
+            MetaBody::Checkpoint(said) => {
+                let began = if said.began == 0 { segment } else { said.began };
+                // One that began later than it ended was never written by this code; it frees nothing.
+                if began <= segment {
+                    *self.checkpoint = Some(began);
+                }
+            }
             MetaBody::Dedup(_) | MetaBody::Epoch(_) | MetaBody::Mark(_) => {}
         }
     }
@@ -291,6 +304,7 @@ fn meta<'b>(
         Kind::Dedup => MetaBody::Dedup(&body[HEAD_BYTES..]),
         Kind::Epoch => MetaBody::Epoch(record::decode_epoch(body)?),
         Kind::Mark => MetaBody::Mark(record::decode_mark(body)?),
+        Kind::Checkpoint => MetaBody::Checkpoint(record::decode_checkpoint(body)?),
     };
     Ok(Meta { pos: Pos { segment, offset }, len: raw.len, head: raw.head, body: said })
 }

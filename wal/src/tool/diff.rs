@@ -85,7 +85,9 @@ fn digest(record: &Record<'_>) -> u64 {
             let same = Body::Msg(crate::Msg { copy: false, recipients: &[], ..*msg });
             Record { head: record.head, body: same }.to_vec()
         }
-        Body::Tomb(_) | Body::Dedup(_) | Body::Epoch(_) | Body::Mark(_) => record.to_vec(),
+        Body::Tomb(_) | Body::Dedup(_) | Body::Epoch(_) | Body::Mark(_) | Body::Checkpoint(_) => {
+            record.to_vec()
+        }
     };
     xxhash_rust::xxh3::xxh3_64(&bytes)
 }

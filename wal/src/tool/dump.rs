@@ -91,6 +91,7 @@ fn say_record(
                 "state": epoch.state, "state_id": epoch.state_id, "peer_vv": hex(epoch.peer_vv),
             }),
             Body::Mark(mark) => json!({"heartbeat_hlc": mark.heartbeat_hlc, "vv": hex(mark.vv)}),
+            Body::Checkpoint(checkpoint) => json!({"began": checkpoint.began}),
         },
     );
     out.say(&value, &|| {
@@ -109,6 +110,7 @@ fn say_record(
             Body::Dedup(body) => format!("{} bytes", body.len()),
             Body::Epoch(epoch) => format!("state {} id {}", epoch.state, epoch.state_id),
             Body::Mark(mark) => format!("heartbeat {}", mark.heartbeat_hlc),
+            Body::Checkpoint(checkpoint) => format!("began in {:08x}", checkpoint.began),
         };
         format!(
             "{} {} shard {} {}/{}#{} {said}",
