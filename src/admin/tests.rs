@@ -15,16 +15,20 @@ fn config(admin: &str) -> ListenConfig {
 }
 
 fn start() -> (Control, Arc<NodeState>) {
+    start_at("127.0.0.1:0")
+}
+
+fn start_at(admin: &str) -> (Control, Arc<NodeState>) {
     let info = NodeInfo { name: "n".to_owned(), region: "r".to_owned(), node_id: 3 };
     let state = Arc::new(NodeState::new(info, Registry::new(1, 1, 10)));
-    let control = Control::start(&config("127.0.0.1:0"), Arc::clone(&state)).unwrap();
+    let control = Control::start(&config(admin), Arc::clone(&state)).unwrap();
     (control, state)
 }
 
 /// Status and body of a GET.
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -34,7 +38,8 @@ fn get(address: SocketAddr, path: &str) -> (u16, String) {
 
 #[test]
 fn readiness_follows_the_phase_and_liveness_does_not() {
-    let (control, state) = start();
+    // An address of this test's own, so that nobody takes the port once it is free.
+    let (control, state) = start_at("127.0.0.78:0");
     let address = control.address();
     for (phase, status, word) in [
         (Phase::Starting, 503, "starting"),
@@ -95,7 +100,7 @@ fn other_paths_methods_and_garbage_change_nothing() {
     assert_eq!(get(address, "/").0, 404);
     assert_eq!(get(address, "/metrics/../etc/passwd").0, 404);
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     stream
         .write_all(
             b"POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",

@@ -185,7 +185,8 @@ mod tests {
 
     #[test]
     fn a_port_in_use_is_named_with_its_key() {
-        let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+        // An address of this test's own, so that nobody takes the port once it is free.
+        let holder = TcpListener::bind("127.0.0.77:0").unwrap();
         let address = holder.local_addr().unwrap();
         let failure = check_address("listen.tcp", address).unwrap_err();
         assert_eq!(failure.exit, Exit::InUse);

@@ -6,13 +6,13 @@ use std::time::Duration;
 const CONFIG: RingConfig = RingConfig { entries: 64, descriptors: 8, buffers: 4, buffer_bytes: 64 };
 
 fn wait_for(ring: &mut Ring) -> Event {
-    for _ in 0..100 {
+    for _ in 0..1200 {
         if let Some(event) = ring.next_event() {
             return event;
         }
         ring.enter_wait(Duration::from_millis(100)).unwrap();
     }
-    panic!("no event in ten seconds");
+    panic!("no event in two minutes");
 }
 
 fn accepted(ring: &mut Ring) -> (u32, TcpStream) {
