@@ -33,6 +33,8 @@ label! {
         SendWindow = "send_window",
         /// [`Code::BadAck`].
         BadAck = "bad_ack",
+        /// [`Code::BadSeq`].
+        BadSeq = "bad_seq",
         /// [`Code::TokenMissing`].
         TokenMissing = "token_missing",
         /// [`AuthError::Malformed`].
@@ -109,6 +111,7 @@ impl From<Code> for CloseReason {
             Code::OutOfOrder => Self::OutOfOrder,
             Code::SendWindow => Self::SendWindow,
             Code::BadAck => Self::BadAck,
+            Code::BadSeq => Self::BadSeq,
             Code::TokenMissing => Self::TokenMissing,
             Code::TokenMalformed => Self::TokenMalformed,
             Code::TokenSignature => Self::TokenSignature,

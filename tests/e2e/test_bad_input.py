@@ -267,8 +267,12 @@ def names(*raw: bytes) -> bytes:
     return b"".join(bytes((len(name),)) + name for name in raw)
 
 
-def send_body(count: int, raw_names: bytes, payload: bytes = b"") -> bytes:
-    return struct.pack("<I16sBH", 0, ids.now(), 0, count) + raw_names + payload
+def send_body(count: int, raw_names: bytes, payload: bytes = b"", seq: int = 0) -> bytes:
+    return struct.pack("<I16sBH", seq, ids.now(), 0, count) + raw_names + payload
+
+
+def sends(*seqs: int) -> bytes:
+    return b"".join(p.frame(p.SEND, send_body(1, names(b"counted"), seq=seq)) for seq in seqs)
 
 
 LOGGED_IN = {
@@ -280,6 +284,9 @@ LOGGED_IN = {
     "an oversize ignorable": (b"\x80\xff\xff\xff", "oversize"),
     "an ACK of what never came": (p.encode_ack(1), "bad_ack"),
     "an ACK of everything": (p.encode_ack(2**32 - 1), "bad_ack"),
+    "a SEND number left out": (sends(7, 8, 10), "bad_seq"),
+    "a SEND number again": (sends(7, 8, 8), "bad_seq"),
+    "a SEND number behind": (sends(0, 2**32 - 1), "bad_seq"),
     "an ACK of three bytes": (p.frame(p.ACK, b"abc"), "malformed"),
     "an ACK of five bytes": (p.frame(p.ACK, b"abcde"), "malformed"),
     "a WINDOW of five bytes": (p.frame(p.WINDOW, b"abcde"), "malformed"),

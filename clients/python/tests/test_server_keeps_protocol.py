@@ -253,10 +253,19 @@ def test_an_id_below_the_remembered_ones_is_stale_and_those_remembered_are_repea
         some = ids[at : at + 100]
         raw.say(*(raw.send(at + n, "stale-to", msg_id=one) for n, one in enumerate(some)))
         raw.accepted(len(some))
-    raw.say(raw.send(5000, "stale-to", msg_id=ids[-1]), raw.send(5001, "stale-to", msg_id=ids[1]))
+    seq = len(ids)
+    raw.say(raw.send(seq, "stale-to", msg_id=ids[-1]), raw.send(seq + 1, "stale-to", msg_id=ids[1]))
     raw.accepted(2)
-    raw.say(raw.send(5002, "stale-to", msg_id=uuid.UUID(int=base.int - 1)))
-    assert raw.hear(wire.Rejections).entries == [(5002, 403, 0)]
+    raw.say(raw.send(seq + 2, "stale-to", msg_id=uuid.UUID(int=base.int - 1)))
+    assert raw.hear(wire.Rejections).entries == [(seq + 2, 403, 0)]
+
+
+def test_numbers_of_sends_that_do_not_follow_end_the_connection(shared: Server) -> None:
+    for seqs in ((0, 2), (5, 5), (1, 0), (0xFFFF_FFFF, 1)):
+        with contextlib.closing(Raw(shared.port)) as raw:
+            raw.login(shared, "counts")
+            raw.say(*(raw.send(seq, "counts-to") for seq in seqs))
+            assert raw.ends_with() == "bad_seq"
 
 
 def test_deliveries_count_from_one_and_stop_at_the_window(shared: Server, raw: Raw) -> None:

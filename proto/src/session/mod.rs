@@ -1,8 +1,8 @@
 //! What a client may say when, and how long it may be silent: the edge's half of a connection.
 //!
 //! ```text
-//!   Hello ──HELLO──▶ LoggingIn ──WELCOME──▶ Active
-//!     └──────────────── any fault ────────────┴──▶ closed by the driver with the code
+//!   Hello ──HELLO──▶ LoggingIn ──WELCOME──▶ Active ──SEND──▶ Sending
+//!     └───────────────────── any fault ──────┴─────────────────┴──▶ closed by the driver with the code
 //! ```
 //!
 //! The machine is fed whole frames and the passing of time; it answers with what to do or with the [`Code`] that ends
@@ -27,7 +27,10 @@ pub struct Patience {
 enum State {
     Hello,
     LoggingIn,
+    /// Live, and no SEND came yet: any number is right.
     Active,
+    /// Live; the next SEND has the number that follows.
+    Sending,
 }
 
 /// What the passing of time asks for.
@@ -46,6 +49,8 @@ pub enum Due {
 pub struct Session {
     heard_s: Seconds,
     expires_s: Seconds,
+    /// The number of the next SEND, once there was one.
+    next_seq: u32,
     unanswered: u16,
     state: State,
     pinged: bool,
@@ -56,13 +61,19 @@ const _: () = assert!(size_of::<Session>() <= 16);
 impl Session {
     /// A connection that was just accepted.
     pub fn new(now_s: Seconds) -> Self {
-        let expires_s = Seconds::MAX;
-        Self { heard_s: now_s, expires_s, unanswered: 0, state: State::Hello, pinged: false }
+        Self {
+            heard_s: now_s,
+            expires_s: Seconds::MAX,
+            next_seq: 0,
+            unanswered: 0,
+            state: State::Hello,
+            pinged: false,
+        }
     }
 
     /// Whether the login is done.
     pub fn is_active(&self) -> bool {
-        self.state == State::Active
+        matches!(self.state, State::Active | State::Sending)
     }
 
     /// Whether no HELLO came yet: such a client may not make the server hold more than one.
@@ -82,19 +93,30 @@ impl Session {
                 self.state = State::LoggingIn;
                 return Ok(());
             }
-            (State::Hello | State::LoggingIn, _) | (State::Active, ClientFrame::Hello(_)) => {
+            (State::Hello | State::LoggingIn, _) | (_, ClientFrame::Hello(_)) => {
                 return Err(Code::OutOfOrder);
             }
-            (State::Active, ClientFrame::Send(_)) => {
-                if u32::from(self.unanswered) >= SEND_WINDOW_MAX {
-                    return Err(Code::SendWindow);
-                }
-                self.unanswered += 1;
+            (State::Active | State::Sending, ClientFrame::Send(send)) => {
+                self.handle_send(send.seq)?;
             }
-            (State::Active, _) => {}
+            (State::Active | State::Sending, _) => {}
         }
         self.heard_s = now_s;
         self.pinged = false;
+        Ok(())
+    }
+
+    /// Numbers without gap or repeat: an answer then names one SEND, and answers join into runs.
+    fn handle_send(&mut self, seq: u32) -> Result<(), Code> {
+        if self.state == State::Sending && seq != self.next_seq {
+            return Err(Code::BadSeq);
+        }
+        if u32::from(self.unanswered) >= SEND_WINDOW_MAX {
+            return Err(Code::SendWindow);
+        }
+        self.state = State::Sending;
+        self.next_seq = seq.wrapping_add(1);
+        self.unanswered += 1;
         Ok(())
     }
 
@@ -121,7 +143,7 @@ impl Session {
 
     /// What is due now.
     pub fn handle_time(&mut self, now_s: Seconds, patience: &Patience) -> Due {
-        if self.state != State::Active {
+        if !self.is_active() {
             let end = self.heard_s.saturating_add(patience.login_s);
             return if now_s >= end { Due::Close(Code::LoginTimeout) } else { Due::At(end) };
         }

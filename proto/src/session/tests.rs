@@ -15,9 +15,9 @@ fn hello() -> ClientFrame<'static> {
     })
 }
 
-fn send() -> ClientFrame<'static> {
+fn send(seq: u32) -> ClientFrame<'static> {
     let to = Names::read(&mut Reader::new(&[1, 0, 1, b'b']), 1..=256, 128).unwrap();
-    ClientFrame::Send(Send { seq: 0, id: MsgId(0), flags: 0, to, payload: b"" })
+    ClientFrame::Send(Send { seq, id: MsgId(0), flags: 0, to, payload: b"" })
 }
 
 fn active(now_s: Seconds) -> Session {
@@ -30,7 +30,7 @@ fn active(now_s: Seconds) -> Session {
 
 #[test]
 fn every_frame_but_hello_is_out_of_order_before_the_welcome() {
-    for frame in [send(), ClientFrame::Ack(1), ClientFrame::Ping([0; 8]), ClientFrame::Ignored] {
+    for frame in [send(0), ClientFrame::Ack(1), ClientFrame::Ping([0; 8]), ClientFrame::Ignored] {
         let mut session = Session::new(0);
         assert_eq!(session.handle_frame(0, &frame), Err(Code::OutOfOrder));
         session.handle_frame(0, &hello()).unwrap();
@@ -70,7 +70,7 @@ fn silence_brings_one_ping_and_then_the_end() {
 #[test]
 fn a_token_that_ends_ends_a_busy_connection() {
     let mut session = active(990);
-    session.handle_frame(999, &send()).unwrap();
+    session.handle_frame(999, &send(0)).unwrap();
     assert_eq!(session.handle_time(999, &PATIENCE), Due::At(1000));
     assert_eq!(session.handle_time(1000, &PATIENCE), Due::Close(Code::TokenExpired));
 }
@@ -78,12 +78,33 @@ fn a_token_that_ends_ends_a_busy_connection() {
 #[test]
 fn the_send_window_is_a_bound_and_answers_open_it_again() {
     let mut session = active(0);
-    for _ in 0..SEND_WINDOW_MAX {
-        session.handle_frame(0, &send()).unwrap();
+    for seq in 0..SEND_WINDOW_MAX {
+        session.handle_frame(0, &send(seq)).unwrap();
     }
     session.handle_answers(1);
-    session.handle_frame(0, &send()).unwrap();
-    assert_eq!(session.handle_frame(0, &send()), Err(Code::SendWindow));
+    session.handle_frame(0, &send(SEND_WINDOW_MAX)).unwrap();
+    assert_eq!(session.handle_frame(0, &send(SEND_WINDOW_MAX + 1)), Err(Code::SendWindow));
     session.handle_answers(u16::MAX);
-    session.handle_frame(0, &send()).unwrap();
+    session.handle_frame(0, &send(SEND_WINDOW_MAX + 1)).unwrap();
+}
+
+#[test]
+fn sends_count_up_by_one_from_any_number_and_wrap() {
+    for first in [0, 7, u32::MAX - 1] {
+        let mut session = active(0);
+        for step in 0..4 {
+            session.handle_frame(0, &send(first.wrapping_add(step))).unwrap();
+            session.handle_frame(0, &ClientFrame::Ping([0; 8])).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_number_left_out_repeated_or_behind_is_a_bad_seq() {
+    for wrong in [9, 8, 6, 11, 10 + (1 << 16), 0, u32::MAX] {
+        let mut session = active(0);
+        session.handle_frame(0, &send(8)).unwrap();
+        session.handle_frame(0, &send(9)).unwrap();
+        assert_eq!(session.handle_frame(0, &send(wrong)), Err(Code::BadSeq), "{wrong} after 9");
+    }
 }

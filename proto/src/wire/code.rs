@@ -21,6 +21,8 @@ pub enum Code {
     SendWindow = 107,
     /// An ACK of a delivery that was never made.
     BadAck = 108,
+    /// A SEND whose number does not follow the one before.
+    BadSeq = 109,
     /// No token.
     TokenMissing = 201,
     /// The token cannot be parsed.
@@ -71,7 +73,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in order.
-    pub const ALL: [Code; 31] = [
+    pub const ALL: [Code; 32] = [
         Code::Garbage,
         Code::Version,
         Code::Oversize,
@@ -80,6 +82,7 @@ impl Code {
         Code::OutOfOrder,
         Code::SendWindow,
         Code::BadAck,
+        Code::BadSeq,
         Code::TokenMissing,
         Code::TokenMalformed,
         Code::TokenSignature,
@@ -126,6 +129,7 @@ impl Code {
             Code::OutOfOrder => "out_of_order",
             Code::SendWindow => "send_window",
             Code::BadAck => "bad_ack",
+            Code::BadSeq => "bad_seq",
             Code::TokenMissing => "token_missing",
             Code::TokenMalformed => "token_malformed",
             Code::TokenSignature => "token_signature",
@@ -170,6 +174,9 @@ impl Code {
             Code::SendWindow => "too many unanswered SENDs: keep within send_window of WELCOME",
             Code::BadAck => {
                 "ACK of a delivery that was never made: acknowledge numbers you received"
+            }
+            Code::BadSeq => {
+                "SEND numbers do not follow: count up by one from the first of the connection"
             }
             Code::TokenMissing => {
                 "no token: get one from your identity provider, or iris token --user NAME"

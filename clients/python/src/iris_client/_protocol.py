@@ -61,6 +61,7 @@ CODES = {
     106: "out_of_order",
     107: "send_window",
     108: "bad_ack",
+    109: "bad_seq",
     201: "token_missing",
     202: "token_malformed",
     203: "token_signature",
