@@ -20,7 +20,7 @@ use iris_proto::session::Patience;
 use iris_ring::Listener;
 use iris_wal::LogConfig;
 use iris_wal::disk::SyncMethod;
-use iris_wal::io::{Directory, Founding, Identity, OpenError, random_bytes, self_test};
+use iris_wal::io::{Directory, Founding, Identity, NODE_NAME, OpenError, random_bytes, self_test};
 use iris_wal::store::SupplyConfig;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -386,7 +386,7 @@ impl NodeParts<'_> {
             SyncMode::Dsync => SyncMethod::DirectDsync,
             SyncMode::Auto => {
                 let path = directory.path();
-                let test = self_test(path).map_err(|error| {
+                let test = self_test(path, &path.join(NODE_NAME)).map_err(|error| {
                     let what = format!("{}: no synced write works: {error}", path.display());
                     Failure::new(Exit::Io, what)
                 })?;

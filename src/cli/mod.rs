@@ -38,11 +38,17 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             for line in format!("{error:#}").lines() {
-                eprintln!("iris: {line}");
+                complain(line);
             }
             exit_of(&error).into()
         }
     }
+}
+
+/// Says to stderr what went wrong, if that can be written: on a full disk it may not, and the exit code says it, too.
+pub(crate) fn complain(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "iris: {line}");
 }
 
 /// Prints to stdout. A reader that has gone away is not an error of ours: the command has done its work.

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support import confine, ids
 from support.client import Closed
-from support.server import Server
+from support.server import Server, binary
 from support.wait import PATIENCE, until
 
 MIB = 1 << 20
@@ -53,8 +53,9 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.fixture
-def server(disk: Path) -> Iterator[Server]:
-    server = Server(disk / "home", ENV)
+def server(disk: Path, tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path / "home", ENV)
+    server.data = disk / "data"
     yield server.start()
     server.cleanup()
 
@@ -180,30 +181,25 @@ def test_acknowledging_on_a_full_disk_gives_the_room_back(disk: Path, server: Se
 
 
 @pytest.mark.parametrize("left", [0, 4 * MIB])
-def test_a_start_on_a_full_disk_serves_or_says_why(disk: Path, server: Server, left: int) -> None:
+def test_a_start_on_a_full_disk_serves(disk: Path, server: Server, left: int) -> None:
     with server.login("a") as a:
         for i in range(50):
             assert a.ask("b", b"%d" % i) == "accepted"
     server.kill()
-    ballast = Ballast(disk)
-    ballast.leave(left)
-    server.start(wait=False)
-    ports = server.home / f"ports-{server.starts}.json"
-    assert server.process
-    until(lambda: ports.exists() or server.process.poll() is not None, "it decided")
-    if server.process.poll() is not None:
-        assert server.ended() not in (0, 101, 134, -6)
-        said = server.log().splitlines()[-1]
-        assert said.startswith("iris: ") and "; " in said, said
-        ballast.drop()
-        server.start()
-    else:
-        server.wait_ready(ports)
-        with server.login("a") as a:
-            assert a.ask("b", b"x" * 60_000) in ("accepted", "low_disk")
-        ballast.drop()
-    with server.login("b") as b:
+    Ballast(disk).leave(left)
+    server.start()
+    with server.login("a") as a, server.login("b") as b:
+        assert a.ask("b", b"x" * 60_000) == "low_disk"
         assert [d.payload for d in b.take(50)] == [b"%d" % i for i in range(50)]
+        b.ack(50)
+        until(lambda: server.metrics().sum("iris_acked_total") == 50, "ACKs are taken")
+
+
+def test_an_error_that_finds_no_room_on_stderr_is_an_exit_code_all_the_same(tmp_path: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        args = [binary(), "serve", "--config", str(tmp_path / "missing")]
+        done = subprocess.run(args, stdout=full, stderr=full, timeout=PATIENCE)
+    assert done.returncode == 78
 
 
 def test_a_first_start_on_a_full_disk_says_so_in_one_line(disk: Path) -> None:

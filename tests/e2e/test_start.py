@@ -304,16 +304,33 @@ def test_a_directory_founded_with_other_shards_or_as_another_node_is_refused(ser
         assert a.take(1)[0].payload == b"kept"
 
 
-@pytest.mark.parametrize("damage", ["empty", "garbage", "a flipped bit"])
+def flipped(data: bytes, *places: int) -> bytes:
+    """Return the bytes with a bit flipped at each place."""
+    rotten = bytearray(data)
+    for place in places:
+        rotten[place] ^= 1
+    return bytes(rotten)
+
+
+@pytest.mark.parametrize("damage", ["empty", "garbage", "a flipped bit in each copy"])
 def test_a_damaged_identity_is_refused_and_not_founded_anew(server: Server, damage: str) -> None:
     server.kill()
     node = server.data / "node"
     whole = node.read_bytes()
-    middle = len(whole) // 2
-    flipped = whole[:middle] + bytes((whole[middle] ^ 1,)) + whole[middle + 1 :]
-    node.write_bytes({"empty": b"", "garbage": os.urandom(100), "a flipped bit": flipped}[damage])
+    copies = flipped(whole, 100, len(whole) // 2 + 50)
+    node.write_bytes({"empty": b"", "garbage": os.urandom(100)}.get(damage, copies))
     code, said = refused(server.home, "--dev", "--data-dir", str(server.data), *FREE_PORTS)
     assert code == DATA_DIR and str(node) in said
+
+
+def test_rot_in_one_copy_of_the_identity_is_made_up_for(server: Server) -> None:
+    for place in (50, 4096 + 50):
+        server.kill()
+        node = server.data / "node"
+        node.write_bytes(flipped(node.read_bytes(), place))
+        server.start()
+        with server.login("a") as a:
+            assert a.ask("a", b"goes on") == "accepted"
 
 
 def test_a_log_without_its_identity_is_refused(server: Server) -> None:

@@ -62,22 +62,126 @@ fn a_directory_founded_otherwise_is_refused_and_untouched() {
     assert_eq!(fs::read(data.path().join(NODE_NAME)).unwrap(), before);
 }
 
+/// The identity of a directory that is opened now.
+fn open(data: &Path) -> Result<iris_wal::io::Identity, OpenError> {
+    Directory::open(data, &FOUNDING).map(|directory| directory.identity().clone())
+}
+
+fn altered(byte: u8) -> u8 {
+    if byte == b'3' { b'4' } else { b'3' }
+}
+
 #[test]
-fn any_altered_byte_of_the_identity_is_noticed() {
+fn any_altered_byte_of_one_copy_of_the_identity_is_made_up_for_by_the_other() {
     let data = data();
-    drop(Directory::open(data.path(), &FOUNDING).unwrap());
+    let first = open(data.path()).unwrap();
     let path = data.path().join(NODE_NAME);
     let text = fs::read(&path).unwrap();
-    for i in 0..text.len() - 1 {
-        let mut altered = text.clone();
-        altered[i] = if altered[i] == b'3' { b'4' } else { b'3' };
-        fs::write(&path, &altered).unwrap();
-        let error = Directory::open(data.path(), &FOUNDING).unwrap_err();
+    assert_eq!(text.len(), 2 * BLOCK);
+    for copy in [0, BLOCK] {
+        for i in (copy..copy + 300).chain([copy + BLOCK - 2]) {
+            let mut rotten = text.clone();
+            rotten[i] = altered(rotten[i]);
+            fs::write(&path, &rotten).unwrap();
+            let next = open(data.path()).unwrap();
+            assert_eq!(next, iris_wal::io::Identity { incarnation: 2, ..first.clone() });
+            let mended = fs::read(&path).unwrap();
+            assert_eq!(mended[..BLOCK], mended[BLOCK..], "byte {i}");
+        }
+    }
+}
+
+#[test]
+fn an_identity_of_which_no_copy_is_whole_is_refused() {
+    let data = data();
+    open(data.path()).unwrap();
+    let path = data.path().join(NODE_NAME);
+    let text = fs::read(&path).unwrap();
+    for i in 0..300 {
+        let mut rotten = text.clone();
+        rotten[i] = altered(rotten[i]);
+        rotten[BLOCK + 299 - i] = altered(rotten[BLOCK + 299 - i]);
+        fs::write(&path, &rotten).unwrap();
+        let error = open(data.path()).unwrap_err();
         assert!(
             matches!(error, OpenError::Identity(IdentityError::Damaged { .. })),
             "byte {i}: {error}"
         );
+        assert_eq!(fs::read(&path).unwrap(), rotten, "nothing is touched");
     }
+    for len in [0, 1, 100, BLOCK - 1, 2 * BLOCK - 1, 2 * BLOCK + 1] {
+        let mut cut = text.clone();
+        cut.resize(len, b' ');
+        cut[..len.min(10)].fill(b'x');
+        fs::write(&path, &cut).unwrap();
+        assert!(matches!(open(data.path()), Err(OpenError::Identity(_))), "{len} bytes");
+    }
+    let other = data_of_another_node();
+    fs::write(&path, [&text[..BLOCK], &other[BLOCK..]].concat()).unwrap();
+    let error = open(data.path()).unwrap_err().to_string();
+    assert!(error.contains("two nodes"), "{error}");
+}
+
+fn data_of_another_node() -> Vec<u8> {
+    let data = data();
+    open(data.path()).unwrap();
+    fs::read(data.path().join(NODE_NAME)).unwrap()
+}
+
+#[test]
+fn no_incarnation_is_used_twice_wherever_a_start_was_cut_off() {
+    let data = data();
+    open(data.path()).unwrap();
+    let path = data.path().join(NODE_NAME);
+    let before = fs::read(&path).unwrap();
+    open(data.path()).unwrap();
+    let after = fs::read(&path).unwrap();
+    let torn = |copy: &[u8]| [&copy[..100], &[0; BLOCK - 100][..]].concat();
+    // What the second start may have left: the life it began counts only where both copies say so.
+    for (left, incarnation) in [
+        (before.clone(), 2),
+        ([torn(&after), before[BLOCK..].to_vec()].concat(), 2),
+        ([&after[..BLOCK], &before[BLOCK..]].concat(), 3),
+        ([after[..BLOCK].to_vec(), torn(&before)].concat(), 3),
+        (after.clone(), 3),
+    ] {
+        fs::write(&path, &left).unwrap();
+        assert_eq!(open(data.path()).unwrap().incarnation, incarnation);
+    }
+}
+
+#[test]
+fn an_identity_of_one_line_is_taken_over() {
+    let (cluster, node) =
+        ("f81d4fae-7dec-41d0-a765-00a0c91e6bf6", "0b7e4d1c-3a52-4f6e-9c1d-5e8f7a6b4c2d");
+    let line = |incarnation: u32| {
+        let sums = format!("1 {cluster} {node} 7 {incarnation} 64 2");
+        let crc = crc32c::crc32c(sums.as_bytes());
+        format!(r#"{{"format":1,"cluster":"{cluster}","node":"{node}","node_id":7,"#)
+            + &format!(
+                r#""incarnation":{incarnation},"num_shards":64,"partitions":2,"crc32c":"{crc:08x}"}}"#
+            )
+    };
+    let data = data();
+    let path = data.path().join(NODE_NAME);
+    fs::write(&path, line(41) + "\n").unwrap();
+    assert_eq!(open(data.path()).unwrap().incarnation, 42);
+    // And as it is written from now on.
+    let copy = format!("{:<1$}\n", line(42), BLOCK - 1);
+    assert_eq!(fs::read_to_string(&path).unwrap(), copy.repeat(2));
+    assert_eq!(open(data.path()).unwrap().incarnation, 43);
+}
+
+#[test]
+fn a_new_life_keeps_the_files_it_needs_where_they_are() {
+    use std::os::unix::fs::MetadataExt;
+    let data = data();
+    let files = [NODE_NAME, iris_wal::io::LOCK_NAME].map(|name| data.path().join(name));
+    open(data.path()).unwrap();
+    let look = || files.clone().map(|path| fs::metadata(path).unwrap()).map(|m| (m.ino(), m.len()));
+    let before = look();
+    open(data.path()).unwrap();
+    assert_eq!(look(), before);
 }
 
 #[test]
@@ -189,7 +293,7 @@ fn written_and_read_back(data: &Path, method: SyncMethod) {
 #[test]
 fn a_log_on_the_real_disk_is_read_back_whatever_the_sync_method() {
     let probe = data();
-    let works = self_test(probe.path()).unwrap();
+    let works = self_test(probe.path(), Path::new("/none")).unwrap();
     assert!(fs::read_dir(probe.path()).unwrap().next().is_none(), "the self-test cleans up");
     assert!(works.medians.iter().any(|(method, _)| *method == works.method));
     let direct = works.medians.into_iter().map(|(method, _)| method);

@@ -18,6 +18,11 @@ pub(crate) fn next_step(error: &io::Error) -> &'static str {
     }
 }
 
+/// Whether an error says that there is no room.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 /// How batches reach the disk; a start-up self-test picks the fastest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SyncMethod {

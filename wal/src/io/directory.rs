@@ -12,11 +12,14 @@ use std::path::{Path, PathBuf};
 
 use super::identity::{Identity, IdentityError};
 use super::{RealDisk, random_bytes};
-use crate::disk::{Disk, next_step};
+use crate::disk::{Disk, is_full, next_step};
 use crate::recovery::Place;
 
 /// The lock file's name.
 pub const LOCK_NAME: &str = "LOCK";
+
+/// Decimal digits of a process id, at most.
+const PID_DIGITS: usize = 10;
 
 /// What a new data directory is founded with, and an old one must agree to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -137,11 +140,13 @@ fn lock(data: &Path) -> Result<File, OpenError> {
         }
         Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
     }
-    let pid = format!("{}\n", std::process::id());
-    let written =
-        file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(pid.as_bytes()));
-    written.map_err(failed("write", &path))?;
-    Ok(file)
+    // Over what stood there, of the same length: it needs no room on a full disk.
+    let pid = format!("{:<PID_DIGITS$}\n", std::process::id());
+    match file.rewind().and_then(|()| file.write_all(pid.as_bytes())) {
+        Err(error) if !is_full(&error) => Err(failed("write", &path)(error)),
+        // Without it only a message of others is less helpful.
+        Ok(()) | Err(_) => Ok(file),
+    }
 }
 
 fn agree(path: &Path, founding: &Founding, found: &Identity) -> Result<(), OpenError> {

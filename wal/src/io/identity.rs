@@ -1,7 +1,9 @@
 //! Who a node is: the file `node` in its data directory.
 //!
-//! One line of JSON for the operator's eyes, with a checksum: a lost or altered incarnation would let a node give the
-//! same dot to two messages. Written to a temporary file, synced, renamed, and the directory synced.
+//! Two copies, each a line of JSON for the operator's eyes, with a checksum: a lost or altered incarnation would let a node
+//! give the same dot to two messages. A new life overwrites the copies in place, one after the other, so that it needs no
+//! room on a full disk. It begins when both are synced: whatever one copy alone says was never used by a life that the
+//! other does not know.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,13 +11,16 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::RealDisk;
+use crate::BLOCK;
 use crate::disk::{Access, Disk, SyncMethod, next_step};
 use crate::segment::Owner;
 
 /// The file's name.
 pub const NODE_NAME: &str = "node";
 const FORMAT: u32 = 1;
-const FILE_BYTES_MAX: u64 = 64 << 10;
+/// Bytes of a copy, filled up with spaces: a block of its own, so that a torn write harms one at most.
+const COPY_BYTES: usize = BLOCK;
+const FILE_BYTES: usize = 2 * COPY_BYTES;
 
 /// Who a node is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -97,20 +102,27 @@ impl Identity {
     /// Reads the identity in `dir`; `None` if there is none.
     pub fn read(dir: &Path) -> Result<Option<Self>, IdentityError> {
         let path = dir.join(NODE_NAME);
-        let damaged = |why: String| IdentityError::Damaged { path: path.clone(), why };
-        let text = match read_bounded(&path) {
-            Ok(text) => text,
+        let bytes = match read_bounded(&path) {
+            Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                return Err(damaged("it is not text".to_owned()));
-            }
             Err(error) => return Err(IdentityError::Io { what: "read", path, error }),
         };
-        let line: Line = serde_json::from_str(&text).map_err(|error| damaged(error.to_string()))?;
+        let found = if bytes.len() == FILE_BYTES {
+            let (first, second) = bytes.split_at(COPY_BYTES);
+            newer(Self::of_line(first), Self::of_line(second))
+        } else {
+            // A single line, as the first version wrote it.
+            Self::of_line(&bytes)
+        };
+        found.map(Some).map_err(|why| IdentityError::Damaged { path, why })
+    }
+
+    fn of_line(bytes: &[u8]) -> Result<Self, String> {
+        let line: Line = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if line.format != FORMAT {
-            return Err(damaged(format!("format {} is unknown", line.format)));
+            return Err(format!("format {} is unknown", line.format));
         }
-        let bytes = |text: &str| of_uuid(text).ok_or_else(|| damaged(format!("{text} is no UUID")));
+        let bytes = |text: &str| of_uuid(text).ok_or_else(|| format!("{text} is no UUID"));
         let identity = Self {
             cluster: bytes(&line.cluster)?,
             node: bytes(&line.node)?,
@@ -120,18 +132,43 @@ impl Identity {
             partitions: line.partitions,
         };
         match identity.line().crc32c == line.crc32c {
-            true => Ok(Some(identity)),
-            false => Err(damaged("its checksum does not match".to_owned())),
+            true => Ok(identity),
+            false => Err("its checksum does not match".to_owned()),
         }
     }
 
-    /// Writes the identity into `dir`; when this returns it is durable.
+    fn copy(&self) -> Vec<u8> {
+        let mut copy = serde_json::to_vec(&self.line()).expect("plain fields serialize");
+        assert!(copy.len() < COPY_BYTES, "the fields are of bounded length");
+        copy.resize(COPY_BYTES - 1, b' ');
+        copy.push(b'\n');
+        copy
+    }
+
+    /// Writes the identity into `dir`; when this returns it is durable. Needs no room where it stood before.
     pub fn write(&self, dir: &Path) -> Result<(), IdentityError> {
-        let (path, new) = (dir.join(NODE_NAME), dir.join("node.tmp"));
-        let failed = |what, path: &Path| {
-            let path = path.to_path_buf();
-            move |error| IdentityError::Io { what, path, error }
-        };
+        let path = dir.join(NODE_NAME);
+        let has_room = RealDisk
+            .open(&path, Access::Read)
+            .and_then(|file| RealDisk.len(&file))
+            .is_ok_and(|len| len == FILE_BYTES as u64);
+        if has_room { self.overwrite(&path) } else { self.create(dir, &path) }
+    }
+
+    fn overwrite(&self, path: &Path) -> Result<(), IdentityError> {
+        let disk = RealDisk;
+        let access = Access::Write(SyncMethod::BufferedFdatasync);
+        let file = disk.open(path, access).map_err(failed("open", path))?;
+        for at in [0, COPY_BYTES as u64] {
+            write_all(&disk, &file, at, &self.copy()).map_err(failed("write", path))?;
+            disk.sync(&file).map_err(failed("sync", path))?;
+        }
+        Ok(())
+    }
+
+    /// To a temporary file, which is synced and renamed, so that there is a whole one or none.
+    fn create(&self, dir: &Path, path: &Path) -> Result<(), IdentityError> {
+        let new = dir.join("node.tmp");
         let disk = RealDisk;
         match disk.remove(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -139,26 +176,52 @@ impl Identity {
             }
             _ => {}
         }
-        let mut text = serde_json::to_string(&self.line()).expect("plain fields serialize");
-        text.push('\n');
-        let file = disk
-            .open(&new, Access::Create(SyncMethod::BufferedFdatasync))
-            .map_err(failed("create", &new))?;
-        let written = disk.write_at(&file, 0, text.as_bytes()).map_err(failed("write", &new))?;
-        if written != text.len() {
-            return Err(failed("write", &new)(io::ErrorKind::WriteZero.into()));
-        }
+        let access = Access::Create(SyncMethod::BufferedFdatasync);
+        let file = disk.open(&new, access).map_err(failed("create", &new))?;
+        let bytes = [self.copy(), self.copy()].concat();
+        write_all(&disk, &file, 0, &bytes).map_err(failed("write", &new))?;
         disk.sync(&file).map_err(failed("sync", &new))?;
-        disk.rename(&new, &path).map_err(failed("rename", &new))?;
+        disk.rename(&new, path).map_err(failed("rename", &new))?;
         disk.sync_dir(dir).map_err(failed("sync", dir))
     }
 }
 
-fn read_bounded(path: &Path) -> io::Result<String> {
+/// What two copies say. One that is not whole was being written when the node died, or has rotted since: the other one
+/// knows every life that began.
+fn newer(
+    first: Result<Identity, String>,
+    second: Result<Identity, String>,
+) -> Result<Identity, String> {
+    match (first, second) {
+        (Ok(first), Ok(second)) => {
+            let incarnation = first.incarnation.max(second.incarnation);
+            let [first, second] = [first, second].map(|copy| Identity { incarnation, ..copy });
+            if first == second { Ok(first) } else { Err("its copies name two nodes".to_owned()) }
+        }
+        (Ok(whole), Err(_)) | (Err(_), Ok(whole)) => Ok(whole),
+        (Err(why), Err(_)) => Err(why),
+    }
+}
+
+fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
+    let path = path.to_path_buf();
+    move |error| IdentityError::Io { what, path, error }
+}
+
+fn write_all(disk: &RealDisk, file: &std::fs::File, at: u64, bytes: &[u8]) -> io::Result<()> {
+    match disk.write_at(file, at, bytes)? {
+        written if written == bytes.len() => Ok(()),
+        // How a disk fills up.
+        _ => Err(io::ErrorKind::StorageFull.into()),
+    }
+}
+
+/// The file's bytes, and one more than it should have at most.
+fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
     use std::io::Read;
-    let mut text = String::new();
-    std::fs::File::open(path)?.take(FILE_BYTES_MAX).read_to_string(&mut text)?;
-    Ok(text)
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(FILE_BYTES as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// 16 bytes as a UUID is written (RFC 9562, section 4).

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::RealDisk;
 use crate::BLOCK;
 use crate::buffer::AlignedBuf;
-use crate::disk::{Access, Disk, SyncMethod};
+use crate::disk::{Access, Disk, SyncMethod, is_full};
 
 /// Writes of each method, at most.
 const WRITES: usize = 40;
@@ -32,27 +32,48 @@ pub struct SelfTest {
 /// They take turns write by write, so that whatever else the disk does in that time slows all of them alike. Writing
 /// through the page cache is taken only where O_DIRECT is refused: after a failed sync the cache may hold as clean what
 /// the disk never got (Rebello et al., "Can Applications Recover from fsync Failures?", USENIX ATC 2020).
-pub fn self_test(dir: &Path) -> io::Result<SelfTest> {
+///
+/// On a full disk nothing can be measured: `medians` is empty, and the method is the common one of those that `existing`,
+/// any file of the directory, can be opened for.
+pub fn self_test(dir: &Path, existing: &Path) -> io::Result<SelfTest> {
     let path = dir.join("self-test.tmp");
     let disk = RealDisk;
     match disk.remove(&path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let file = disk.open(&path, Access::Create(SyncMethod::BufferedFdatasync))?;
-    let filled = disk.write_at(&file, 0, &[0; FILE_BYTES]).and_then(|_| disk.sync(&file));
-    drop(file);
-    let mut medians =
-        medians(&disk, &path, &[SyncMethod::DirectFdatasync, SyncMethod::DirectDsync]);
-    if medians.is_empty() {
-        medians = self::medians(&disk, &path, &[SyncMethod::BufferedFdatasync]);
+    let tested = measure(&disk, &path);
+    match disk.remove(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
-    disk.remove(&path)?;
-    filled?;
-    let fastest = medians.iter().min_by_key(|(_, time)| *time);
+    match tested {
+        Err(error) if is_full(&error) => {
+            let direct = disk.open(existing, Access::Write(SyncMethod::DirectFdatasync)).is_ok();
+            let buffered = SyncMethod::BufferedFdatasync;
+            let method = if direct { SyncMethod::DirectFdatasync } else { buffered };
+            Ok(SelfTest { method, medians: Vec::new() })
+        }
+        tested => tested,
+    }
+}
+
+fn measure(disk: &RealDisk, path: &Path) -> io::Result<SelfTest> {
+    let file = disk.open(path, Access::Create(SyncMethod::BufferedFdatasync))?;
+    if disk.write_at(&file, 0, &[0; FILE_BYTES])? < FILE_BYTES {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    disk.sync(&file)?;
+    drop(file);
+    let direct = [SyncMethod::DirectFdatasync, SyncMethod::DirectDsync];
+    let mut found = medians(disk, path, &direct);
+    if found.is_empty() {
+        found = medians(disk, path, &[SyncMethod::BufferedFdatasync]);
+    }
+    let fastest = found.iter().min_by_key(|(_, time)| *time);
     let (method, _) =
         *fastest.ok_or_else(|| io::Error::other("no way of syncing a write works"))?;
-    Ok(SelfTest { method, medians })
+    Ok(SelfTest { method, medians: found })
 }
 
 /// The median of each method that works.
