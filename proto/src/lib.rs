@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 pub mod core;
+pub mod edge;
 pub mod hlc;
 pub mod id;
 pub mod limits;
