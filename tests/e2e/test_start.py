@@ -29,8 +29,11 @@ def snapshot(place: Path) -> Snapshot:
     for path in sorted(place.rglob("*")):
         if path.name == "LOCK":
             continue  # It is taken to look at the rest, and says by whom.
-        stat = path.lstat()
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        try:
+            stat = path.lstat()
+            digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        except FileNotFoundError:
+            continue  # A server that runs has just renamed it.
         seen[str(path)] = (stat.st_mode, stat.st_size, stat.st_mtime_ns, digest)
     return seen
 
@@ -74,9 +77,11 @@ def settled(server: Server) -> Server:
     def holds_still() -> bool:
         """As it was when its partitions had turned three times fewer."""
         metrics = server.metrics()
+        if metrics.sum("iris_wal_segments", state="ready") < 2:
+            return False
         turns = metrics.sum("iris_partition_turns_total")
         now = snapshot(server.home)
-        if not seen or seen[0][0] != now or metrics.sum("iris_wal_segments", state="ready") < 2:
+        if not seen or seen[0][0] != now:
             seen[:] = [(now, turns)]
         return turns >= seen[0][1] + 3
 
