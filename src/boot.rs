@@ -8,7 +8,7 @@ use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
 use crate::cli::announce::{Bound, announce};
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, SyncMode};
-use crate::link::{Inbox, Outbox, links_into};
+use crate::link::{Inbox, Links as Ways, Outbox, links_into};
 use crate::metrics::Registry;
 use crate::partition::{self, Failed, PartitionStore};
 use crate::preflight::{explain_bind, explain_ring};
@@ -246,8 +246,9 @@ impl NodeParts<'_> {
                 index: index as u16,
                 settings: self.partition_settings(directory, index)?,
                 store,
-                links,
+                links: Ways::new(links, None),
                 inbox,
+                attachments: None,
                 waker: wakers.partitions[index].clone(),
                 started: self.started,
                 metrics: self.state.registry().partition(index),

@@ -4,6 +4,10 @@
 //! full queue never blocks: the buffer goes on growing, its size is told ([`Outbox::backlog_bytes`]) and the owner
 //! refuses further work by name when it is too much (I7).
 
+mod far;
+
+pub use far::{Attachment, Links};
+
 use crate::rt::Waker;
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;

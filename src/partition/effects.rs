@@ -1,7 +1,7 @@
 //! The core's effects: records into the log, answers into the reactors' batches.
 
 use super::disk::{FrameRead, Records, Wanted};
-use crate::link::Outbox;
+use crate::link::Links;
 use crate::metrics::{PartitionMetrics, RejectReason, WalMetrics};
 use iris_proto::core::{
     Appended, CoreConfig, Delivery, Effects, KickReason, MsgRecord, Pos, Presence, Receipt,
@@ -31,7 +31,7 @@ pub(super) struct Delivered {
 /// Where the effects go.
 pub(super) struct Fx {
     pub log: Log,
-    pub links: Vec<Outbox>,
+    pub links: Links,
     pub origin: Origin,
     pub delivered: Vec<Delivered>,
     pub unreadable: Vec<Delivery>,
@@ -61,7 +61,7 @@ pub(super) struct Fx {
 impl Fx {
     pub(super) fn new(
         log: Log,
-        links: Vec<Outbox>,
+        links: Links,
         core: &CoreConfig,
         metrics: Arc<PartitionMetrics>,
         wal_metrics: Arc<WalMetrics>,
@@ -109,14 +109,8 @@ impl Fx {
     pub(super) fn flush(&mut self) -> bool {
         self.flush_accepted();
         self.flush_presence();
-        let mut worked = false;
-        for link in &mut self.links {
-            if let Some(frames) = link.flush() {
-                self.metrics.link_batch.record(frames);
-                worked = true;
-            }
-        }
-        worked
+        let Self { links, metrics, .. } = self;
+        links.flush(|frames| metrics.link_batch.record(frames))
     }
 
     /// The head of a record of this node that stands outside the shards' streams.
@@ -154,7 +148,7 @@ impl Fx {
     }
 
     fn link(&mut self, conn: ConnId) -> &mut Vec<u8> {
-        self.links[usize::from(conn.reactor())].buffer()
+        self.links.to(conn.reactor())
     }
 
     fn flush_accepted(&mut self) {
@@ -345,15 +339,17 @@ impl Effects for Fx {
         ToEdge::Kick { conn, code }.encode(self.link(conn));
     }
 
+    fn has_room(&self, conn: ConnId) -> bool {
+        self.links.has_room(conn.reactor())
+    }
+
     fn deliver(&mut self, delivery: &Delivery) {
         let in_order = self.reading.is_empty() || !self.reading.contains_key(&delivery.conn);
         if in_order
             && let Some(bytes) = self.log.recent(wal_pos(delivery.pos), delivery.len)
             && let Ok((record, _)) = record::decode(bytes)
-            && let Some(delivered) = {
-                let link = &mut self.links[usize::from(delivery.conn.reactor())];
-                put_message(link.buffer(), delivery, &record)
-            }
+            && let Some(delivered) =
+                { put_message(self.links.to(delivery.conn.reactor()), delivery, &record) }
         {
             self.metrics.delivered.add(1);
             self.delivered.extend(delivered);
@@ -371,14 +367,14 @@ impl Effects for Fx {
             let post = ReceiptPost { to, reader, reader_name, id: msg_id };
             return ToCore::Receipt(post).encode(&mut self.own);
         }
-        // Any reactor can pass it on to the shard of the sender; the first one does.
+        // Any reactor can pass it on to the shard of the sender, and the gateway can.
         let frame = ToEdge::Receipt {
             to: receipt.to,
             reader: receipt.reader,
             id: receipt.msg_id,
             reader_name: receipt.reader_name,
         };
-        frame.encode(self.links[0].buffer());
+        frame.encode(self.links.to_any());
     }
 
     fn presence(&mut self, presence: &Presence<'_>) {

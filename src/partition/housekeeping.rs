@@ -241,7 +241,7 @@ impl Partition {
         metrics.watches_refused.set(counters.watches_refused);
         metrics.clock_steps_back.set(counters.clock_steps_back);
         metrics.inbox_bytes.set(u64::from(gauges.entries) * INBOX_ENTRY_BYTES);
-        let backlog = self.fx.links.iter().map(|link| link.backlog_bytes() as u64).sum();
+        let backlog = self.fx.links.backlog_bytes() as u64;
         metrics.link_backlog_bytes.set(backlog);
         self.set_segment_gauges();
     }

@@ -73,6 +73,7 @@ impl Partition {
                 };
                 core.handle_receipt(fx, now_ms, &receipt);
             }
+            ToCore::Gone { first, count } => self.edge_gone(first..first.saturating_add(count)),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! preparing segments are other threads' work ([`disk`]), and [`housekeeping`] decides on it a little each turn.
 
 mod disk;
+mod edges;
 mod effects;
 mod housekeeping;
 mod inputs;
@@ -16,10 +17,11 @@ mod rewrite;
 pub use disk::{Failed, PartitionStore};
 
 use crate::clock::Clock;
-use crate::link::{Inbox, Outbox};
+use crate::link::{Attachment, Inbox, Links};
 use crate::metrics::{PartitionMetrics, WalMetrics};
 use crate::rt::{self, Waker};
 use disk::{Disk, Done};
+use edges::Edges;
 use effects::Fx;
 use housekeeping::Housekeeping;
 use iris_proto::core::{Core, CoreConfig};
@@ -55,9 +57,10 @@ pub struct Parts {
     pub index: u16,
     pub settings: Settings,
     pub store: PartitionStore,
-    /// One per reactor, in order.
-    pub links: Vec<Outbox>,
+    pub links: Links,
     pub inbox: Inbox,
+    /// Ways to edges that the gateway opens: each is here before anything comes from its edge.
+    pub attachments: Option<crossbeam_channel::Receiver<Attachment>>,
     pub waker: Waker,
     pub started: Instant,
     pub metrics: Arc<PartitionMetrics>,
@@ -74,6 +77,7 @@ struct Partition {
     core: Core,
     fx: Fx,
     inbox: Inbox,
+    edges: Edges,
     disk: Disk,
     clock: Clock,
     housekeeping: Housekeeping,
@@ -126,9 +130,15 @@ impl Partition {
             worked |= self.take_batches();
             worked |= self.poll();
         }
+        worked |= self.end_gone_edges();
         worked |= self.keep_house();
         worked |= self.start_write();
-        worked | self.fx.flush()
+        worked |= self.fx.flush();
+        if self.fx.links.take_freed() {
+            self.core.resume_stalled();
+            (self.more, worked) = (true, true);
+        }
+        worked
     }
 
     fn may_sleep(&self) -> bool {
@@ -137,7 +147,8 @@ impl Partition {
             !self.inbox.is_empty() || self.unfinished.is_some() || !self.fx.own.is_empty();
         (blocked || !(has_input || self.more))
             && self.disk.is_quiet()
-            && self.fx.links.iter().all(Outbox::may_sleep)
+            && self.edges.is_quiet()
+            && self.fx.links.may_sleep()
     }
 
     fn is_finished(&self) -> bool {
@@ -150,8 +161,7 @@ impl Partition {
 
     /// Whether answers of another turn have somewhere to go.
     pub(super) fn has_room(&self) -> bool {
-        self.fx.links.iter().all(|link| link.backlog_bytes() < LINK_BACKLOG_MAX)
-            && self.fx.log.has_room()
+        self.fx.links.near_has_room(LINK_BACKLOG_MAX) && self.fx.log.has_room()
     }
 
     fn take_done(&mut self) -> bool {
@@ -203,6 +213,7 @@ impl Partition {
                 .take()
                 .or_else(|| self.inbox.receive().map(|batch| (batch.bytes, 0)));
             let Some((batch, start)) = next else { break };
+            self.attach_edges();
             let end = start + self.take_batch(&batch[start..]);
             worked |= end > start;
             if end < batch.len() {

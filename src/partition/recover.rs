@@ -1,6 +1,7 @@
 //! From the log to a serving partition.
 
 use super::disk::Disk;
+use super::edges::Edges;
 use super::effects::Fx;
 use super::housekeeping::{Housekeeping, Past};
 use super::{Failed, Partition, Parts};
@@ -77,6 +78,7 @@ impl Partition {
             core,
             fx,
             inbox: parts.inbox,
+            edges: Edges::new(parts.attachments),
             disk,
             housekeeping: Housekeeping::new(parts.settings.disk_reserve, past, clock.instant()),
             clock,

@@ -4,7 +4,7 @@ use super::Core;
 use super::effects::{Delivery, Effects, KickReason, Presence, TombRecord, TombTarget, Watch};
 use super::inbox::{self, Origins};
 use super::slab::NIL;
-use super::user::{ONLINE, User};
+use super::user::{ONLINE, STALLED, User};
 use crate::id::{ConnId, Dot, MsgId, UserKey};
 use crate::limits::{
     PRESENCE_USERS_MAX, RECV_WINDOW_MAX, TOMB_TARGETS_MAX, TURN_DELIVERIES_MAX, USER_BYTES_MAX,
@@ -83,7 +83,7 @@ impl Core {
         record.conn = conn;
         record.session = session;
         record.window = window.min(RECV_WINDOW_MAX) as u16;
-        record.flags |= ONLINE;
+        record.flags = (record.flags | ONLINE) & !STALLED;
         record.cursor = record.head;
         record.kept_tail = NIL;
         (record.sent, record.done) = (0, 0);
@@ -216,7 +216,7 @@ impl Core {
         fx.kick(conn, reason);
     }
 
-    fn end_session(&mut self, fx: &mut impl Effects, now: u64, slot: u32) {
+    pub(super) fn end_session(&mut self, fx: &mut impl Effects, now: u64, slot: u32) {
         let record = &mut self.users[slot];
         record.flags &= !ONLINE;
         record.since_ms = now;
@@ -236,7 +236,8 @@ impl Core {
 
     /// Puts a user in the line for a turn if a turn can do something.
     pub(super) fn wake(&mut self, slot: u32) {
-        if self.users[slot].wants_turn(self.config.recv_window_bytes) {
+        let user = &self.users[slot];
+        if user.flags & STALLED == 0 && user.wants_turn(self.config.recv_window_bytes) {
             self.users.queue(slot);
         }
     }
@@ -253,6 +254,11 @@ impl Core {
             }
             if !self.users[slot].is_online() {
                 self.users.release(slot);
+                left -= 1;
+                continue;
+            }
+            if !fx.has_room(self.users[slot].conn) {
+                self.stall(slot);
                 left -= 1;
                 continue;
             }

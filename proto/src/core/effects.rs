@@ -298,6 +298,12 @@ pub trait Effects {
     /// The connection must end. Nothing follows for its login, but its watches last until `handle_gone`.
     fn kick(&mut self, conn: ConnId, reason: KickReason);
 
+    /// Whether deliveries for this connection can go on their way now. Users for whom they cannot wait for
+    /// [`super::Core::resume_stalled`], and delay nobody else.
+    fn has_room(&self, _conn: ConnId) -> bool {
+        true
+    }
+
     /// A message for a connection, in order and within its window.
     fn deliver(&mut self, delivery: &Delivery);
 

@@ -45,6 +45,7 @@ mod inbox;
 mod index;
 mod names;
 mod presence;
+mod reactors;
 mod receipt;
 mod recovery;
 mod rewrite;
@@ -61,6 +62,7 @@ pub use effects::{
     Appended, Delivery, Effects, IS_RECEIPT, KickReason, MsgRecord, Pos, Presence, Receipt,
     Refusal, RejectCode, TombRecord, TombTarget, WANTS_RECEIPT, Watch,
 };
+pub use reactors::EndCursor;
 pub use recovery::{BadRecord, RecoveredMsg, RecoveredTomb};
 pub use rewrite::LiveEntry;
 pub use send::SendRequest;
@@ -233,6 +235,8 @@ pub struct Core {
     /// The log refused a TOMB; it is asked again by the next poll, which need not be at once.
     log_refused: bool,
     online: u32,
+    /// Users whose deliveries wait for room on the way.
+    stalled: Vec<u32>,
     counters: Counters,
     recovery: Option<Box<recovery::Recovery>>,
     scratch: Scratch,
@@ -283,6 +287,7 @@ impl Core {
             copies: 1,
             log_refused: false,
             online: 0,
+            stalled: Vec::new(),
             counters: Counters::default(),
             recovery: Some(Box::default()),
             scratch: Scratch::default(),

@@ -157,6 +157,23 @@ impl Watches {
         }
     }
 
+    /// Ends the watches of connections that are gone, as far as some places. Returns where to go on, `None` at the end.
+    pub(super) fn remove_some(
+        &mut self,
+        users: &mut Users,
+        from: u32,
+        slots_max: u32,
+        is_gone: impl Fn(ConnId) -> bool,
+    ) -> Option<u32> {
+        let end = self.slab.slots().min(from.saturating_add(slots_max));
+        for slot in from..end {
+            if self.slab.live(slot).is_some_and(|watch| is_gone(watch.conn)) {
+                self.unlink(users, slot);
+            }
+        }
+        (end < self.slab.slots()).then_some(end)
+    }
+
     fn unlink(&mut self, users: &mut Users, slot: u32) {
         let Watch { conn, user, next_of_user, previous_of_user, next_of_conn, previous_of_conn } =
             self.slab[slot];

@@ -13,6 +13,9 @@ pub(super) const ONLINE: u16 = 2;
 /// In the list of users who want a turn.
 pub(super) const QUEUED: u16 = 4;
 
+/// Among those who wait for room on the way to them.
+pub(super) const STALLED: u16 = 8;
+
 /// One user. The lists are indices of entries, watches and receipts.
 pub(super) struct User {
     pub(super) key: UserKey,

@@ -31,6 +31,7 @@
 
 mod asks;
 mod cores;
+mod news;
 mod queue;
 mod sends;
 mod sessions;
@@ -39,6 +40,7 @@ mod tests;
 mod watches;
 
 pub use cores::weight;
+pub use news::FromCore;
 
 use crate::id::{ConnId, ShardId, UserKey, shard_for_user};
 use crate::link::{ToCore, ToEdge};
@@ -246,6 +248,7 @@ impl Router {
             ToCore::Presence(ask) => self.ask(fx, now_ms, ask),
             ToCore::Unwatch { conn, users } => self.unwatch(fx, *conn, *users),
             ToCore::Receipt(post) => self.receipt(fx, frame, post.to),
+            ToCore::Gone { .. } => panic!("a session does not say that"),
         }
     }
 

@@ -240,6 +240,7 @@ fn describe(frame: &ToCore<'_>) -> String {
             format!("unwatch {}", users.iter().collect::<Vec<_>>().join(","))
         }
         ToCore::Receipt(_) => "receipt".to_owned(),
+        ToCore::Gone { .. } => "gone".to_owned(),
     }
 }
 

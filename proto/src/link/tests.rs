@@ -31,6 +31,7 @@ fn what_goes_to_a_core_comes_back_as_it_was() {
         ToCore::Window { conn: CONN, user: USER, window: 0 },
         ToCore::Presence(PresenceAsk { conn: CONN, query: 1, watch: true, users: names(&list) }),
         ToCore::Unwatch { conn: CONN, users: names(&[0, 0]) },
+        ToCore::Gone { first: 7, count: 2 },
         ToCore::Receipt(ReceiptPost { to: USER, reader: USER, reader_name: "amy", id: send.id }),
     ];
     let mut batch = Vec::new();

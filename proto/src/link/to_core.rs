@@ -13,6 +13,7 @@ mod kind {
     pub(super) const PRESENCE: u8 = 0x06;
     pub(super) const UNWATCH: u8 = 0x07;
     pub(super) const RECEIPT: u8 = 0x08;
+    pub(super) const GONE: u8 = 0x20;
 }
 
 /// A message for recipients of one shard.
@@ -116,6 +117,14 @@ pub enum ToCore<'a> {
     },
     /// A receipt for the sender of a message.
     Receipt(ReceiptPost<'a>),
+    /// The connections of these reactors are gone, and nothing more comes from them. Only inside a process: from another
+    /// node it is refused.
+    Gone {
+        /// The first reactor.
+        first: u16,
+        /// How many.
+        count: u16,
+    },
 }
 
 impl<'a> ToCore<'a> {
@@ -158,6 +167,7 @@ impl<'a> ToCore<'a> {
                 id: MsgId(r.id()?),
                 reader_name: r.name(USER_BYTES_MAX)?,
             }),
+            kind::GONE => Self::Gone { first: r.u16()?, count: r.u16()? },
             _ => return Err(Code::UnknownType),
         };
         r.end()?;
@@ -190,6 +200,9 @@ impl<'a> ToCore<'a> {
             Self::Receipt(receipt) => put_frame(out, kind::RECEIPT, |w| {
                 w.bytes(&receipt.to.0).bytes(&receipt.reader.0).id(receipt.id.0);
                 w.str8(receipt.reader_name);
+            }),
+            Self::Gone { first, count } => put_frame(out, kind::GONE, |w| {
+                w.u16(*first).u16(*count);
             }),
         }
     }

@@ -36,7 +36,8 @@ fn foreign(what: &str) -> End {
     End::ours(EndCode::OutOfOrder, what)
 }
 
-/// An edge's batch, checked and renamed, is appended to `out`. Tells how many frames it held.
+/// An edge's batch, checked and renamed, is appended to `out`; after an error, what stood before the fault. Tells how
+/// many frames it held.
 pub fn to_core(batch: &[u8], range: ReactorRange, out: &mut Vec<u8>) -> Result<u64, End> {
     let (mut rest, mut frames) = (batch, 0);
     while let Some((frame, after)) = ToCore::split(rest).map_err(malformed)? {
@@ -53,13 +54,16 @@ pub fn to_core(batch: &[u8], range: ReactorRange, out: &mut Vec<u8>) -> Result<u
             | ToCore::Unwatch { conn, .. } => Some(conn),
             ToCore::Presence(ask) => Some(ask.conn),
             ToCore::Receipt(_) => None,
+            ToCore::Gone { .. } => {
+                return Err(foreign("a frame that only a process says to itself"));
+            }
         };
+        if conn.is_some_and(|conn| conn.reactor() >= range.count) {
+            return Err(foreign("a connection of a reactor that the peer does not have"));
+        }
         let start = out.len();
         out.extend_from_slice(whole);
         if let Some(conn) = conn {
-            if conn.reactor() >= range.count {
-                return Err(foreign("a connection of a reactor that the peer does not have"));
-            }
             rename(&mut out[start..], conn, conn.reactor() + range.first);
         }
         frames += 1;

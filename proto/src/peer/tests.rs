@@ -463,6 +463,9 @@ fn frames_for_a_core_keep_their_content_and_get_its_numbers() {
         rest = after;
     }
     assert_eq!(conns, 1);
+    let gone = made(|out| ToCore::Gone { first: 0, count: 9 }.encode(out));
+    let end = relay::to_core(&gone, RANGE, &mut Vec::new()).unwrap_err();
+    assert_eq!(end.code, EndCode::OutOfOrder, "no peer ends what is not its own");
     let narrow = ReactorRange { first: 100, count: 1 };
     let end = relay::to_core(&batch, narrow, &mut out).unwrap_err();
     assert_eq!(end.code, EndCode::OutOfOrder, "reactor 1 of 1");

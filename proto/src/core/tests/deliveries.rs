@@ -399,3 +399,56 @@ fn a_user_without_session_messages_and_watchers_takes_no_memory() {
     node.poll();
     assert_eq!((node.core.gauges().users, node.core.gauges().online), (1, 0));
 }
+
+#[test]
+fn who_has_no_room_on_the_way_waits_and_delays_nobody() {
+    let mut node = with_backlog(3);
+    node.deliverable(0, "carol");
+    node.fx.congested = Some(1);
+    node.login("bob", 1, 8);
+    let far = ConnId::new(2, 1, 0);
+    node.core.handle_login(&mut node.fx, T0, far, key("carol"), "carol", 8);
+    node.poll();
+    let to_carol: Vec<_> = node.fx.deliveries();
+    assert_eq!(to_carol.len(), 1, "only who has room");
+    assert!(node.core.has_stalled());
+    assert!(!node.core.poll(&mut node.fx, T0, 100), "nothing can be done now");
+    node.core.resume_stalled();
+    node.poll();
+    assert!(node.core.has_stalled(), "still no room");
+    node.fx.congested = None;
+    node.fx.take();
+    node.core.resume_stalled();
+    node.poll();
+    assert_eq!(node.fx.deliveries().len(), 3);
+    // One who leaves while stalled leaves nothing behind.
+    node.fx.congested = Some(1);
+    node.ack("bob", 1, 3);
+    node.deliverable(0, "bob");
+    node.poll();
+    node.logout("bob", 1);
+    node.core.resume_stalled();
+    assert_eq!(node.core.gauges().online, 1);
+}
+
+#[test]
+fn connections_of_reactors_that_are_gone_end_some_at_a_time() {
+    let mut node = Node::new();
+    for number in 0..100 {
+        let conn = ConnId::new(5 + (number % 2) as u16, number, 0);
+        let name = format!("u{number}");
+        node.core.handle_login(&mut node.fx, T0, conn, key(&name), &name, 8);
+        let watched = [(key("zoe"), "zoe")];
+        node.core.handle_presence_query(&mut node.fx, conn, 1, watched, true);
+    }
+    let (mut cursor, mut calls) = (Some(EndCursor::default()), 0);
+    while let Some(from) = cursor {
+        cursor = node.core.end_reactors(&mut node.fx, T0, &(6..7), from, 7);
+        calls += 1;
+    }
+    assert!(calls > 20, "{calls} calls of 7 places");
+    let gauges = node.core.gauges();
+    assert_eq!((gauges.online, gauges.watches), (50, 50), "those of the other reactor stay");
+    assert_eq!(node.core.connection_of(key("u4")), Some(ConnId::new(5, 4, 0)));
+    assert_eq!(node.core.connection_of(key("u5")), None);
+}

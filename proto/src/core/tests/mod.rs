@@ -76,6 +76,8 @@ pub(super) struct Driver {
     pub(super) lsn: u64,
     next_offset: u32,
     pub(super) receipt_names: Vec<String>,
+    /// Nothing goes to connections of this reactor.
+    pub(super) congested: Option<u16>,
     /// The number of the last login.
     pub(super) session: u64,
 }
@@ -187,6 +189,10 @@ impl Effects for Driver {
 
     fn kick(&mut self, conn: ConnId, reason: KickReason) {
         self.said.push(Said::Kick(conn, reason));
+    }
+
+    fn has_room(&self, conn: ConnId) -> bool {
+        self.congested != Some(conn.reactor())
     }
 
     fn deliver(&mut self, delivery: &Delivery) {

@@ -1,8 +1,9 @@
 //! Random runs: clients, a router, and two cores that mirror each other, with links that break and cores that stall.
 //!
-//! Checked all the time: a SEND is answered at most once, ACCEPTED only when a core has the message, numbers of deliveries
-//! count up by one, the client's window is kept, a core never sees an ACK of what it did not deliver, memory is bounded.
-//! At the end, when faults are over: each SEND was answered, and messages that were accepted are in the order of their SENDs.
+//! Checked all the time: a SEND is answered at most once, ACCEPTED only when a core has the message, numbers of
+//! deliveries count up by one, the client's window is kept, a core never sees an ACK of what it did not deliver, memory
+//! is bounded.
+//! At the end, when faults are over: each SEND was answered, and accepted messages are in the order of their SENDs.
 
 use super::*;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -316,7 +317,10 @@ impl World {
                     login.window = window;
                 }
             }
-            ToCore::Presence(_) | ToCore::Unwatch { .. } | ToCore::Receipt(_) => {
+            ToCore::Presence(_)
+            | ToCore::Unwatch { .. }
+            | ToCore::Receipt(_)
+            | ToCore::Gone { .. } => {
                 panic!("nobody asks for that")
             }
         }
@@ -410,31 +414,20 @@ impl Core {
     }
 }
 
-/// Prints the seed of a run that fails.
-struct Run {
-    seed: u64,
-    step: u32,
-}
-
-impl Drop for Run {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            eprintln!("seed {} failed in step {}", self.seed, self.step);
-        }
-    }
-}
-
 #[test]
 fn every_send_is_answered_once_whatever_links_and_cores_do() {
     let (mut counters, mut welcomed) = (Counters::default(), 0);
     for seed in 0..60 {
-        let mut world = World::new(seed);
-        let mut run = Run { seed, step: 0 };
-        while run.step < 1500 {
-            world.step();
-            run.step += 1;
-        }
-        world.finish();
+        let run = std::panic::catch_unwind(|| {
+            let mut world = World::new(seed);
+            (0..1500).for_each(|_| world.step());
+            world.finish();
+            world
+        });
+        let world = run.unwrap_or_else(|failure| {
+            eprintln!("seed {seed} failed");
+            std::panic::resume_unwind(failure)
+        });
         let these = world.edge.router.counters();
         counters.failovers += these.failovers;
         counters.moves += these.moves;
