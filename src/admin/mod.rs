@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::cli::complain;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::ListenConfig;
 
@@ -40,7 +41,7 @@ pub struct Control {
 }
 
 impl Control {
-    /// Binds the admin address and starts the thread. From here on SIGTERM and SIGINT are events.
+    /// Binds the admin address and starts the thread. From here on SIGTERM and SIGINT are events, and SIGHUP does nothing.
     pub fn start(config: &ListenConfig, state: Arc<NodeState>) -> Result<Self, Failure> {
         let listener = bind(config)?;
         let failed = |error: io::Error| {
@@ -52,32 +53,15 @@ impl Control {
         // Registered before the thread runs, so that no signal comes too early to be an event.
         let signals = {
             let _context = runtime.enter();
-            (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+            Signals::register().map_err(failed)?
         };
-        let (mut terminate, mut interrupt) =
-            (signals.0.map_err(failed)?, signals.1.map_err(failed)?);
         let events = crossbeam_channel::bounded(64);
         let signal_events = events.0.clone();
         let (stop, stopped) = oneshot::channel();
         let main = async move {
-            let signals = async move {
-                let mut told = false;
-                loop {
-                    let name = tokio::select! {
-                        _ = terminate.recv() => "SIGTERM",
-                        _ = interrupt.recv() => "SIGINT",
-                    };
-                    if std::mem::replace(&mut told, true) {
-                        eprintln!("iris: {name} again: ending at once; the log is read at start");
-                        std::process::exit(Exit::Interrupted as i32);
-                    }
-                    // Full means that other reasons to stop are waiting already.
-                    let _ = signal_events.try_send(Event::Signal(name));
-                }
-            };
             tokio::select! {
                 () = http::serve(listener, state) => {}
-                () = signals => {}
+                () = signals.watch(signal_events) => {}
                 _ = stopped => {}
             }
         };
@@ -108,6 +92,44 @@ impl Control {
         // An error means that it has ended by itself.
         let _ = self.stop.send(());
         let _ = self.thread.join();
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    /// Needs the runtime's context.
+    fn register() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn watch(mut self, events: Sender<Event>) {
+        let mut told = false;
+        loop {
+            let name = tokio::select! {
+                _ = self.terminate.recv() => "SIGTERM",
+                _ = self.interrupt.recv() => "SIGINT",
+                _ = self.hangup.recv() => {
+                    // Sent by habit after a change of files, or because a terminal went away.
+                    tracing::warn!("SIGHUP: there is nothing to reload; restart for a new configuration");
+                    continue;
+                }
+            };
+            if std::mem::replace(&mut told, true) {
+                complain(&format!("{name} again: ending at once; the log is read at start"));
+                std::process::exit(Exit::Interrupted as i32);
+            }
+            // Full means that other reasons to stop are waiting already.
+            let _ = events.try_send(Event::Signal(name));
+        }
     }
 }
 

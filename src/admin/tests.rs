@@ -115,14 +115,71 @@ fn other_paths_methods_and_garbage_change_nothing() {
     control.stop();
 }
 
+/// Whether the other end has closed; waits for nothing.
+fn is_closed(stream: &TcpStream) -> bool {
+    stream.set_nonblocking(true).unwrap();
+    let mut stream = stream;
+    match stream.read(&mut [0; 16]) {
+        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        Ok(bytes) => bytes == 0,
+    }
+}
+
 #[test]
-fn idle_connections_do_not_keep_others_out() {
+fn silent_connections_make_room_for_who_asks_the_oldest_first() {
     let (control, _state) = start();
     let address = control.address();
-    // One fewer than may be held at once; none of them says a word.
-    let idle: Vec<TcpStream> = (0..63).map(|_| TcpStream::connect(address).unwrap()).collect();
-    assert_eq!(get(address, "/livez").0, 200);
-    drop(idle);
+    let connect = |_| TcpStream::connect(address).unwrap();
+    let silent: Vec<TcpStream> = (0..64).map(connect).collect();
+    // One of them speaks, at least in part, when all are there.
+    let mut last = &silent[63];
+    last.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n").unwrap();
+    for _ in 0..10 {
+        let kept = TcpStream::connect(address).unwrap();
+        assert_eq!(get(address, "/livez").0, 200);
+        drop(kept);
+    }
+    let closed: Vec<bool> = silent.iter().map(is_closed).collect();
+    assert!(closed[0] && !closed[62], "{closed:?}");
+    assert!(closed.is_sorted_by(|a, b| a >= b), "{closed:?}");
+    last.set_nonblocking(false).unwrap();
+    last.write_all(b"\r\n").unwrap();
+    let mut answer = String::new();
+    last.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    control.stop();
+}
+
+#[test]
+fn a_request_that_trickles_in_is_ended_in_time() {
+    let (control, _state) = start();
+    let mut slow = TcpStream::connect(control.address()).unwrap();
+    slow.write_all(b"GET /livez HTTP/1.1\r\nHost: x").unwrap();
+    slow.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    let started = std::time::Instant::now();
+    // Every byte used to put the end off.
+    let ended = || matches!(slow.try_clone().unwrap().read(&mut [0]), Ok(0));
+    while !ended() && slow.try_clone().unwrap().write_all(b"x").is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(60), "it goes on and on");
+    }
+    control.stop();
+}
+
+#[test]
+fn a_connection_that_was_answered_may_ask_again() {
+    let (control, _state) = start();
+    let mut kept = TcpStream::connect(control.address()).unwrap();
+    kept.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    for _ in 0..3 {
+        kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"ok\n") {
+            let mut byte = [0];
+            kept.read_exact(&mut byte).unwrap();
+            answer.push(byte[0]);
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"));
+    }
     control.stop();
 }
 
