@@ -8,6 +8,7 @@ use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
 use crate::cli::announce::{Bound, announce};
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, SyncMode};
+use crate::halt_poll::{HaltPoll, cpu_quota};
 use crate::link::{Inbox, Links as Ways, Outbox, links_into};
 use crate::metrics::Registry;
 use crate::partition::{self, Failed, PartitionStore};
@@ -23,6 +24,7 @@ use iris_wal::disk::SyncMethod;
 use iris_wal::io::{Directory, Founding, Identity, NODE_NAME, OpenError, random_bytes, self_test};
 use iris_wal::store::SupplyConfig;
 use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -60,11 +62,18 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let directory = open_directory(&config)?;
 
     state.advance(Phase::Recovering);
-    let wakers = Wakers::new(&config)?;
+    let cpus = Cpus::of_process();
+    let wakers = Wakers::new(&config, &cpus)?;
     let (links, inboxes) = wakers.links();
     let failures = report_to(control.sender());
     let stop = Arc::new(AtomicBool::new(false));
-    let settings = NodeParts { config: &config, state: &state, started, events: control.events() };
+    let settings = NodeParts {
+        config: &config,
+        cpus: &cpus,
+        state: &state,
+        started,
+        events: control.events(),
+    };
     let Some(partitions) = settings.start_partitions(
         &directory,
         &wakers,
@@ -175,10 +184,17 @@ struct Inboxes {
 }
 
 impl Wakers {
-    fn new(config: &Config) -> std::io::Result<Self> {
-        let reactors = (0..config.reactor.count).map(|_| Waker::of_ring());
-        let partitions = (0..config.core.partitions).map(|_| Waker::of_parking());
-        Ok(Self { reactors: reactors.collect::<Result<_, _>>()?, partitions: partitions.collect() })
+    fn new(config: &Config, cpus: &Cpus) -> std::io::Result<Self> {
+        let halt_polls = cpus.halt_polls(config)?;
+        let of = |waker: Waker, place: usize| waker.with_halt_poll(halt_polls[place].clone());
+        let reactors = (0..config.reactor.count)
+            .map(|index| Ok(of(Waker::of_ring()?, cpus.place_of_reactor(index))));
+        let partitions = (0..config.core.partitions)
+            .map(|index| of(Waker::of_parking(), cpus.place_of_partition(index)));
+        Ok(Self {
+            reactors: reactors.collect::<std::io::Result<_>>()?,
+            partitions: partitions.collect(),
+        })
     }
 
     /// Every reactor linked to every partition, both ways.
@@ -218,6 +234,7 @@ fn report_to(events: crossbeam_channel::Sender<Event>) -> crossbeam_channel::Sen
 
 struct NodeParts<'a> {
     config: &'a Config,
+    cpus: &'a Cpus,
     state: &'a Arc<NodeState>,
     started: Instant,
     events: &'a crossbeam_channel::Receiver<Event>,
@@ -238,9 +255,7 @@ impl NodeParts<'_> {
         let (ready, readiness) = crossbeam_channel::unbounded();
         let mut threads = Vec::new();
         for (index, (links, inbox)) in links.into_iter().zip(inboxes).enumerate() {
-            // From the last CPU backwards, so that partitions and the first reactors are apart.
-            let cpus = cpus();
-            let cpu = cpus[cpus.len() - 1 - index % cpus.len()];
+            let cpu = self.cpus.ids[self.cpus.place_of_partition(index)];
             let store = PartitionStore { cpu, ..self.store(directory, index as u16, method) };
             let parts = partition::Parts {
                 index: index as u16,
@@ -305,8 +320,7 @@ impl NodeParts<'_> {
                 started: self.started,
                 metrics: self.state.registry().reactor(index),
             };
-            let cpus = cpus();
-            let cpu = cpus[index % cpus.len()];
+            let cpu = self.cpus.ids[self.cpus.place_of_reactor(index)];
             threads.push(spawn(&format!("iris-r{index}"), cpu, failures.clone(), move || {
                 reactor::run(parts)
             })?);
@@ -332,7 +346,6 @@ impl NodeParts<'_> {
             dedup_window_ms: core.dedup_window.as_millis() as u64,
             region: node.region.clone(),
             node: node.name.clone(),
-            spin: reactor.spin,
         }
     }
 
@@ -398,10 +411,40 @@ impl NodeParts<'_> {
     }
 }
 
-/// The CPUs this process may use, at least one.
-fn cpus() -> Vec<Option<usize>> {
-    let ids = core_affinity::get_core_ids().unwrap_or_default();
-    if ids.is_empty() { vec![None] } else { ids.iter().map(|core| Some(core.id)).collect() }
+/// The CPUs this process may use, at least one, and who is where.
+struct Cpus {
+    /// `None`: the system does not say, and threads are not pinned.
+    ids: Vec<Option<usize>>,
+}
+
+impl Cpus {
+    fn of_process() -> Self {
+        let ids = core_affinity::get_core_ids().unwrap_or_default();
+        let ids: Vec<_> = ids.iter().map(|core| Some(core.id)).collect();
+        Self { ids: if ids.is_empty() { vec![None] } else { ids } }
+    }
+
+    fn place_of_reactor(&self, index: usize) -> usize {
+        index % self.ids.len()
+    }
+
+    /// From the last CPU backwards, so that partitions and the first reactors are apart.
+    fn place_of_partition(&self, index: usize) -> usize {
+        self.ids.len() - 1 - index % self.ids.len()
+    }
+
+    /// For each CPU who keeps it awake, if anybody.
+    fn halt_polls(&self, config: &Config) -> std::io::Result<Vec<Option<Arc<HaltPoll>>>> {
+        let limit = config.node.halt_poll;
+        let quota = cpu_quota(Path::new("/"));
+        if let (Some(quota), false) = (&quota, limit.is_zero()) {
+            tracing::info!(quota, "halt_poll_us is off: it would use up the CPU quota");
+        }
+        let on = quota.is_none() && !limit.is_zero();
+        let start =
+            |id: &Option<usize>| id.filter(|_| on).map(|id| HaltPoll::start(id, limit)).transpose();
+        self.ids.iter().map(start).collect()
+    }
 }
 
 /// Runs a thread of the data path. If it cannot be made or its loop fails, the node stops.

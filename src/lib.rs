@@ -16,6 +16,8 @@ pub mod partition;
 pub mod reactor;
 
 pub mod clock;
+pub mod halt_poll;
+pub mod queue;
 pub mod rt;
 
 pub mod admin;

@@ -5,6 +5,7 @@
 //! membarrier where one call is enough (`docs/decisions/0002-parking.md` has the figures). glommio places the threads
 //! and decides when the loop must let other tasks of its executor run.
 
+use crate::halt_poll::HaltPoll;
 use glommio::{LocalExecutorBuilder, Placement};
 use std::fs::File;
 use std::future::Future;
@@ -24,6 +25,8 @@ struct Shared {
     /// lighter one, for each sleep (`futex(2)`).
     eventfd: Option<File>,
     asleep: AtomicU32,
+    /// Keeps the thread's CPU awake while it sleeps for moments.
+    halt_poll: Option<Arc<HaltPoll>>,
 }
 
 const FUTEX_WAIT: libc::c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
@@ -34,7 +37,7 @@ const ASLEEP: u32 = 1;
 impl Waker {
     /// A waker for a thread that calls [`Self::park`].
     pub fn of_parking() -> Self {
-        Self(Arc::new(Shared { eventfd: None, asleep: AtomicU32::new(AWAKE) }))
+        Self::of(None, None)
     }
 
     /// A waker for a thread that sleeps in a ring with [`Self::sleep_in`], which polls [`Self::eventfd`].
@@ -47,7 +50,17 @@ impl Waker {
             }
             File::from(OwnedFd::from_raw_fd(fd))
         };
-        Ok(Self(Arc::new(Shared { eventfd: Some(eventfd), asleep: AtomicU32::new(AWAKE) })))
+        Ok(Self::of(Some(eventfd), None))
+    }
+
+    /// The same for a thread whose CPU is kept awake. Call it before the waker is shared.
+    pub fn with_halt_poll(self, halt_poll: Option<Arc<HaltPoll>>) -> Self {
+        let shared = Arc::into_inner(self.0).expect("a waker that nobody has yet");
+        Self::of(shared.eventfd, halt_poll)
+    }
+
+    fn of(eventfd: Option<File>, halt_poll: Option<Arc<HaltPoll>>) -> Self {
+        Self(Arc::new(Shared { eventfd, asleep: AtomicU32::new(AWAKE), halt_poll }))
     }
 
     /// Wakes the thread if it sleeps or is about to. What was published before is seen by it.
@@ -81,7 +94,10 @@ impl Waker {
     ) -> Option<T> {
         self.0.asleep.store(ASLEEP, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        let slept = is_idle().then(sleep);
+        let slept = is_idle().then(|| match &self.0.halt_poll {
+            Some(halt_poll) => halt_poll.around(sleep),
+            None => sleep(),
+        });
         self.0.asleep.store(AWAKE, Ordering::SeqCst);
         slept
     }
@@ -106,6 +122,24 @@ impl Waker {
     }
 }
 
+/// Puts the calling thread under `SCHED_BATCH`: one that it wakes, or that wakes it, waits until the other is done
+/// instead of preempting it in the middle of its turn. Turns bring larger batches then.
+pub fn become_batch_class() -> bool {
+    set_class(libc::SCHED_BATCH)
+}
+
+/// Puts the calling thread under `SCHED_IDLE`: it runs when nobody else wants its CPU.
+pub fn become_idle_class() -> bool {
+    set_class(libc::SCHED_IDLE)
+}
+
+/// Any thread may go to these classes without a privilege (`sched(7)`).
+fn set_class(policy: libc::c_int) -> bool {
+    let param = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the parameter is ours and only read; 0 is the calling thread.
+    unsafe { libc::sched_setscheduler(0, policy, &raw const param) == 0 }
+}
+
 /// Lets other tasks of this executor run if it is their time.
 pub async fn yield_if_needed() {
     glommio::yield_if_needed().await;
@@ -128,7 +162,10 @@ where
         .io_memory(64 << 10)
         .ring_depth(64)
         .preempt_timer(Duration::from_millis(100))
-        .spawn(task)
+        .spawn(move || {
+            become_batch_class();
+            task()
+        })
         .map_err(io::Error::other)
 }
 

@@ -109,6 +109,7 @@ impl Reader<'_> {
         let node_id = self.integer(("node", "node_id"), 1..=i64::from(u32::MAX));
         let region = self.label(("node", "region"));
         let name = self.label(("node", "name"));
+        let halt_poll = self.integer(("node", "halt_poll_us"), 0..=10_000);
         if data_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
             self.note_key(("node", "data_dir"), "it is empty", "name the folder for the log");
         }
@@ -117,6 +118,7 @@ impl Reader<'_> {
             node_id: u32::try_from(node_id?).ok()?,
             region: region?,
             name: name.map(|name| if name.is_empty() { host.name.clone() } else { name })?,
+            halt_poll: Duration::from_micros(halt_poll? as u64),
         })
     }
 
@@ -157,7 +159,6 @@ impl Reader<'_> {
         let second = Duration::from_secs(1);
         let login = self.span(("reactor", "login_timeout"), second / 10..=second * 300);
         let idle = self.span(("reactor", "idle_timeout"), second..=second * 86_400);
-        let spin = self.integer(("reactor", "spin_us"), 0..=10_000);
         let out_min = 2 * FRAME_BODY_BYTES_MAX as u64;
         let out = self.size(("reactor", "out_bytes_max"), out_min..=GIB);
         let slots = slots.map(|slots| match slots {
@@ -170,7 +171,6 @@ impl Reader<'_> {
             ring_slots: slots?.max(1),
             login_timeout: login?,
             idle_timeout: idle?,
-            spin: Duration::from_micros(spin? as u64),
             out_bytes_max: out? as usize,
         })
     }

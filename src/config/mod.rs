@@ -68,6 +68,8 @@ pub struct NodeConfig {
     pub region: String,
     /// Told to clients at login; 1 to 64 bytes.
     pub name: String,
+    /// How long a busy CPU is kept from halting; zero: not at all.
+    pub halt_poll: Duration,
 }
 
 /// Where the node listens. Port 0 asks for a free one.
@@ -96,8 +98,6 @@ pub struct ReactorConfig {
     pub login_timeout: Duration,
     /// Time a connection may be silent.
     pub idle_timeout: Duration,
-    /// Time to poll before sleeping; zero: not at all.
-    pub spin: Duration,
     /// Bytes queued for one connection, at most.
     pub out_bytes_max: usize,
 }

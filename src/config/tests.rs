@@ -142,7 +142,7 @@ fn a_fix_names_the_nearest_key_or_the_right_section() {
 
 #[test]
 fn broken_syntax_is_reported_by_line_beside_other_problems() {
-    let found = problems("[node\nname = \"x\"\n\n[reactor]\ncount = -1\nspin_us = = 3\n", &[]);
+    let found = problems("[node\nname = \"x\"\n\n[reactor]\ncount = -1\nring_slots = = 3\n", &[]);
     let lines: Vec<&Origin> = found.iter().map(|(origin, _)| origin).collect();
     assert!(found[0].1.contains("this is not TOML"), "{found:?}");
     assert!(lines.contains(&&line(1)) && lines.contains(&&line(5)) && lines.contains(&&line(6)));

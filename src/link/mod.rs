@@ -8,8 +8,8 @@ mod far;
 
 pub use far::{Attachment, Links};
 
+use crate::queue::Queue;
 use crate::rt::Waker;
-use crossbeam_channel::{Receiver, Sender, TrySendError};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -26,7 +26,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Outbox {
     from: u16,
-    queue: Sender<Batch>,
+    queue: Queue<Batch>,
     receiver: Waker,
     starved: Arc<AtomicBool>,
     pending: Vec<u8>,
@@ -36,7 +36,7 @@ pub struct Outbox {
 /// What arrives at a thread, from any number of links.
 #[derive(Debug)]
 pub struct Inbox {
-    queue: Receiver<Batch>,
+    queue: Queue<Batch>,
     senders: Vec<(Waker, Arc<AtomicBool>)>,
 }
 
@@ -47,7 +47,7 @@ pub fn links_into(
     senders: &[(u16, Waker)],
     batches_max: usize,
 ) -> (Vec<Outbox>, Inbox) {
-    let (sender, queue) = crossbeam_channel::bounded(batches_max);
+    let queue = Queue::bounded(batches_max);
     let starved: Vec<_> = senders
         .iter()
         .map(|(_, waker)| (waker.clone(), Arc::new(AtomicBool::new(false))))
@@ -57,7 +57,7 @@ pub fn links_into(
         .zip(&starved)
         .map(|((from, _), (_, starved))| Outbox {
             from: *from,
-            queue: sender.clone(),
+            queue: queue.clone(),
             receiver: receiver.clone(),
             starved: Arc::clone(starved),
             pending: Vec::new(),
@@ -88,14 +88,12 @@ impl Outbox {
         let bytes = std::mem::take(&mut self.pending);
         let mut batch = Batch { from: self.from, bytes };
         for attempt in 0..2 {
-            match self.queue.try_send(batch) {
+            match self.queue.push(batch) {
                 Ok(()) => {
                     self.receiver.wake();
                     return Some(std::mem::take(&mut self.frames));
                 }
-                Err(TrySendError::Full(back)) => batch = back,
-                // The receiver is gone: the node is stopping and nobody waits for an answer.
-                Err(TrySendError::Disconnected(_)) => return None,
+                Err(back) => batch = back,
             }
             // Between the attempts, so that a receiver that makes room after the second one sees it.
             if attempt == 0 {
@@ -119,7 +117,7 @@ impl Outbox {
 impl Inbox {
     /// The next batch.
     pub fn receive(&self) -> Option<Batch> {
-        let batch = self.queue.try_recv().ok()?;
+        let batch = self.queue.pop()?;
         for (waker, starved) in &self.senders {
             if starved.load(Ordering::Relaxed) && starved.swap(false, Ordering::SeqCst) {
                 waker.wake();
@@ -131,6 +129,12 @@ impl Inbox {
     /// Whether nothing is there.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 

@@ -10,8 +10,9 @@
 
 use super::SLEEP_MAX;
 use super::effects::{Delivered, put_message, wal_pos};
-use crate::rt::Waker;
-use crossbeam_channel::{Receiver, Sender, TryRecvError, unbounded};
+use crate::queue::Queue;
+use crate::rt::{self, Waker};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use iris_proto::core::{Delivery, LiveEntry};
 use iris_wal::disk::SyncMethod;
 use iris_wal::io::{RealDisk, random_salt};
@@ -99,11 +100,11 @@ enum ReaderJob {
 
 /// The partition's end of its threads. They end when it is dropped.
 pub(super) struct Disk {
-    writer: Sender<Write>,
+    writer: Queue<Write>,
     writer_waker: Waker,
     keeper: Sender<KeeperJob>,
     reader: Sender<ReaderJob>,
-    done: Receiver<Done>,
+    done: Queue<Done>,
     hurry: Arc<AtomicBool>,
     writes_under_way: usize,
 }
@@ -119,9 +120,10 @@ impl Disk {
     ) -> Result<Self, Failed> {
         let supply = Supply::open(RealDisk, store.place.clone(), store.supply, recovered)
             .map_err(|error| Failed(error.to_string()))?;
-        let (done_out, done) = unbounded();
-        let report = Report { done: done_out, waker: waker.clone(), failed: failed.clone() };
-        let (writer, writes) = unbounded();
+        let done = Queue::unbounded();
+        let report = Report { done: done.clone(), waker: waker.clone(), failed: failed.clone() };
+        let writer = Queue::unbounded();
+        let writes = writer.clone();
         let (keeper, keeper_jobs) = unbounded();
         let (reader, reader_jobs) = unbounded();
         let dir = store.place.dir.clone();
@@ -142,6 +144,7 @@ impl Disk {
             if let Some(id) = cpu {
                 core_affinity::set_for_current(core_affinity::CoreId { id });
             }
+            rt::become_batch_class();
             write_loop(log_writer, &writes, &waker, &to);
         };
         spawn("write", Box::new(body))?;
@@ -155,7 +158,7 @@ impl Disk {
     }
 
     pub(super) fn done(&mut self) -> Option<Done> {
-        let done = self.done.try_recv().ok()?;
+        let done = self.done.pop()?;
         if matches!(done, Done::Written { .. }) {
             self.writes_under_way -= 1;
         }
@@ -174,7 +177,7 @@ impl Disk {
 
     pub(super) fn write(&mut self, write: Write) {
         self.writes_under_way += 1;
-        let _ = self.writer.send(write);
+        let _ = self.writer.push(write);
         self.writer_waker.wake();
     }
 
@@ -215,17 +218,23 @@ impl Disk {
     }
 }
 
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.writer.close();
+        self.writer_waker.wake();
+    }
+}
+
 #[derive(Clone)]
 struct Report {
-    done: Sender<Done>,
+    done: Queue<Done>,
     waker: Waker,
     failed: Sender<Failed>,
 }
 
 impl Report {
     fn done(&self, done: Done) {
-        // The partition is gone when the node stops.
-        let _ = self.done.send(done);
+        let _ = self.done.push(done);
         self.waker.wake();
     }
 
@@ -236,20 +245,14 @@ impl Report {
 
 /// Sleeps like the threads it works for: a channel's own wait spins and yields first, which takes the CPU
 /// from them on a small machine.
-fn write_loop(
-    mut writer: Writer<RealDisk>,
-    writes: &Receiver<Write>,
-    waker: &Waker,
-    report: &Report,
-) {
+fn write_loop(mut writer: Writer<RealDisk>, writes: &Queue<Write>, waker: &Waker, report: &Report) {
     loop {
-        let write = match writes.try_recv() {
-            Ok(write) => write,
-            Err(TryRecvError::Empty) => {
-                waker.park(SLEEP_MAX, || writes.is_empty());
-                continue;
+        let Some(write) = writes.pop() else {
+            if writes.is_closed() {
+                return;
             }
-            Err(TryRecvError::Disconnected) => return,
+            waker.park(SLEEP_MAX, || writes.is_empty() && !writes.is_closed());
+            continue;
         };
         let started = Instant::now();
         if let Err(error) = writer.perform(&write) {

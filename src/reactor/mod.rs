@@ -59,7 +59,6 @@ pub struct Settings {
     pub dedup_window_ms: u64,
     pub region: String,
     pub node: String,
-    pub spin: Duration,
 }
 
 /// What a reactor is made of; [`Reactor::run`] takes it inside the executor.
@@ -128,10 +127,8 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         clock,
         settings,
     };
-    let mut idle_since: Option<Instant> = None;
     loop {
         if reactor.turn(&mut lanes)? {
-            idle_since = None;
             reactor.metrics.busy_ns.add(reactor.clock.elapsed().as_nanos() as u64);
             rt::yield_if_needed().await;
             continue;
@@ -139,17 +136,12 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         if reactor.is_drained() {
             return Ok(());
         }
-        let spun = reactor.clock.instant() - *idle_since.get_or_insert(reactor.clock.instant());
-        if spun < reactor.settings.spin {
-            continue;
-        }
         let is_alone = lanes.len() == 1;
         lanes.wake_on_events(true);
         if is_alone || !reactor.turn(&mut lanes)? {
             lanes.sleep(SLEEP_MAX, || reactor.may_sleep())?;
         }
         lanes.wake_on_events(false);
-        idle_since = None;
     }
 }
 

@@ -6,7 +6,7 @@ use crate::tree::{Faults, File, code_of, files, has_word};
 const UNSAFE_HOMES: [(&str, &str); 6] = [
     ("ring/src/", "io_uring and sockets: what the kernel points at is owned by the ring"),
     ("wal/src/io/mod.rs", "statvfs(2)"),
-    ("src/rt.rs", "eventfd(2) and futex(2) of parked threads"),
+    ("src/rt.rs", "eventfd(2) and futex(2) of parked threads, sched_setscheduler(2)"),
     ("loadgen/src/net/plain.rs", "ppoll(2) over a few sockets"),
     ("loadgen/src/net/wake.rs", "eventfd(2) and ppoll(2) over several rings"),
     ("tests/cli.rs", "kill(2), setrlimit(2) and seccomp(2) for processes under test"),
@@ -61,6 +61,7 @@ const BANS: [Ban; 4] = [
             ("src/partition/recover.rs", "before anybody is served: how long recovery takes"),
             ("src/preflight/mod.rs", "before anything runs: how long to wait for a port"),
             ("src/reactor/lanes.rs", "once, when the thread starts"),
+            ("src/halt_poll.rs", "a thread that does nothing but look at the clock"),
         ],
     },
     Ban {
@@ -68,6 +69,7 @@ const BANS: [Ban; 4] = [
         words: &["Mutex", "RwLock", "Condvar"],
         why: "threads share nothing but bounded queues and counters with one writer (I8)",
         but: &[
+            ("src/queue.rs", "the bounded queue itself"),
             ("wal/src/disk/mem.rs", "the disk of tests, shared with the test that crashes it"),
             ("loadgen/tests/", "a peer for tests, which its test looks into"),
         ],
