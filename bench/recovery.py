@@ -24,7 +24,8 @@ LOADGEN = os.environ.get("IRIS_LOADGEN_BIN", str(ROOT / "target/release/iris-loa
 
 
 class Server:
-    def __init__(self, data):
+    def __init__(self, data, settings=None):
+        """`settings` are configuration keys as the environment names them, as IRIS_NODE__NAME."""
         self.data = pathlib.Path(data)
         self.ports_file = self.data.parent / "ports.json"
         self.ports_file.unlink(missing_ok=True)
@@ -34,6 +35,7 @@ class Server:
             + ["--admin", "127.0.0.1:0", "--ports-file", str(self.ports_file)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={**os.environ, **(settings or {})},
         )
         while not self.ports_file.exists():
             if self.process.poll() is not None or time.monotonic() - started > 60:

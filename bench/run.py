@@ -23,6 +23,7 @@ import sys
 import tempfile
 
 import recovery
+import stalls
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -33,13 +34,15 @@ class Run:
         self.short = short
         self.rows = []
 
-    def loadgen(self, name, scenario, *flags):
+    def loadgen(self, name, scenario, *flags, settings=None):
         """Runs one scenario against a new server; gives its JSON."""
         path = self.out / f"{name}.json"
         with tempfile.TemporaryDirectory(dir=os.environ.get("IRIS_BENCH_DIR")) as temporary:
-            server = recovery.Server(pathlib.Path(temporary) / "data")
+            server = recovery.Server(pathlib.Path(temporary) / "data", settings)
             command = [recovery.LOADGEN, scenario, *flags]
             shown = shlex.join(["iris-loadgen", scenario, *flags, "--pid", "SERVER"])
+            if settings:
+                shown += f" (server with {' '.join(f'{key}={value}' for key, value in settings.items())})"
             command += ["--addr", server.ports["tcp"], "--key", str(server.data / "dev.key")]
             command += ["--pid", str(server.process.pid), "--json", str(path)]
             print(f"{name}: {shown}", file=sys.stderr, flush=True)
@@ -56,7 +59,8 @@ class Run:
 
     def row(self, what, value, target, met, command):
         self.rows.append((what, value, target, met, command))
-        print(f"  {what}: {value} (target {target}) {'met' if met else 'MISSED'}", file=sys.stderr)
+        verdict = f"(target {target}) {'met' if met else 'MISSED'}" if target else ""
+        print(f"  {what}: {value} {verdict}", file=sys.stderr)
 
     def seconds(self, count):
         return f"{max(2, count // 4 if self.short else count)}s"
@@ -84,6 +88,9 @@ def measure(run):
     what = f"{rate:,.0f}/s accepted, {delivered:,.0f}/s delivered"
     run.row("durable messages, pipelined", what, "300,000/s", clean(peak) and rate >= 300_000, command)
 
+    found = stalls.measure(int(run.seconds(20)[:-1]))
+    (run.out / "stalls.json").write_text(json.dumps(found, indent=1) + "\n")
+    run.row("the machine alone: time in gaps of over 1 ms", stalls.text(found), "", True, "bench/stalls.py")
     half = int(min(rate, delivered) / 2)
     paced, command = run.loadgen("half-load", "throughput", *flags, "--rate", str(half), "--burst", "16")
     p99 = paced["latency_us"]["p99"]
@@ -108,6 +115,13 @@ def measure(run):
         f"(echo {floor['echo_p50']:.0f} + sync {floor['sync_p50']:.0f}): {lone['ratio_p50']:.2f} x"
     )
     run.row("lock-step send to ACCEPTED", what, "1.5 x the floor", clean(lone) and lone["ratio_p50"] <= 1.5, command)
+
+    settings = {"IRIS_NODE__HALT_POLL_US": "200"}
+    polled, command = run.loadgen("latency-halt-poll", "latency", "--duration", run.seconds(12), settings=settings)
+    p50 = polled["latency_us"]["p50"]
+    ratio = p50 / floor["sum_p50"]
+    what = f"p50 {p50:.0f} us over the floor above: {ratio:.2f} x"
+    run.row("the same with halt polling", what, "1.5 x the floor", clean(polled) and ratio <= 1.5, command)
 
     path = run.out / "recovery.json"
     subprocess.run([sys.executable, str(ROOT / "bench/recovery.py"), "--json", str(path)], check=False, stdout=subprocess.DEVNULL)
@@ -143,7 +157,10 @@ def main():
         "| what | measured | target | |",
         "|---|---|---|---|",
     ]
-    lines += [f"| {what} | {value} | {target} | {'met' if met else '**missed**'} |" for what, value, target, met, _ in run.rows]
+    verdicts = {True: "met", False: "**missed**"}
+    lines += [
+        f"| {what} | {value} | {target} | {verdicts[met] if target else ''} |" for what, value, target, met, _ in run.rows
+    ]
     lines += ["", "Commands, each against a new `iris serve --dev`:", ""]
     lines += [f"- `{command}`" for command in dict.fromkeys(row[4] for row in run.rows)]
     text = "\n".join(lines) + "\n"
