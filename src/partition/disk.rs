@@ -281,7 +281,6 @@ fn keep_loop(
                 match prepared {
                     Ok(Ok(ready)) => report.done(Done::Prepared(ready)),
                     Ok(Err(error)) if is_full(&error) => {
-                        tracing::warn!(%error, "no segment prepared");
                         report.done(Done::NotPrepared(error.to_string()));
                     }
                     Ok(Err(error)) => return report.failed(&error),

@@ -122,6 +122,10 @@ impl Partition {
     /// There was no room for a segment; it is tried again later.
     pub(super) fn not_prepared(&mut self, why: String) {
         self.housekeeping.preparing = false;
+        if self.housekeeping.no_segment.is_none() {
+            // Once, and not at each new try.
+            tracing::warn!(%why, "no segment prepared");
+        }
         self.housekeeping.no_segment = Some(why);
         self.housekeeping.prepare_after = self.clock.instant() + LOOK_EVERY;
         self.space(self.fx.wal_metrics.disk_free_bytes.value());

@@ -40,6 +40,8 @@ const SLEEP_MAX: Duration = Duration::from_millis(200);
 /// How long records that nobody waits for gather before they are written. Written at once, the TOMB of each ACK would
 /// make the next SEND wait for a sync.
 const UNAWAITED_MAX: Duration = Duration::from_millis(5);
+/// The same while the disk is low: a block for each TOMB would use the reserve up before a segment is free.
+const UNAWAITED_LOW_DISK: Duration = Duration::from_millis(250);
 /// Bytes that may wait for one reactor before nothing more is delivered or taken in.
 const LINK_BACKLOG_MAX: usize = 8 << 20;
 
@@ -264,7 +266,7 @@ impl Partition {
         }
         if !self.fx.awaited && self.fx.log.has_room() {
             let since = *self.unawaited_since.get_or_insert(now);
-            if now - since < UNAWAITED_MAX {
+            if now - since < self.unawaited_max() {
                 return false;
             }
         }
@@ -277,6 +279,10 @@ impl Partition {
 
     /// How long this thread may sleep.
     fn sleep_max(&self) -> Duration {
-        if self.unawaited_since.is_some() { UNAWAITED_MAX } else { SLEEP_MAX }
+        if self.unawaited_since.is_some() { self.unawaited_max().min(SLEEP_MAX) } else { SLEEP_MAX }
+    }
+
+    fn unawaited_max(&self) -> Duration {
+        if self.fx.low_disk { UNAWAITED_LOW_DISK } else { UNAWAITED_MAX }
     }
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +84,23 @@ def test_a_disk_too_small_for_a_regular_checkpoint_frees_space_all_the_same(
     with server.login("reader") as reader:
         assert len(reader.drain_until_empty(150)) == 150
     until(lambda: server.metrics().sum("iris_wal_reclaimed_segments_total") >= 2, "segments are reclaimed")
+
+
+def test_acks_share_blocks_while_the_disk_is_low(disk: Path, server: Server) -> None:
+    """Each write takes a block of the reserve at least, so acknowledgements one by one must gather."""
+    with server.login("writer") as writer:
+        for _ in range(5):
+            seqs = [writer.send("reader", bytes(64)) for _ in range(200)]
+            assert all(writer.answer(seq) == "accepted" for seq in seqs)
+        Ballast(disk).leave(MIB)
+        until(lambda: writer.ask("nobody", bytes(64)) == "low_disk", "the disk is full")
+    with server.login("reader", 1024) as reader:
+        reader.take(1000)
+        before, began = server.metrics().sum("iris_wal_batches_total"), time.monotonic()
+        for count in range(1, 1001):
+            reader.ack(count)
+            reader.sync()
+        until(lambda: server.metrics().sum("iris_acked_total") == 1000, "every ACK is taken")
+        elapsed = time.monotonic() - began
+    # One in a quarter of a second, and what ends them: the rest, and a MARK.
+    assert server.metrics().sum("iris_wal_batches_total") - before <= 4 + 5 * elapsed
