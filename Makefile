@@ -25,10 +25,10 @@ test-rust: needs-rust ## Unit, property, and tidy tests of the Rust crates
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vectors and a real server
-	cd clients/python && ../../$(PYTEST) -q tests
+	cd clients/python && ../../$(PYTEST) -q -rs tests
 
 test-e2e: build $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
-	$(PYTEST) -q tests/e2e
+	$(PYTEST) -q -rs tests/e2e
 
 lint: needs-rust ## Formatting and lints, warnings are errors
 	$(CARGO) fmt --all --check

@@ -32,8 +32,9 @@ const FDS_OTHER: u64 = 128;
 /// lacking comes back at once, one line each; the exit code is that of the first.
 pub fn run(config: &Config) -> Result<(), Failure> {
     let mut failures = Vec::new();
-    failures.extend(check_limits(config).err());
-    failures.extend(check_uring().err());
+    failures.extend(check_files(config).err());
+    // Too little locked memory is one lack, though a ring may fail by it, too.
+    failures.extend(check_memlock(limits::memlock().soft).and_then(|()| check_uring()).err());
     failures.extend(check_address("listen.tcp", config.listen.tcp).err());
     failures.extend(check_address("listen.admin", config.listen.admin).err());
     failures.extend(check_data_dir(&config.node.data_dir).err());
@@ -46,7 +47,7 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     Err(Failure::new(exit, lines.trim_end()))
 }
 
-fn check_limits(config: &Config) -> Result<(), Failure> {
+fn check_files(config: &Config) -> Result<(), Failure> {
     let hard = iris_ring::raise_descriptor_limit().unwrap_or_else(|_| limits::nofile().soft);
     let slots = config.reactor.ring_slots as u64;
     if hard < files_needed(config, slots) {
@@ -66,7 +67,7 @@ fn check_limits(config: &Config) -> Result<(), Failure> {
         let fix = "set it to 0, which takes what is allowed and uses more rings";
         return Err(Failure::new(Exit::Unavailable, format!("{cause}; {fix}")));
     }
-    check_memlock(limits::memlock().soft)
+    Ok(())
 }
 
 /// Open files of the whole node when each ring's descriptor table has that many slots.

@@ -34,6 +34,8 @@ def snapshot(place: Path) -> Snapshot:
             digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         except FileNotFoundError:
             continue  # A server that runs has just renamed it.
+        except PermissionError:
+            digest = "may not be read"
         seen[str(path)] = (stat.st_mode, stat.st_size, stat.st_mtime_ns, digest)
     return seen
 

@@ -9,15 +9,17 @@ import time
 from collections import Counter
 from contextlib import suppress
 
+import pytest
 from iris_client import _protocol as p
 
 from .wait import PATIENCE
 
 
 def allow_descriptors(count: int) -> None:
-    """Raise this process's own limit of open files, as far as it may."""
+    """Raise this process's own limit of open files; skip the test where it may not."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    assert hard >= count, f"these tests need {count} open files; the hard limit is {hard}"
+    if hard < count:
+        pytest.skip(f"{count} open files are needed, and the hard limit is {hard}: ulimit -Hn")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
