@@ -9,6 +9,7 @@ pub mod id;
 pub mod limits;
 pub mod link;
 pub mod peer;
+pub mod replica;
 pub mod session;
 pub mod wheel;
 pub mod wire;

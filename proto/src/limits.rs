@@ -33,7 +33,7 @@ pub const INBOX_MESSAGES_MAX: u32 = 1_000_000;
 pub const DEDUP_WINDOW_MS: u64 = 60 * 60 * 1000;
 /// How far ahead of the server's time a message id may be, by default. Milliseconds.
 pub const ID_FUTURE_MS_MAX: u64 = 5 * 60 * 1000;
-/// Room for message ids in one partition, 16 bytes each; a sender costs as much as 8 besides.
+/// Room for message ids in one partition, 24 bytes each; a sender costs as much as 8 besides.
 pub const DEDUP_IDS_PER_PARTITION_MAX: u64 = 16_000_000;
 /// Bytes of a DEDUP record's body, at most.
 pub const DEDUP_RECORD_BYTES_MAX: usize = 64 * 1024;
@@ -47,6 +47,18 @@ pub const WATCHES_PER_PARTITION_MAX: u32 = 8_000_000;
 pub const RECEIPTS_PER_PARTITION_MAX: u32 = 1_000_000;
 /// Answers and deliveries of one partition that wait for a sync, at most; 48 bytes each.
 pub const PENDING_PER_PARTITION_MAX: usize = 1 << 18;
+/// Messages that collapsed into another one of the same id, remembered in one partition, at most; some 60 bytes each.
+pub const COLLAPSED_MAX: usize = 1 << 16;
+/// Messages of one partition whose TOMB came from the peer before they did, at most; some 60 bytes each.
+pub const EARLY_TOMBS_MAX: usize = 1 << 20;
+/// Streams (origins times shards) of one partition, at most; some hundred bytes each.
+pub const STREAMS_PER_PARTITION_MAX: usize = 1 << 18;
+/// Bytes of a MARK record's body, at most.
+pub const MARK_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a frame between replicas, at most: a record and its header.
+pub const REPLICA_FRAME_BYTES_MAX: usize = 528 * 1024;
+/// Frames that a replica sends before the first of them is reported synced, at most.
+pub const REPLICA_FRAMES_MAX: usize = 4096;
 /// Deliveries to one user before others have their turn.
 pub const TURN_DELIVERIES_MAX: u32 = 32;
 

@@ -230,7 +230,7 @@ fn code_of(code: RejectCode) -> Code {
         RejectCode::InboxFull => Code::InboxFull,
         RejectCode::LowDisk => Code::LowDisk,
         RejectCode::Overloaded => Code::Overloaded,
-        RejectCode::WrongShard => Code::ShardUnavailable,
+        RejectCode::WrongShard | RejectCode::NotServing => Code::ShardUnavailable,
         RejectCode::TooLarge | RejectCode::BadRecipients => Code::PayloadTooLarge,
     }
 }
@@ -267,7 +267,7 @@ impl Effects for Fx {
             head: wal_head(record.shard, record.dot, record.hlc),
             body: Body::Tomb(Tomb {
                 inbox: record.inbox.0,
-                reason: Reason::ACKED,
+                reason: Reason(record.reason as u8),
                 targets: Targets::List(&targets),
             }),
         });

@@ -13,7 +13,7 @@ use iris_proto::id::{Dot, MsgId, Origin, ShardId, UserKey};
 use iris_wal::disk::Disk as _;
 use iris_wal::io::RealDisk;
 use iris_wal::recovery::recover;
-use iris_wal::{Log, Meta, MetaBody};
+use iris_wal::{Log, Meta, MetaBody, Reason};
 use std::time::Instant;
 
 impl Partition {
@@ -115,7 +115,8 @@ fn put(core: &mut Core, meta: &Meta<'_>) -> Result<(), BadRecord> {
             recipients: msg.recipients,
         }),
         MetaBody::Tomb(tomb) => {
-            let record = RecoveredTomb { shard, dot, hlc, pos, inbox: UserKey(tomb.inbox) };
+            let (inbox, collapsed) = (UserKey(tomb.inbox), tomb.reason == Reason::COLLAPSED);
+            let record = RecoveredTomb { shard, dot, hlc, pos, inbox, collapsed };
             core.recover_tomb(&record, tomb.targets.dots().map(proto_dot))
         }
         MetaBody::Dedup(body) => core.recover_dedup(shard, body),

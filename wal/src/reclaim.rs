@@ -10,7 +10,7 @@
 //!    copy that made it dead here;
 //! 5. every older segment has its footer or is quarantined: recovery follows batch numbers from segment to segment.
 //!
-//! A mirrored log will add one: the peer's version vector covers every TOMB in it.
+//! With a mirror there is one more, which the caller checks: the peer has synced every record in it.
 //!
 //! A quarantined segment (a faulty range was found in it) is never dropped and never rewritten from.
 //!

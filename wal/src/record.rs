@@ -171,6 +171,8 @@ impl Reason {
     pub const EXPIRED: Self = Self(2);
     /// An operator removed them.
     pub const ADMIN: Self = Self(3);
+    /// Both nodes of a pair took the same message id; another record of it stays.
+    pub const COLLAPSED: Self = Self(4);
 
     /// The name that tools print.
     pub fn name(self) -> &'static str {
@@ -178,6 +180,7 @@ impl Reason {
             Self::ACKED => "acked",
             Self::EXPIRED => "expired",
             Self::ADMIN => "admin",
+            Self::COLLAPSED => "collapsed",
             _ => "unknown",
         }
     }

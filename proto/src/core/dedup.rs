@@ -11,7 +11,10 @@
 //! - at or below the sender's floor, or in the part of the window given up for want of memory: `StaleId`.
 //! - anything else is new. The common case, an id above the sender's last one, takes no search.
 //!
-//! Memory: a sender costs the room of its ids (16 bytes each, 4, 8, 16 .. 512 of them) and as much as
+//! With each id stands the record that it is in, if that is still in the log: when both nodes of a pair took the same id
+//! while they were apart, that is how the second entry is found.
+//!
+//! Memory: a sender costs the room of its ids (24 bytes each, 4, 8, 16 .. 512 of them) and as much as
 //! [`SENDER_COST_IDS`] more. Above 7/8 of `ids_max` the sweep empties idle senders into their floors, then gives up the
 //! older half of the window, and so on down to [`RETRY_MS_MIN`]. At `ids_max` nothing that needs more room is taken.
 
@@ -24,7 +27,7 @@ use super::slab::{NIL, Slab, Slot};
 use crate::id::{MsgId, ShardId, UserKey};
 use crate::limits::{DEDUP_IDS_PER_SENDER_MAX, DEDUP_RECORD_BYTES_MAX};
 
-/// What a sender costs besides its ids, in ids of 16 bytes: record, index and heap overhead.
+/// What a sender costs besides its ids, in ids of 24 bytes: record, index and heap overhead.
 pub(super) const SENDER_COST_IDS: u64 = 8;
 /// A sender without a new id for so long is idle; the window is never given up below it. Milliseconds.
 pub(super) const RETRY_MS_MIN: u64 = 60_000;
@@ -33,13 +36,33 @@ const PASS_MS: u64 = 60_000;
 /// Senders looked at in one step of the sweep.
 const STEP_SENDERS: u32 = 512;
 
+/// An id and the record that it is in.
+#[derive(Clone, Copy)]
+struct Taken {
+    id: [u64; 2],
+    /// The record's packed dot; 0 if only the id is known.
+    dot: u64,
+}
+
+const _: () = assert!(size_of::<Taken>() == 24);
+
+impl Taken {
+    fn new(id: MsgId, dot: u64) -> Self {
+        Self { id: [(id.0 >> 64) as u64, id.0 as u64], dot }
+    }
+
+    fn id(&self) -> MsgId {
+        MsgId(u128::from(self.id[0]) << 64 | u128::from(self.id[1]))
+    }
+}
+
 /// A sender, as seen from one shard.
 struct Sender {
     key: UserKey,
     /// Ids at or below are forgotten; all of `ids` are above.
     floor: MsgId,
     /// Ascending.
-    ids: VecDeque<MsgId>,
+    ids: VecDeque<Taken>,
     next_free: u32,
     live: bool,
 }
@@ -48,39 +71,47 @@ const _: () = assert!(size_of::<Sender>() <= 80);
 
 impl Sender {
     fn newest(&self) -> MsgId {
-        self.ids.back().copied().unwrap_or(self.floor)
+        self.ids.back().map_or(self.floor, Taken::id)
     }
 
     fn cost(&self) -> u64 {
         self.ids.capacity() as u64 + SENDER_COST_IDS
     }
 
-    /// Adds an id, forgetting the smallest when there are too many.
-    fn insert(&mut self, id: MsgId) {
+    /// Adds an id, forgetting the smallest when there are too many. Returns the dot of another record with the same id.
+    fn insert(&mut self, id: MsgId, dot: u64) -> Option<u64> {
         if id <= self.floor {
-            return;
+            return None;
         }
         let place = match self.ids.back() {
-            Some(&last) if id <= last => match self.ids.binary_search(&id) {
-                Ok(_) => return,
+            Some(last) if id <= last.id() => match self.ids.binary_search_by_key(&id, Taken::id) {
+                Ok(place) => {
+                    let known = &mut self.ids[place];
+                    if known.dot == 0 {
+                        known.dot = dot;
+                    }
+                    return (dot != 0 && known.dot != dot).then_some(known.dot);
+                }
                 Err(place) => place,
             },
             _ => self.ids.len(),
         };
+        let taken = Taken::new(id, dot);
         if self.ids.len() < DEDUP_IDS_PER_SENDER_MAX {
-            self.ids.insert(place, id);
+            self.ids.insert(place, taken);
         } else if place == 0 {
             self.floor = id;
         } else {
-            self.floor = self.ids.pop_front().expect("it holds the most ids it may");
-            self.ids.insert(place - 1, id);
+            self.floor = self.ids.pop_front().expect("it holds the most ids it may").id();
+            self.ids.insert(place - 1, taken);
         }
+        None
     }
 
     fn raise_floor(&mut self, floor: MsgId) {
         if floor > self.floor {
             self.floor = floor;
-            let forgotten = self.ids.partition_point(|id| *id <= floor);
+            let forgotten = self.ids.partition_point(|taken| taken.id() <= floor);
             self.ids.drain(..forgotten);
         }
     }
@@ -150,6 +181,8 @@ pub(super) struct Dedup {
     cost: u64,
     ids: u64,
     senders: u64,
+    /// Ids from this time on are kept although the window no longer covers them: the peer may have taken them, too.
+    hold_ms: u64,
     /// Ids before this time may be forgotten although the window still covers them.
     forgotten_ms: u64,
     hand: Hand,
@@ -185,6 +218,7 @@ impl Dedup {
             cost: 0,
             ids: 0,
             senders: 0,
+            hold_ms: u64::MAX,
             forgotten_ms: 0,
             hand: Hand::default(),
             last_step_ms: 0,
@@ -228,12 +262,14 @@ impl Dedup {
         let mut needs_room = SENDER_COST_IDS + 4;
         if let Some(slot) = found {
             let known = &senders.slab[slot];
-            let last = known.ids.back().copied();
-            if last.is_some_and(|last| id <= last) && known.ids.binary_search(&id).is_ok() {
+            let last = known.ids.back().map(Taken::id);
+            if last.is_some_and(|last| id <= last)
+                && known.ids.binary_search_by_key(&id, Taken::id).is_ok()
+            {
                 return Ok(Verdict::Known);
             }
             let is_full = known.ids.len() == DEDUP_IDS_PER_SENDER_MAX;
-            if id <= known.floor || (is_full && id < known.ids[0]) {
+            if id <= known.floor || (is_full && id < known.ids[0].id()) {
                 return Err(RejectCode::StaleId);
             }
             let has_room = is_full || known.ids.len() < known.ids.capacity();
@@ -254,19 +290,39 @@ impl Dedup {
         if self.forgotten_ms > now { 0 } else { self.forgotten_ms }
     }
 
-    /// Remembers an id that [`Dedup::check`] found new.
-    pub(super) fn insert(&mut self, place: Place, id: MsgId) {
+    /// Remembers an id that [`Dedup::check`] found new, and the record that it is in.
+    pub(super) fn insert(&mut self, place: Place, id: MsgId, dot: u64) {
         let slot = match place.slot {
             NIL => self.add_sender(place.shard, place.sender, place.hash),
             slot => slot,
         };
-        self.change(place.shard, slot, |sender| sender.insert(id));
+        self.change(place.shard, slot, |sender| _ = sender.insert(id, dot));
     }
 
-    /// Remembers an id from the log.
-    pub(super) fn recover_id(&mut self, shard: ShardId, sender: UserKey, id: MsgId) {
+    /// Remembers an id of a record from the log or from the peer. Returns the dot of another record with the same id, 0 if
+    /// that record is gone.
+    pub(super) fn take_id(
+        &mut self,
+        shard: ShardId,
+        sender: UserKey,
+        id: MsgId,
+        dot: u64,
+    ) -> Option<u64> {
         let slot = self.find_or_add(shard, sender);
-        self.change(shard, slot, |sender| sender.insert(id));
+        let mut other = None;
+        self.change(shard, slot, |sender| other = sender.insert(id, dot));
+        other
+    }
+
+    /// Of two records with this id, `dot` is the one that stays.
+    pub(super) fn set_dot(&mut self, shard: ShardId, sender: UserKey, id: MsgId, dot: u64) {
+        let hash = self.hashing.of(&sender.0);
+        let senders = &mut self.shards[usize::from(shard.0)];
+        let found = senders.index.find(hash, |slot| senders.slab[slot].key == sender);
+        let Some(known) = found.map(|slot| &mut senders.slab[slot].ids) else { return };
+        if let Ok(place) = known.binary_search_by_key(&id, Taken::id) {
+            known[place].dot = dot;
+        }
     }
 
     fn find_or_add(&mut self, shard: ShardId, sender: UserKey) -> u32 {
@@ -305,6 +361,11 @@ impl Dedup {
         change(sender);
         self.cost = self.cost - cost + sender.cost();
         self.ids = self.ids - ids + sender.ids.len() as u64;
+    }
+
+    /// Ids from this time on are not forgotten by the window; `u64::MAX` ends that.
+    pub(super) fn hold(&mut self, from_ms: u64) {
+        self.hold_ms = from_ms;
     }
 
     /// When [`Dedup::sweep`] wants to run, Unix milliseconds.
@@ -349,7 +410,8 @@ impl Dedup {
 
     fn sweep_slot(&mut self, shard: ShardId, slot: u32, now: u64) {
         let Some(sender) = self.shards[usize::from(shard.0)].slab.live(slot) else { return };
-        let cut_ms = now.saturating_sub(self.window_ms).max(self.forgotten_until(now));
+        let window = now.saturating_sub(self.window_ms).min(self.hold_ms);
+        let cut_ms = window.max(self.forgotten_until(now));
         let newest_ms = sender.newest().unix_ms();
         if newest_ms > now + self.window_ms + self.future_ms {
             // Accepted under a clock that was far ahead; its floor would refuse every id of today.
@@ -366,7 +428,9 @@ impl Dedup {
                 sender.floor = sender.newest();
                 sender.ids = VecDeque::new();
             }
-            while let Some(&id) = sender.ids.front().filter(|id| id.unix_ms() < cut_ms) {
+            while let Some(id) =
+                sender.ids.front().map(Taken::id).filter(|id| id.unix_ms() < cut_ms)
+            {
                 sender.floor = id;
                 sender.ids.pop_front();
             }
@@ -433,7 +497,10 @@ impl Dedup {
                 body.extend_from_slice(&sender.key.0);
                 body.extend_from_slice(&sender.floor.0.to_be_bytes());
                 body.extend_from_slice(&(sender.ids.len() as u32).to_le_bytes());
-                sender.ids.iter().for_each(|id| body.extend_from_slice(&id.0.to_be_bytes()));
+                sender
+                    .ids
+                    .iter()
+                    .for_each(|taken| body.extend_from_slice(&taken.id().0.to_be_bytes()));
                 count += 1;
             }
             slot += 1;
@@ -467,7 +534,7 @@ impl Dedup {
             let slot = self.find_or_add(shard, key);
             self.change(shard, slot, |sender| {
                 sender.raise_floor(floor);
-                ids.chunks_exact(16).for_each(|id| sender.insert(msg_id(id)));
+                ids.chunks_exact(16).for_each(|id| _ = sender.insert(msg_id(id), 0));
             });
         }
         Ok(())

@@ -1,7 +1,9 @@
 //! Sessions: login and logout, delivery in turns, acknowledgement.
 
 use super::Core;
-use super::effects::{Delivery, Effects, KickReason, Presence, TombRecord, TombTarget, Watch};
+use super::effects::{
+    Delivery, Effects, KickReason, Presence, TombReason, TombRecord, TombTarget, Watch,
+};
 use super::inbox::{self, Origins};
 use super::slab::NIL;
 use super::user::{ONLINE, STALLED, User};
@@ -79,6 +81,7 @@ impl Core {
             self.receipts.forget(&mut self.users[slot].receipts);
             self.kick(fx, old, KickReason::Replaced);
         }
+        self.purge(slot);
         let record = &mut self.users[slot];
         record.conn = conn;
         record.session = session;
@@ -217,6 +220,7 @@ impl Core {
     }
 
     pub(super) fn end_session(&mut self, fx: &mut impl Effects, now: u64, slot: u32) {
+        self.purge(slot);
         let record = &mut self.users[slot];
         record.flags &= !ONLINE;
         record.since_ms = now;
@@ -350,7 +354,7 @@ impl Core {
         let mut next = inbox::first_in_flight(&self.entries, record);
         for _ in 0..count {
             let entry = &self.entries[next];
-            if !entry.is_unreadable() {
+            if !entry.is_unreadable() && !entry.is_tombed() {
                 targets.push(TombTarget { dot: self.origins.dot(entry), pos: entry.pos() });
             }
             next = entry.next;
@@ -361,7 +365,8 @@ impl Core {
             let stream = &mut self.shards[usize::from(shard.0)];
             let dot = Dot { origin: self.config.origin, seq: stream.next_seq };
             let (inbox, hlc) = (record.key, self.hlc.tick(now));
-            let tomb = TombRecord { shard, dot, hlc, inbox, targets: &targets };
+            let reason = TombReason::Acked;
+            let tomb = TombRecord { shard, dot, hlc, inbox, reason, targets: &targets };
             let appended = fx.append_tomb(&tomb).ok();
             if let Some(appended) = &appended {
                 stream.next_seq += 1;
@@ -380,10 +385,13 @@ impl Core {
         let first = inbox::first_in_flight(&self.entries, record);
         let len = self.entries[first].len();
         record.finish_delivery(len);
-        if self.entries[first].is_unreadable() {
+        let is_tombed = self.entries[first].is_tombed();
+        if self.entries[first].is_unreadable() && !is_tombed {
             record.kept_tail = first;
-        } else {
-            let entry = inbox::remove_first_in_flight(&mut self.entries, record);
+            return;
+        }
+        let entry = inbox::remove_first_in_flight(&mut self.entries, record);
+        if !is_tombed {
             fx.entry_removed(entry.pos(), len);
         }
     }
@@ -396,8 +404,11 @@ impl Core {
             if !self.entries[first].is_unreadable() {
                 return;
             }
-            record.kept_tail = first;
             record.finish_delivery(self.entries[first].len());
+            match self.entries[first].is_tombed() {
+                true => _ = inbox::remove_first_in_flight(&mut self.entries, record),
+                false => record.kept_tail = first,
+            }
         }
     }
 }

@@ -70,6 +70,29 @@ pub struct TombTarget {
     pub pos: Pos,
 }
 
+/// Why messages left an inbox. The numbers stand in TOMB records.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum TombReason {
+    /// The recipient acknowledged them.
+    Acked = 1,
+    /// Both nodes of a pair took the same message id while they were apart; another record of it stays.
+    Collapsed = 4,
+}
+
+/// Two records with the same sender and message id, taken by two nodes of a pair while they were apart. One stays.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Double {
+    /// The shard of both.
+    pub shard: ShardId,
+    /// Which id.
+    pub msg_id: MsgId,
+    /// The one that stays, and where it is.
+    pub kept: (Dot, Pos, u32),
+    /// The other one. Its record stays in the log as long as others in its segment do.
+    pub dropped: (Dot, Pos, u32),
+}
+
 /// A TOMB record: messages of one inbox that are done.
 #[derive(Clone, Copy, Debug)]
 pub struct TombRecord<'a> {
@@ -81,6 +104,8 @@ pub struct TombRecord<'a> {
     pub hlc: Hlc,
     /// Whose inbox.
     pub inbox: UserKey,
+    /// Why.
+    pub reason: TombReason,
     /// Which messages, at most [`crate::limits::TOMB_TARGETS_MAX`].
     pub targets: &'a [TombTarget],
 }
@@ -171,11 +196,13 @@ pub enum RejectCode {
     WrongShard,
     /// The payload or the sender's name is too long.
     TooLarge,
+    /// This node takes no messages now: it starts, drains, or may not be alone. The other node of the pair may.
+    NotServing,
 }
 
 impl RejectCode {
     /// How many there are.
-    pub const COUNT: usize = 10;
+    pub const COUNT: usize = 11;
     /// All of them, in order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::IdTooOld,
@@ -188,6 +215,7 @@ impl RejectCode {
         Self::BadRecipients,
         Self::WrongShard,
         Self::TooLarge,
+        Self::NotServing,
     ];
 
     /// The name in metrics.
@@ -203,13 +231,14 @@ impl RejectCode {
             Self::BadRecipients => "bad_recipients",
             Self::WrongShard => "wrong_shard",
             Self::TooLarge => "too_large",
+            Self::NotServing => "not_serving",
         }
     }
 
     /// When to try the same id again, in milliseconds; 0 where that is useless.
     pub fn retry_after_ms(self) -> u32 {
         match self {
-            Self::Overloaded => 100,
+            Self::Overloaded | Self::NotServing => 100,
             Self::InboxFull => 1000,
             Self::WrongShard => 1000,
             Self::LowDisk => 5000,
@@ -277,13 +306,16 @@ pub trait Effects {
     /// `recovery_done`: an inbox entry refers to the record at `pos`.
     fn entry_live(&mut self, pos: Pos, len: u32);
 
-    /// `recovery_done`: the record at `pos` is dead for one inbox because of the TOMB record at `tomb`. That TOMB must
-    /// outlive the record, or the message comes back.
+    /// The record at `pos` is dead for one inbox because of the TOMB record at `tomb`. That TOMB must outlive the record, or
+    /// the message comes back.
     fn entry_dead(&mut self, pos: Pos, tomb: Pos);
 
     /// `recovery_done`: the record at `other` has the same dot and inbox as the one at `kept`, which is the one in use. A
     /// later TOMB for `kept` must outlive both.
     fn entry_repeated(&mut self, kept: Pos, other: Pos);
+
+    /// Both nodes took the same message id. Whether both records say the same, only who reads them can tell.
+    fn doubled(&mut self, _double: &Double) {}
 
     /// The SEND that the connection numbered `seq` is in its inboxes, durable on `copies` nodes.
     fn accepted(&mut self, conn: ConnId, seq: u32, copies: u8);

@@ -15,6 +15,13 @@ pub(super) const LEN_END: u32 = 1 << 24;
 const LIVE: u8 = 1;
 const WANTS_RECEIPT: u8 = 2;
 const UNREADABLE: u8 = 4;
+/// A TOMB of the peer removed it while it was in flight: it leaves the list when its number is acknowledged.
+const TOMBED: u8 = 8;
+
+/// A dot in eight bytes: the sequence number, then the origin's number. Never 0.
+pub(super) fn pack(origin: u16, seq: u64) -> u64 {
+    seq << 16 | u64::from(origin)
+}
 
 /// One message in one inbox.
 #[derive(Clone, Copy)]
@@ -80,6 +87,19 @@ impl Entry {
         let bit = u32::from(UNREADABLE) << 24;
         self.len_and_flags =
             if unreadable { self.len_and_flags | bit } else { self.len_and_flags & !bit };
+    }
+
+    pub(super) fn is_tombed(&self) -> bool {
+        self.has(TOMBED)
+    }
+
+    pub(super) fn set_tombed(&mut self) {
+        self.len_and_flags |= u32::from(TOMBED) << 24;
+    }
+
+    /// Its record's packed dot.
+    pub(super) fn packed(&self) -> u64 {
+        pack(self.origin(), self.seq())
     }
 
     /// The record has a new place; a damaged one may be readable there.
@@ -199,6 +219,11 @@ impl Origins {
 
     pub(super) fn origin(&self, number: u16) -> Origin {
         self.all[usize::from(number)]
+    }
+
+    /// The dot that [`pack`] packed.
+    pub(super) fn unpack(&self, packed: u64) -> Dot {
+        Dot { origin: self.origin(packed as u16), seq: packed >> 16 }
     }
 
     pub(super) fn dot(&self, entry: &Entry) -> Dot {

@@ -35,12 +35,20 @@
 //! The state after recovery depends only on the set of records (I4): MSG minus TOMB per inbox, in order of HLC, origin
 //! and sequence. Copies of a record (same dot) count once. A record removed once stays removed.
 //!
+//! # A pair
+//!
+//! Records of the peer come in by `foreign_msg` and `foreign_tomb`, after the driver appended them. A retry of a message id
+//! in them is known at once and answered when the record is covered by `handle_durable`; inboxes change then, too. When
+//! both nodes took the same id while they were apart, the record with the lowest dot stays, and the core appends a TOMB
+//! for the other one. See [`crate::replica`].
+//!
 //! Bounds (I7) are in [`CoreConfig`] and [`crate::limits`]. Users have a record while online, watched, or having
 //! messages, so their number is bounded by connections, watches and entries.
 
 mod dedup;
 mod delivery;
 mod effects;
+mod foreign;
 mod inbox;
 mod index;
 mod names;
@@ -59,9 +67,10 @@ use std::collections::VecDeque;
 
 pub use dedup::CheckpointCursor;
 pub use effects::{
-    Appended, Delivery, Effects, IS_RECEIPT, KickReason, MsgRecord, Pos, Presence, Receipt,
-    Refusal, RejectCode, TombRecord, TombTarget, WANTS_RECEIPT, Watch,
+    Appended, Delivery, Double, Effects, IS_RECEIPT, KickReason, MsgRecord, Pos, Presence, Receipt,
+    Refusal, RejectCode, TombReason, TombRecord, TombTarget, WANTS_RECEIPT, Watch,
 };
+pub use foreign::{ForeignMsg, ForeignTomb};
 pub use reactors::EndCursor;
 pub use recovery::{BadRecord, RecoveredMsg, RecoveredTomb};
 pub use rewrite::LiveEntry;
@@ -92,7 +101,7 @@ pub struct CoreConfig {
     pub dedup_window_ms: u64,
     /// How far ahead of our time an id may be. Milliseconds.
     pub id_future_ms_max: u64,
-    /// Room for ids in all, in ids of 16 bytes; a sender costs 8 besides its ids.
+    /// Room for ids in all, in ids of 24 bytes; a sender costs 8 besides its ids.
     pub dedup_ids_max: u64,
     /// Messages in one inbox.
     pub inbox_messages_max: u32,
@@ -168,6 +177,12 @@ pub struct Counters {
     pub clock_steps_back: u64,
     /// Entries moved to a copy of their record.
     pub relocated: u64,
+    /// MSG records of the peer taken over.
+    pub foreign_msgs: u64,
+    /// TOMB records of the peer taken over.
+    pub foreign_tombs: u64,
+    /// Inbox entries removed because both nodes had taken the same message id.
+    pub collapsed: u64,
 }
 
 /// How much there is now.
@@ -239,6 +254,9 @@ pub struct Core {
     stalled: Vec<u32>,
     counters: Counters,
     recovery: Option<Box<recovery::Recovery>>,
+    foreign: foreign::Foreign,
+    /// Why nothing is taken at all, if so.
+    admission: Option<RejectCode>,
     scratch: Scratch,
 }
 
@@ -290,6 +308,8 @@ impl Core {
             stalled: Vec::new(),
             counters: Counters::default(),
             recovery: Some(Box::default()),
+            foreign: foreign::Foreign::default(),
+            admission: None,
             scratch: Scratch::default(),
             config,
         }
@@ -333,6 +353,7 @@ impl Core {
                 self.wake(user);
             }
         }
+        self.apply_foreign(fx, lsn);
         let given = &mut self.counters.receipts;
         self.receipts.durable(lsn, &mut self.names, |reader, reader_name, to, msg_id| {
             *given += 1;
@@ -344,6 +365,7 @@ impl Core {
     /// deliveries are left that could be made now.
     pub fn poll(&mut self, fx: &mut impl Effects, now_ms: u64, budget: u32) -> bool {
         let now = self.advance(now_ms);
+        self.settle_owed(fx, now);
         self.deliver_turns(fx, now, budget);
         self.dedup.sweep(now);
         self.users.any_ready() && !self.log_refused
@@ -355,6 +377,7 @@ impl Core {
         match self.users.any_ready() {
             true if self.log_refused => self.now + 1,
             true => 0,
+            false if self.owes() => self.now + 1,
             false => self.dedup.next_step_ms(),
         }
     }

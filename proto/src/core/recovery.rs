@@ -4,6 +4,8 @@
 //! TOMB is dead, wherever the TOMB stood; otherwise its records are copies of one message, and the one with the highest
 //! position is kept. What is left is sorted by time. So the result is a function of the set (I4).
 
+use std::collections::BTreeMap;
+
 use super::Core;
 use super::effects::{Effects, IS_RECEIPT, Pos, WANTS_RECEIPT};
 use super::inbox::{self, Entry, LEN_END, Origins, SEQ_END};
@@ -47,6 +49,8 @@ pub struct RecoveredTomb {
     pub pos: Pos,
     /// Whose inbox.
     pub inbox: UserKey,
+    /// Whether its reason is [`TombReason::Collapsed`](super::TombReason::Collapsed).
+    pub collapsed: bool,
 }
 
 /// A record whose checksum is right and whose contents cannot be ours. Nothing of it was taken over.
@@ -83,6 +87,7 @@ impl std::error::Error for BadRecord {}
 
 const TOMB: u32 = 1 << 31;
 const RECEIPT: u32 = 1 << 30;
+const COLLAPSED: u32 = 1 << 29;
 
 /// A record's word about one dot of one inbox.
 #[derive(Clone, Copy)]
@@ -100,6 +105,10 @@ const _: () = assert!(size_of::<Item>() == 32);
 impl Item {
     fn is_tomb(&self) -> bool {
         self.len_and_flags & TOMB != 0
+    }
+
+    fn is_done(&self) -> bool {
+        self.is_tomb() && self.len_and_flags & COLLAPSED == 0
     }
 
     fn origin(&self) -> u16 {
@@ -128,6 +137,8 @@ const CHUNK: usize = 8192;
 #[derive(Default)]
 pub(super) struct Recovery {
     chunks: Vec<Vec<Item>>,
+    /// Two records with the same message id, by inbox.
+    doubles: BTreeMap<UserKey, Vec<(u64, u64)>>,
 }
 
 impl Recovery {
@@ -176,8 +187,13 @@ impl Core {
             let (pos, hlc, len_and_flags) = (msg.pos, msg.hlc, msg.len | receipt);
             self.collect(UserKey(*key), Item { pos, hlc, dot, next: NIL, len_and_flags });
         }
-        if msg.flags & IS_RECEIPT == 0 {
-            self.dedup.recover_id(msg.shard, msg.sender, msg.msg_id);
+        if msg.flags & IS_RECEIPT == 0
+            && let Some(other) = self.dedup.take_id(msg.shard, msg.sender, msg.msg_id, dot)
+        {
+            let recovery = self.recovery.as_mut().expect("checked by check_shard");
+            for key in keys {
+                recovery.doubles.entry(UserKey(*key)).or_default().push((other, dot));
+            }
         }
         Ok(())
     }
@@ -196,7 +212,8 @@ impl Core {
         for target in targets {
             let dot = self.pack_dot(target)?;
             let (pos, hlc) = (tomb.pos, tomb.hlc);
-            self.collect(tomb.inbox, Item { pos, hlc, dot, next: NIL, len_and_flags: TOMB });
+            let len_and_flags = if tomb.collapsed { TOMB | COLLAPSED } else { TOMB };
+            self.collect(tomb.inbox, Item { pos, hlc, dot, next: NIL, len_and_flags });
         }
         Ok(())
     }
@@ -210,6 +227,17 @@ impl Core {
     /// All records are in. Builds the inboxes and tells the driver which positions are in use and which TOMBs must stay:
     /// `entry_live`, `entry_dead`, `entry_repeated`.
     pub fn recovery_done(&mut self, fx: &mut impl Effects, now_ms: u64) {
+        self.recovery_done_in_pair(fx, now_ms, |_, _| false);
+    }
+
+    /// As [`Core::recovery_done`], of a node with a peer: `may_come` says whether a message that is not here, of which there
+    /// is a TOMB, may still come from the peer.
+    pub fn recovery_done_in_pair(
+        &mut self,
+        fx: &mut impl Effects,
+        now_ms: u64,
+        may_come: impl Fn(ShardId, Dot) -> bool,
+    ) {
         let recovery = self.recovery.take().expect("recovery is done once");
         self.now = now_ms;
         let ranks = self.origins.ranks();
@@ -217,6 +245,18 @@ impl Core {
         for slot in 0..self.users.slots() {
             let Some(user) = self.users.live(slot) else { continue };
             recovery.take_list(user.head, &mut items);
+            let doubles = recovery.doubles.get(&user.key).map_or(&[][..], Vec::as_slice);
+            let inbox = user.key;
+            for (first, second) in doubles {
+                let said = [*first, *second].map(|dot| what_is_said(&items, dot));
+                self.recovered_double(inbox, said);
+            }
+            for tomb in items.iter().filter(|item| item.is_tomb()) {
+                let dot = self.origins.unpack(tomb.dot);
+                if may_come(self.shard_of(inbox), dot) {
+                    self.tomb_came_first(inbox, tomb.dot, tomb.pos);
+                }
+            }
             let user = &mut self.users[slot];
             user.head = NIL;
             kept.clear();
@@ -263,6 +303,13 @@ impl Core {
         let recovery = self.recovery.as_mut().expect("checked by check_shard");
         user.head = recovery.push(item);
     }
+}
+
+/// Whether the message is live, and whether it is done, and did not just collapse into another one.
+fn what_is_said(items: &[Item], dot: u64) -> (u64, bool, bool) {
+    let of = || items.iter().filter(|item| item.dot == dot);
+    let is_live = of().next().is_some() && !of().any(Item::is_tomb);
+    (dot, is_live, of().any(Item::is_done))
 }
 
 /// Decides about the items of one inbox: what is kept, in order, goes to `kept`.

@@ -42,7 +42,7 @@ impl Core {
         let end = cursor.saturating_add(slots_max).min(slots);
         for slot in cursor..end {
             let Some(entry) = self.entries.live(slot) else { continue };
-            if entry.pos().segment == segment {
+            if entry.pos().segment == segment && !entry.is_tombed() {
                 let user = self.users[entry.user].key;
                 let dot = self.origins.dot(entry);
                 out.push(LiveEntry { pos: entry.pos(), len: entry.len(), user, dot, slot });
@@ -65,7 +65,8 @@ impl Core {
         let mut recipients = std::mem::take(&mut self.scratch.recipients);
         recipients.clear();
         let live = |core: &Self, entry: &LiveEntry| {
-            core.entries.live(entry.slot).is_some_and(|now| now.pos() == entry.pos)
+            let now = core.entries.live(entry.slot);
+            now.is_some_and(|now| now.pos() == entry.pos && !now.is_tombed())
         };
         for entry in entries.iter().filter(|entry| live(self, entry)) {
             recipients.extend_from_slice(&entry.user.0);

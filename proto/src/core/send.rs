@@ -66,6 +66,9 @@ impl Core {
         now: u64,
         send: &SendRequest<'_>,
     ) -> Result<(), RejectCode> {
+        if let Some(code) = self.admission {
+            return Err(code);
+        }
         let shard = self.check(send)?;
         let place = match self.dedup.check(shard, send.sender, send.msg_id, now)? {
             Verdict::Known => return self.answer_duplicate(fx, send),
@@ -79,8 +82,8 @@ impl Core {
             flags: send.flags & WANTS_RECEIPT,
             payload: send.payload,
         };
-        self.append(fx, now, &draft, send.recipients, Some((send.conn, send.seq)))?;
-        self.dedup.insert(place, send.msg_id);
+        let seq = self.append(fx, now, &draft, send.recipients, Some((send.conn, send.seq)))?;
+        self.dedup.insert(place, send.msg_id, inbox::pack(Origins::OWN, seq));
         self.counters.appended += 1;
         Ok(())
     }
@@ -147,6 +150,7 @@ impl Core {
         }
     }
 
+    /// Returns the record's place in our stream of the shard.
     fn append(
         &mut self,
         fx: &mut impl Effects,
@@ -154,7 +158,7 @@ impl Core {
         draft: &Draft<'_>,
         recipients: &[u8],
         answer: Option<(ConnId, u32)>,
-    ) -> Result<(), RejectCode> {
+    ) -> Result<u64, RejectCode> {
         let mut unique = std::mem::take(&mut self.scratch.recipients);
         let recipients = match recipients.len() {
             16 => recipients,
@@ -186,7 +190,7 @@ impl Core {
         draft: &Draft<'_>,
         recipients: &[u8],
         answer: Option<(ConnId, u32)>,
-    ) -> Result<(), RejectCode> {
+    ) -> Result<u64, RejectCode> {
         let keys = recipients.as_chunks::<16>().0;
         self.make_sure_of_room(keys)?;
         let seq = self.shards[usize::from(draft.shard.0)].next_seq;
@@ -217,7 +221,7 @@ impl Core {
             let (lsn, shard, answer) = (appended.lsn, draft.shard, answer.take());
             self.pending.push_back(Pending { lsn, answer, user, shard, seq });
         }
-        Ok(())
+        Ok(seq)
     }
 
     /// Looks the recipients up and refuses them all if one inbox, or the partition, is full.

@@ -12,6 +12,8 @@ pub(super) const LIVE: u16 = 1;
 pub(super) const ONLINE: u16 = 2;
 /// In the list of users who want a turn.
 pub(super) const QUEUED: u16 = 4;
+/// Entries before the cursor may be tombed.
+pub(super) const HAS_TOMBED: u16 = 16;
 
 /// Among those who wait for room on the way to them.
 pub(super) const STALLED: u16 = 8;

@@ -30,6 +30,7 @@ pub(super) enum Record {
         dot: Dot,
         hlc: Hlc,
         inbox: UserKey,
+        reason: TombReason,
         targets: Vec<Dot>,
     },
     Dedup {
@@ -141,9 +142,9 @@ impl Effects for Driver {
                 other => panic!("a TOMB for {other:?}"),
             }
         }
-        let TombRecord { shard, dot, hlc, inbox, targets } = *tomb;
+        let TombRecord { shard, dot, hlc, inbox, reason, targets } = *tomb;
         let dots = targets.iter().map(|target| target.dot).collect();
-        let tomb = self.append(Record::Tomb { shard, dot, hlc, inbox, targets: dots });
+        let tomb = self.append(Record::Tomb { shard, dot, hlc, inbox, reason, targets: dots });
         self.tomb_targets.extend(targets.iter().map(|target| (tomb.pos, target.pos)));
         Ok(tomb)
     }
@@ -367,10 +368,11 @@ pub(super) fn feed(core: &mut Core, pos: Pos, len: u32, record: &Record) -> Resu
                 recipients: &recipients,
             })
         }
-        Record::Tomb { shard, dot, hlc, inbox, targets } => {
+        Record::Tomb { shard, dot, hlc, inbox, reason, targets } => {
             let (shard, dot, hlc, inbox) = (*shard, *dot, *hlc, *inbox);
+            let collapsed = *reason == TombReason::Collapsed;
             core.recover_tomb(
-                &RecoveredTomb { shard, dot, hlc, pos, inbox },
+                &RecoveredTomb { shard, dot, hlc, pos, inbox, collapsed },
                 targets.iter().copied(),
             )
         }

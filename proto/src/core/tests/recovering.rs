@@ -187,7 +187,8 @@ fn impossible_records_are_refused_by_name_and_leave_nothing() {
         assert_eq!(core.recover_msg(&msg), Err(bad), "{bad}");
     }
     let (shard, inbox) = (ShardId(0), UserKey(high));
-    let tomb = RecoveredTomb { shard, dot, hlc: good.hlc, pos: good.pos, inbox };
+    let (hlc, pos, collapsed) = (good.hlc, good.pos, false);
+    let tomb = RecoveredTomb { shard, dot, hlc, pos, inbox, collapsed };
     assert_eq!(core.recover_tomb(&tomb, []), Err(BadRecord::Recipients));
     let tomb = RecoveredTomb { inbox: UserKey(low), ..tomb };
     assert_eq!(core.recover_tomb(&tomb, [seq(1 << 48)]), Err(BadRecord::Seq));
