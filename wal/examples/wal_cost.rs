@@ -81,6 +81,8 @@ struct Node {
     log: Log,
     supply: Supply<RealDisk>,
     writer: Writer<RealDisk>,
+    /// Bytes of batches and of footers.
+    written: [usize; 2],
 }
 
 fn on_disk(dir: &Path) {
@@ -97,7 +99,7 @@ fn on_disk(dir: &Path) {
     log.add_segment(supply.prepare(random_salt().unwrap(), 0).unwrap());
     println!("first segment of an empty directory ready after {:?}", start.elapsed());
     let writer = Writer::new(RealDisk, place.dir.clone(), found.method);
-    let mut node = Node { log, supply, writer };
+    let mut node = Node { log, supply, writer, written: [0; 2] };
     let places = fill(&mut node);
     for temperature in ["cold (written past the page cache)", "warm"] {
         read_back(&place, temperature);
@@ -129,9 +131,11 @@ impl Node {
     fn flush(&mut self) {
         let write = self.log.take_write().unwrap();
         self.writer.perform(&write).unwrap();
+        self.written[0] += write.bytes().len();
         self.log.synced(write);
         while let Some(mut footer) = self.log.take_footer() {
             while !self.writer.perform_footer(&mut footer).unwrap() {}
+            self.written[1] += footer.len();
             self.log.footer_written(footer);
         }
     }
@@ -174,6 +178,8 @@ fn fill(node: &mut Node) -> Vec<(Pos, u32)> {
          = {:.0}/s (preparing segments, beside it: {preparing:?})",
         RECORDS as f64 / took.as_secs_f64()
     );
+    let [batches, footers] = node.written.map(|bytes| bytes as f64 / RECORDS as f64);
+    println!("written for a record of 64 B: {batches:.0} B in batches, {footers:.0} B in footers");
     places
 }
 

@@ -4,6 +4,9 @@
 //! The footer is collected in memory while its segment fills, in chunks that are checksummed as they fill up, and
 //! goes to disk after every batch of the segment is synced, while acknowledgements go on in the next one. Nothing
 //! depends on it: a segment whose footer is missing or broken is scanned.
+//!
+//! Of short records it would repeat most: entries that pass a quarter of the segment are given up, and a trailer alone
+//! says that the frames are to be read. They are at most three times as many bytes, and were written once.
 
 use crate::BLOCK;
 use crate::buffer::AlignedBuf;
@@ -16,8 +19,12 @@ pub(crate) const ENTRY_HEAD_BYTES: usize = 8;
 const CHUNK_BYTES: usize = 64 << 10;
 
 /// Collects the entries of the segment that is being filled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct FooterBuilder {
+    /// Bytes of entries, at most.
+    entries_max: usize,
+    /// There were more.
+    given_up: bool,
     chunks: Vec<AlignedBuf>,
     entries_len: usize,
     entries: u32,
@@ -25,8 +32,24 @@ pub(crate) struct FooterBuilder {
 }
 
 impl FooterBuilder {
+    /// For a segment of that length.
+    pub(crate) fn new(segment_bytes: usize) -> Self {
+        Self {
+            entries_max: segment_bytes / 4,
+            given_up: false,
+            chunks: Vec::new(),
+            entries_len: 0,
+            entries: 0,
+            crc: 0,
+        }
+    }
+
     /// Adds the record at `offset` of the segment, of which `prefix` are the first bytes.
     pub(crate) fn push(&mut self, offset: u32, prefix: &[u8]) {
+        if !self.takes(ENTRY_HEAD_BYTES + prefix.len()) {
+            *self = Self { given_up: true, ..Self::new(4 * self.entries_max) };
+            return;
+        }
         let mut head = [0; ENTRY_HEAD_BYTES];
         put_u32(&mut head, 0, offset);
         put_u32(&mut head, 4, as_u32(prefix.len()));
@@ -36,9 +59,20 @@ impl FooterBuilder {
         self.entries_len += ENTRY_HEAD_BYTES + prefix.len();
     }
 
+    fn takes(&self, more: usize) -> bool {
+        !self.given_up && self.entries_len + more <= self.entries_max
+    }
+
     /// Bytes that the footer takes at the end of its segment if `more` bytes of entries are added.
     pub(crate) fn footer_len(&self, more: usize) -> usize {
-        block_up(self.entries_len + more + TRAILER_BYTES)
+        let entries = if self.takes(more) { self.entries_len + more } else { 0 };
+        block_up(entries + TRAILER_BYTES)
+    }
+
+    /// The most that [`Self::footer_len`] gives for an entry of up to `more` bytes.
+    pub(crate) fn footer_len_max(&self, more: usize) -> usize {
+        let entries = if self.given_up { 0 } else { self.entries_max.min(self.entries_len + more) };
+        block_up(entries + TRAILER_BYTES)
     }
 
     /// Closes the footer with `trailer`, whose places and checksum are filled in here.
@@ -53,6 +87,7 @@ impl FooterBuilder {
         trailer.entries_start = as_u32(start);
         trailer.entries_len = as_u32(self.entries_len);
         trailer.entries = self.entries;
+        trailer.no_entries = self.given_up;
         let mut padding = len - TRAILER_BYTES - self.entries_len;
         while padding > 0 {
             let zeros = [0; BLOCK];
@@ -184,7 +219,7 @@ mod tests {
     fn entries_read_back_whatever_their_number() {
         // 683 entries of 96 bytes pass one chunk; others end just before and after a block.
         for count in [0u32, 1, 41, 42, 43, 682, 683, 1400] {
-            let mut builder = FooterBuilder::default();
+            let mut builder = FooterBuilder::new(1 << 20);
             for i in 0..count {
                 builder.push(i * 10, &[i as u8; 88]);
             }
@@ -202,6 +237,26 @@ mod tests {
                 assert_eq!((offset as usize, prefix), (i * 10, &[i as u8; 88][..]));
             }
         }
+    }
+
+    #[test]
+    fn entries_that_pass_a_quarter_of_the_segment_are_given_up() {
+        let mut builder = FooterBuilder::new(1 << 20);
+        let in_a_quarter = (256 << 10) / 96;
+        for i in 0..in_a_quarter {
+            builder.push(i * 10, &[1; 88]);
+        }
+        let most = builder.footer_len(0);
+        assert!(most > 256 << 10 && builder.footer_len_max(1000) >= most);
+        assert_eq!(builder.footer_len(96), BLOCK, "one more is too many");
+        builder.push(0, &[1; 88]);
+        assert_eq!((builder.footer_len(0), builder.footer_len_max(1000)), (BLOCK, BLOCK));
+        builder.push(0, &[1; 10]);
+        let (start, bytes) = written(builder, 1 << 20);
+        assert_eq!((start, bytes.len()), ((1 << 20) - BLOCK, BLOCK));
+        let trailer = &bytes[BLOCK - TRAILER_BYTES..];
+        let trailer = Trailer::decode(trailer, 1, 2, 1 << 20).unwrap();
+        assert!(trailer.no_entries && trailer.entries == 0 && trailer.entries_len == 0);
     }
 
     #[test]

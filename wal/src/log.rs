@@ -181,13 +181,18 @@ pub(crate) struct Active {
 
 impl Active {
     fn new(ready: Ready) -> Self {
-        let footer = FooterBuilder::default();
+        let footer = FooterBuilder::new(ready.bytes as usize);
         Self { ready, next: BLOCK, footer, first_batch: 0, hlc_max: 0 }
     }
 
     /// Whether frames up to `end` and a footer with `entry` more bytes fit.
     fn fits(&self, end: usize, entry: usize) -> bool {
         end + self.footer.footer_len(entry) <= self.ready.bytes as usize
+    }
+
+    /// The same for entries of up to that many bytes.
+    fn fits_any(&self, end: usize, entry: usize) -> bool {
+        end + self.footer.footer_len_max(entry) <= self.ready.bytes as usize
     }
 }
 
@@ -358,7 +363,7 @@ impl Log {
     fn active_fits(&self, frame: usize) -> bool {
         self.active.as_ref().is_some_and(|active| {
             let next = self.open.as_ref().map_or(active.next, Batch::end);
-            active.fits(next + frame, frame)
+            active.fits_any(next + frame, frame)
         })
     }
 

@@ -21,6 +21,8 @@ const CHECKSUM_CRC32C: u8 = 1;
 const CHAIN_XXH3: u8 = 1;
 const COMPRESSION_NONE: u8 = 0;
 const TRAILER_VERSION: u16 = 1;
+/// Trailer flag: the segment has no entries, its frames are to be read.
+const FLAG_NO_ENTRIES: u16 = 1;
 
 /// Whose log a segment belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -163,6 +165,8 @@ impl SegmentHeader {
 pub struct Trailer {
     /// The segment it was written for.
     pub segment: u32,
+    /// The footer has no entries, and the segment has records: its frames are to be read.
+    pub no_entries: bool,
     /// The salt of the segment's present use.
     pub salt: u64,
     /// Where the entries begin; a block boundary.
@@ -192,6 +196,7 @@ impl Trailer {
         out.fill(0);
         out[..8].copy_from_slice(&TRAILER_MAGIC);
         put_u16(out, 8, TRAILER_VERSION);
+        put_u16(out, 10, if self.no_entries { FLAG_NO_ENTRIES } else { 0 });
         put_u32(out, 12, self.segment);
         put_u64(out, 16, self.salt);
         put_u32(out, 24, self.entries_start);
@@ -225,6 +230,7 @@ impl Trailer {
         }
         let trailer = Self {
             segment: u32_at(bytes, 12),
+            no_entries: u16_at(bytes, 10) & FLAG_NO_ENTRIES != 0,
             salt: u64_at(bytes, 16),
             entries_start: u32_at(bytes, 24),
             entries_len: u32_at(bytes, 28),
@@ -296,6 +302,7 @@ mod tests {
     fn a_trailer_of_an_earlier_use_of_the_file_is_no_trailer() {
         let trailer = Trailer {
             segment: 6,
+            no_entries: true,
             salt: 7,
             entries_start: 8192,
             entries_len: 100,

@@ -60,8 +60,10 @@ struct World {
     rewritten: u32,
 }
 
+/// For some times short ones only, whose segments get no footer entries.
 fn payload(seq: u64) -> Vec<u8> {
-    vec![seq as u8; 1 + (seq.wrapping_mul(0x9e37_79b9) >> 3) as usize % 1500]
+    let most = if (seq / 1000).is_multiple_of(2) { 1500 } else { 60 };
+    vec![seq as u8; 1 + (seq.wrapping_mul(0x9e37_79b9) >> 3) as usize % most]
 }
 
 fn message(seq: u64, payload: &[u8], copy: bool) -> Record<'_> {

@@ -10,7 +10,7 @@ use common::{
 };
 use iris_wal::disk::mem::MemDisk;
 use iris_wal::recovery::{FaultKind, RecoverError};
-use iris_wal::segment::SegmentHeader;
+use iris_wal::segment::{SegmentHeader, TRAILER_BYTES, Trailer};
 use iris_wal::{BLOCK, Body, Log, Pos, Record};
 
 #[test]
@@ -440,4 +440,73 @@ fn a_sealed_segment_with_no_frame_left_is_damage() {
     assert!(!told.is_empty());
     let fault = &recovered.faults[0];
     assert_eq!((fault.segment, &fault.kind), (segment, &FaultKind::Frames));
+}
+
+/// A node with some sealed segments of short messages, a hundred in a batch.
+fn short_messages() -> (Node, Vec<Pos>) {
+    let mut node = Node::new();
+    let mut sent = Vec::new();
+    for seq in 1..=8000 {
+        sent.push(node.append(&msg(seq, b"short")));
+        if seq % 100 == 0 {
+            node.flush();
+        }
+    }
+    (node, sent)
+}
+
+#[test]
+fn segments_of_short_records_get_no_footer_entries_and_are_read_from_their_frames() {
+    let (mut node, sent) = short_messages();
+    node.write_footers();
+    let last = sent[7999].segment;
+    assert!(last > 3);
+    let trailer = |number: u32, disk: &MemDisk| {
+        let bytes = disk.bytes(&path_of(number));
+        let at = SEGMENT_BYTES - TRAILER_BYTES;
+        let salt = SegmentHeader::decode(&bytes[..BLOCK]).unwrap().salt;
+        Trailer::decode(&bytes[at..], number, salt, SEGMENT_BYTES as u32).unwrap()
+    };
+    for number in 1..last {
+        let trailer = trailer(number, &node.disk);
+        assert!(trailer.no_entries);
+        assert!(trailer.data_end as usize > SEGMENT_BYTES - FRAME_BYTES, "the room is used");
+    }
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(told.iter().map(Told::pos).collect::<Vec<_>>(), sent);
+    assert_eq!((recovered.last_batch, &recovered.faults[..]), (node.log.durable(), &[][..]));
+    let mut next = Node::resume(&node.disk, recovered, 900);
+    assert!(next.log.take_footer().is_none(), "they have all they need");
+    next.log.checkpoint_began();
+    next.feed();
+    next.log.checkpoint_complete(head(0)).unwrap();
+    next.flush();
+    assert_eq!(next.log.droppable(), (1..last).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_trailer_without_entries_still_proves_the_batches_of_its_segment() {
+    let (mut node, sent) = short_messages();
+    node.write_footers();
+    let hit = *sent.iter().rfind(|pos| pos.segment == 2).unwrap();
+    node.disk.damage(&path_of(2), |bytes| bytes[hit.offset as usize + 80] ^= 1);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(told.len(), 7999, "all but that one");
+    let faults: Vec<_> = recovered.faults.iter().map(|fault| fault.segment).collect();
+    assert!(faults.contains(&2) && !faults.contains(&3), "{faults:?}");
+}
+
+#[test]
+fn a_trailer_that_promises_more_than_the_frames_hold_is_damage() {
+    let (mut node, sent) = short_messages();
+    node.write_footers();
+    let last_frame =
+        sent.iter().rfind(|pos| pos.segment == 2).unwrap().offset as usize / BLOCK * BLOCK;
+    node.disk.damage(&path_of(2), |bytes| {
+        bytes[last_frame - 8 * BLOCK..SEGMENT_BYTES - BLOCK].fill(0);
+    });
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert!(told.len() < 8000 && !recovered.faults.is_empty());
+    assert!(recovered.faults.iter().all(|fault| fault.segment == 2), "{:?}", recovered.faults);
+    assert_eq!(seqs(&told).last(), Some(&8000));
 }

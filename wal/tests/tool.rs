@@ -74,6 +74,30 @@ fn a_sound_log_is_sound_wherever_one_points_in_it() {
 }
 
 #[test]
+fn a_log_of_short_messages_is_sound_without_footer_entries_and_rot_in_it_is_found() {
+    let mut node = Node::new();
+    for seq in 1..=8000 {
+        node.append(&msg(seq, b"short"));
+        if seq % 100 == 0 {
+            node.flush();
+        }
+    }
+    node.write_footers();
+    let data = exported(&node);
+    let sound = verify(data.path());
+    assert_eq!((sound.summary.exit_code(), sound.summary.records), (EXIT_SOUND, 8000));
+    assert!(sound.of("segment").len() > 3);
+    let path = segment(data.path(), 2);
+    let mut rotten = fs::read(&path).unwrap();
+    let end = sound.of("segment")[1]["data_end"].as_u64().unwrap() as usize;
+    rotten[end - BLOCK + 20] ^= 4;
+    fs::write(&path, &rotten).unwrap();
+    let said = verify(data.path());
+    assert_eq!(said.summary.exit_code(), EXIT_DAMAGED);
+    assert!(said.of("fault").iter().all(|fault| fault["segment"] == 2), "{:?}", said.lines);
+}
+
+#[test]
 fn a_torn_tail_is_no_damage() {
     let mut node = some_log();
     node.append(&msg(300, &[3; 9000]));

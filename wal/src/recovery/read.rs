@@ -95,6 +95,9 @@ impl<'a, D: Disk> Reading<'a, D> {
 
     /// Hands out the records of a sealed segment from its footer; `false` if the footer is not whole.
     fn footer(&mut self, seen: &Seen, trailer: &Trailer) -> Result<bool, RecoverError> {
+        if trailer.no_entries {
+            return Ok(false);
+        }
         let mut entries = std::mem::take(&mut self.entries);
         let mut file = look::open(self.disk, &seen.path, &mut self.buf)?;
         let whole = file.footer_entries(trailer, &mut entries);
@@ -149,13 +152,23 @@ impl<'a, D: Disk> Reading<'a, D> {
             let active = Active { ready, next: scan.end, footer, first_batch, hlc_max };
             let (last_batch, last_chain) = (scan.last_batch, scan.last_chain);
             self.tail = Some(Sealed { active, last_batch, last_chain });
-            if seen.trailer.is_some() {
-                // It was full already; only its footer is not whole.
-                self.seal_tail();
+            match seen.trailer {
+                // It was full already, and there is nothing to write.
+                Some(trailer) if trailer.no_entries && trailer.last_batch == last_batch => {
+                    self.tail = None;
+                    self.out.reclaim.sealed(seen.number, scan.end as u64);
+                    self.out.reclaim.footer_written(seen.number);
+                }
+                // Only its footer is not whole.
+                Some(_) => self.seal_tail(),
+                None => {}
             }
         }
-        if scan.frames > 0 {
-            self.reached(scan.last_batch, scan.last_chain, hlc_max);
+        match seen.trailer {
+            // Whatever of it is damaged, the next segment goes on from there.
+            Some(trailer) => self.reached(trailer.last_batch, trailer.last_chain, trailer.hlc_max),
+            None if scan.frames > 0 => self.reached(scan.last_batch, scan.last_chain, hlc_max),
+            None => {}
         }
         Ok(())
     }
@@ -169,7 +182,7 @@ impl<'a, D: Disk> Reading<'a, D> {
             skipped: &mut self.out.skipped,
             checkpoint: &mut self.out.checkpoint,
             faults: seen.faults.clone(),
-            footer: FooterBuilder::default(),
+            footer: FooterBuilder::new(seen.life.map_or(0, |life| life.bytes)),
             hlc_max: 0,
         }
     }

@@ -164,8 +164,12 @@ impl LogWalk<'_, '_, '_> {
         footer.finish(seen, &scan);
         self.ends(seen, life, &scan, &file, &footer)?;
         self.buf = file.into_buf();
-        let after = Expected { batch_no: scan.last_batch + 1, chain: Some(scan.last_chain) };
-        Ok(if scan.frames > 0 { Some(after) } else { before })
+        let after = |batch, chain| Some(Expected { batch_no: batch + 1, chain: Some(chain) });
+        Ok(match seen.trailer {
+            Some(trailer) => after(trailer.last_batch, trailer.last_chain),
+            None if scan.frames > 0 => after(scan.last_batch, scan.last_chain),
+            None => before,
+        })
     }
 
     fn ends(
@@ -241,6 +245,8 @@ impl LogWalk<'_, '_, '_> {
 /// Compares a footer with the records of its segment.
 struct FooterCheck {
     entries: Vec<u8>,
+    /// The trailer says that there are none.
+    no_entries: bool,
     /// Bytes of `entries` already met.
     met: usize,
     state: Footer,
@@ -252,7 +258,8 @@ impl FooterCheck {
         let mut entries = Vec::new();
         let whole = seen.trailer.is_some_and(|trailer| file.footer_entries(&trailer, &mut entries));
         let state = if whole { Footer::Whole } else { Footer::Missing };
-        let mut check = Self { entries, met: 0, state, faults: Vec::new() };
+        let no_entries = seen.trailer.is_some_and(|trailer| trailer.no_entries);
+        let mut check = Self { entries, no_entries, met: 0, state, faults: Vec::new() };
         if let (Some(trailer), Some(before)) = (&seen.trailer, before)
             && trailer.first_batch != before.batch_no
         {
@@ -266,7 +273,7 @@ impl FooterCheck {
     }
 
     fn record(&mut self, offset: u32, bytes: &[u8]) {
-        if self.state != Footer::Whole || bytes.len() < CRC_BYTES {
+        if self.state != Footer::Whole || self.no_entries || bytes.len() < CRC_BYTES {
             return;
         }
         let body = &bytes[..bytes.len() - CRC_BYTES];
