@@ -9,6 +9,7 @@
 //! - [`log`]: the write side, without I/O; `window` keeps what was written last in memory;
 //! - [`reclaim`]: which segments may go;
 //! - [`recovery`], with `scan`: what a restart finds, and the table of verdicts;
+//! - [`feed`]: reading a log forward, for a peer;
 //! - [`disk`]: what is needed of a disk; [`store`]: segment files on one: prepare, recycle, write, read;
 //! - [`io`]: the real disk, a node's directory, its identity and lock;
 //! - [`tool`]: verify, dump, stat, diff.
@@ -22,6 +23,7 @@ pub mod batch;
 pub mod buffer;
 mod codec;
 pub mod disk;
+pub mod feed;
 mod footer;
 pub mod io;
 pub mod log;

@@ -138,6 +138,11 @@ impl Write {
         self.records
     }
 
+    /// Its records, back to back.
+    pub fn body(&self) -> &[u8] {
+        &self.buf.as_slice()[FRAME_HEADER_BYTES..FRAME_HEADER_BYTES + self.body_len]
+    }
+
     /// What to write: aligned memory, whole blocks.
     pub fn bytes(&self) -> &[u8] {
         self.buf.as_slice()

@@ -433,7 +433,20 @@ pub(crate) fn checked_bytes(bytes: &[u8]) -> Result<&[u8], RecordError> {
 
 /// Decodes the record at the beginning of `bytes` and says how many bytes it takes.
 pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), RecordError> {
-    let bytes = checked_bytes(bytes)?;
+    decode_whole(checked_bytes(bytes)?)
+}
+
+/// As [`decode`], of a record that this process has just encoded: its checksum is not looked at.
+pub fn decode_own(bytes: &[u8]) -> Result<(Record<'_>, usize), RecordError> {
+    let available = bytes.len();
+    let len = if available < HEAD_BYTES { 0 } else { u32_at(bytes, 0) };
+    match bytes.get(..len as usize).filter(|_| len as usize >= HEAD_BYTES + CRC_BYTES) {
+        Some(bytes) => decode_whole(bytes),
+        None => Err(RecordError::Length { len, available }),
+    }
+}
+
+fn decode_whole(bytes: &[u8]) -> Result<(Record<'_>, usize), RecordError> {
     let raw = RawHead::read(bytes);
     let body = &bytes[..bytes.len() - CRC_BYTES];
     let body = match raw.known()? {
