@@ -622,8 +622,9 @@ impl Drop for Run {
 #[test]
 fn random_runs_follow_from_their_history() {
     let seeds = std::env::var("IRIS_MODEL_SEEDS").ok().and_then(|seeds| seeds.parse().ok());
-    // 110 needs checkpoints before segments go, 507 needs TOMBs to outlive the originals of copies.
-    let seeds = (0..seeds.unwrap_or(20)).chain([110, 507]);
+    // 49 sends an id that was forgotten again, 110 needs checkpoints before segments go, 507 needs TOMBs to outlive the
+    // originals of copies.
+    let seeds = (0..seeds.unwrap_or(20)).chain([49, 110, 507]);
     let (mut totals, mut dropped, mut stale) = (Counters::default(), 0, 0);
     for seed in seeds {
         let mut run = Run { seed, step: 0 };
