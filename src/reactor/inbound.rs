@@ -139,6 +139,13 @@ impl Reactor {
         if hello.token.is_empty() {
             return Err(Code::TokenMissing);
         }
+        if !self.logins.may_go_on(id, hello) {
+            return Ok(());
+        }
+        self.verify(id, hello)
+    }
+
+    pub(super) fn verify(&mut self, id: ConnId, hello: &Hello<'_>) -> Result<(), Code> {
         let now_unix_s = self.clock.unix_ms() / 1000;
         let claims = match self.verifier.verify(hello.token, now_unix_s) {
             Ok(claims) => claims,

@@ -9,6 +9,7 @@
 mod conn;
 mod inbound;
 mod lanes;
+mod logins;
 mod outbound;
 mod timers;
 
@@ -26,6 +27,7 @@ use iris_proto::wheel::Wheel;
 use iris_proto::wire::{Code, put_error};
 use iris_ring::Listener;
 use lanes::Lanes;
+use logins::Logins;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -97,6 +99,7 @@ struct Reactor {
     /// Connections with a multishot receive.
     hot: Vec<ConnId>,
     splits: HashMap<ConnId, HashMap<u32, Split>>,
+    logins: Logins,
     pool: Vec<Vec<u8>>,
     partial_bytes: usize,
     now_s: Seconds,
@@ -119,6 +122,7 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         dirty: Vec::new(),
         hot: Vec::new(),
         splits: HashMap::new(),
+        logins: Logins::default(),
         pool: Vec::new(),
         partial_bytes: 0,
         now_s: clock.seconds(),
@@ -153,6 +157,7 @@ impl Reactor {
         self.metrics.turns.add(1);
         lanes.enter()?;
         let mut worked = self.take_batches();
+        worked |= self.take_logins();
         worked |= self.take_events(lanes)?;
         worked |= self.take_time(lanes);
         worked |= self.flush(lanes);
