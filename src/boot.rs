@@ -4,17 +4,20 @@
 //! then the data directory is locked and its logs are recovered; then reactors accept. On the way down: reactors send
 //! their clients away and end, partitions write what they hold and end.
 
+mod cluster;
+
 use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
 use crate::cli::announce::{Bound, announce};
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, SyncMode};
 use crate::halt_poll::{HaltPoll, cpu_quota};
-use crate::link::{Inbox, Links as Ways, Outbox, links_into};
+use crate::link::{Attachment, Inbox, Links as Ways, Outbox, links_into};
 use crate::metrics::Registry;
 use crate::partition::{self, Failed, PartitionStore};
 use crate::preflight::{explain_bind, explain_ring};
 use crate::reactor;
 use crate::rt::{self, Waker};
+use crossbeam_channel::{Receiver, RecvTimeoutError};
 use iris_proto::core::CoreConfig;
 use iris_proto::id::{Origin, ShardId};
 use iris_proto::session::Patience;
@@ -24,6 +27,7 @@ use iris_wal::disk::SyncMethod;
 use iris_wal::io::{Directory, Founding, Identity, NODE_NAME, OpenError, random_bytes, self_test};
 use iris_wal::store::SupplyConfig;
 use std::io::ErrorKind;
+use std::net::TcpListener;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,14 +46,17 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for partitions to write what they hold.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Between looks at whether cores are there, during the start.
+const CORES_LOOK: Duration = Duration::from_millis(5);
+
 type Joiner = std::thread::JoinHandle<()>;
 
 /// Runs a node until it is told to stop.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
     let started = Instant::now();
     adopt_partitions(&mut config);
-    let registry =
-        Registry::new(config.reactor.count, config.core.partitions, config.reactor.connections_max);
+    let connections_max = config.reactor.connections_max;
+    let registry = Registry::new(config.reactors(), config.partitions(), connections_max);
     let info = NodeInfo {
         name: config.node.name.clone(),
         region: config.node.region.clone(),
@@ -57,52 +64,66 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     };
     let state = Arc::new(NodeState::new(info, registry));
     let listeners = bind(&config)?;
-    let tcp = listeners[0].address();
+    let peers = cluster::bind(&config)?;
+    let bound = Bound {
+        tcp: listeners.first().map(Listener::address),
+        link: peers.as_ref().map(TcpListener::local_addr).transpose()?,
+        admin: config.listen.admin,
+    };
     let control = Control::start(&config.listen, Arc::clone(&state))?;
-    let directory = open_directory(&config)?;
+    let bound = Bound { admin: control.address(), ..bound };
+    let directory = config.roles.core.then(|| open_directory(&config)).transpose()?;
 
     state.advance(Phase::Recovering);
     let cpus = Cpus::of_process();
     let wakers = Wakers::new(&config, &cpus)?;
-    let (links, inboxes) = wakers.links();
-    let failures = report_to(control.sender());
-    let stop = Arc::new(AtomicBool::new(false));
-    let settings = NodeParts {
+    let (mut links, inboxes) = wakers.links(&config);
+    let (wiring, ends) = cluster::Wiring::new(&config, &wakers, &mut links).unzip();
+    let ends = ends.unwrap_or_default();
+    let node = NodeParts {
         config: &config,
         cpus: &cpus,
         state: &state,
         started,
         events: control.events(),
+        failures: report_to(control.sender()),
     };
-    let Some(partitions) = settings.start_partitions(
-        &directory,
+    let stop = Arc::new(AtomicBool::new(false));
+    let (ways, inboxes_in) = (links.to_reactors, inboxes.of_partitions);
+    let Some(partitions) = node.start_partitions(
+        directory.as_ref(),
         &wakers,
-        links.to_reactors,
-        inboxes.of_partitions,
-        &failures,
+        ways,
+        inboxes_in,
+        ends.partitions,
         &stop,
     )?
     else {
         return Ok(());
     };
-    let reactors = settings.start_reactors(
-        listeners,
-        &wakers,
-        links.to_partitions,
-        inboxes.of_reactors,
-        control.sender(),
-    )?;
-    state.registry().mark_baseline();
-    state.advance(Phase::Ready);
-    announce(&config, Bound { tcp, admin: control.address() })?;
-
-    let event = control.events().recv()?;
+    let incarnation = directory.as_ref().map(|directory| directory.identity().incarnation);
+    let gateway = wiring.map(|wiring| cluster::Running::start(wiring, peers, &node, incarnation));
+    let gateway = gateway.transpose()?;
+    let (ways, inboxes_in) = (links.to_partitions, inboxes.of_reactors);
+    let reactors = node.start_reactors(listeners, &wakers, ways, inboxes_in, ends.reactors)?;
+    let event = match node.wait_for_cores()? {
+        Some(event) => event,
+        None => {
+            state.registry().mark_baseline();
+            state.advance(Phase::Ready);
+            announce(&config, bound)?;
+            control.events().recv()?
+        }
+    };
     state.advance(Phase::Draining);
     let result = match event {
         Event::Signal(name) => {
             tracing::info!(signal = name, "draining");
             wakers.reactors.iter().for_each(Waker::wake);
             join_within(reactors, DRAIN_TIMEOUT, &wakers.reactors, "reactors");
+            if let Some(gateway) = gateway {
+                gateway.stop();
+            }
             state.advance(Phase::Stopping);
             stop.store(true, Ordering::Release);
             join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions");
@@ -119,7 +140,8 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
 
 /// A data directory was founded with a number of partitions; a machine with more CPUs does not change it.
 fn adopt_partitions(config: &mut Config) {
-    if config.core.partitions_auto
+    if config.roles.core
+        && config.core.partitions_auto
         && let Ok(Some(found)) = Identity::read(&config.node.data_dir)
     {
         config.core.partitions = usize::from(found.partitions.max(1));
@@ -129,8 +151,8 @@ fn adopt_partitions(config: &mut Config) {
 /// A listener per reactor on one address. With port 0 the kernel picks it once, for all.
 fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
     let mut address = config.listen.tcp;
-    let mut listeners = Vec::with_capacity(config.reactor.count);
-    for _ in 0..config.reactor.count {
+    let mut listeners = Vec::with_capacity(config.reactors());
+    for _ in 0..config.reactors() {
         let listener = Listener::bind(address, u32::from(config.listen.backlog))
             .map_err(|error| explain_bind("listen.tcp", address, &error))?;
         // A failure leaves the kernel's own bound in force.
@@ -169,12 +191,14 @@ fn open_directory(config: &Config) -> Result<Directory, Failure> {
 struct Wakers {
     reactors: Vec<Waker>,
     partitions: Vec<Waker>,
+    /// In a cluster.
+    gateway: Option<Waker>,
 }
 
 struct Links {
-    /// For each reactor, its outboxes to the partitions.
+    /// For each reactor, its outboxes to the partitions; then the gateway's.
     to_partitions: Vec<Vec<Outbox>>,
-    /// For each partition, its outboxes to the reactors.
+    /// For each partition, its outboxes to the reactors; then the gateway's, for each core.
     to_reactors: Vec<Vec<Outbox>>,
 }
 
@@ -187,32 +211,43 @@ impl Wakers {
     fn new(config: &Config, cpus: &Cpus) -> std::io::Result<Self> {
         let halt_polls = cpus.halt_polls(config)?;
         let of = |waker: Waker, place: usize| waker.with_halt_poll(halt_polls[place].clone());
-        let reactors = (0..config.reactor.count)
+        let reactors = (0..config.reactors())
             .map(|index| Ok(of(Waker::of_ring()?, cpus.place_of_reactor(index))));
-        let partitions = (0..config.core.partitions)
+        let partitions = (0..config.partitions())
             .map(|index| of(Waker::of_parking(), cpus.place_of_partition(index)));
         Ok(Self {
             reactors: reactors.collect::<std::io::Result<_>>()?,
             partitions: partitions.collect(),
+            gateway: config.cluster.as_ref().map(|_| Waker::of_ring()).transpose()?,
         })
     }
 
-    /// Every reactor linked to every partition, both ways.
-    fn links(&self) -> (Links, Inboxes) {
-        let (to_partitions, of_partitions) = mesh(&self.reactors, &self.partitions);
-        let (to_reactors, of_reactors) = mesh(&self.partitions, &self.reactors);
+    /// Every reactor linked to every partition, both ways, and the gateway to all of them.
+    fn links(&self, config: &Config) -> (Links, Inboxes) {
+        let (mut into_partitions, mut into_reactors) =
+            (numbered(&self.reactors), numbered(&self.partitions));
+        if let Some(gateway) = &self.gateway {
+            let (to_partitions, to_reactors) = cluster::senders(config, gateway);
+            into_partitions.extend(to_partitions);
+            into_reactors.extend(to_reactors);
+        }
+        let (to_partitions, of_partitions) = mesh(&into_partitions, &self.partitions);
+        let (to_reactors, of_reactors) = mesh(&into_reactors, &self.reactors);
         (Links { to_partitions, to_reactors }, Inboxes { of_reactors, of_partitions })
     }
 }
 
+fn numbered(wakers: &[Waker]) -> cluster::Senders {
+    (0..).zip(wakers.iter().cloned()).collect()
+}
+
 /// For each sender its outboxes to all receivers, and the receivers' inboxes.
-fn mesh(senders: &[Waker], receivers: &[Waker]) -> (Vec<Vec<Outbox>>, Vec<Inbox>) {
-    let numbered: Vec<(u16, Waker)> = (0..).zip(senders.iter().cloned()).collect();
+fn mesh(senders: &[(u16, Waker)], receivers: &[Waker]) -> (Vec<Vec<Outbox>>, Vec<Inbox>) {
     let mut outboxes: Vec<Vec<Outbox>> = senders.iter().map(|_| Vec::new()).collect();
     let inboxes = receivers
         .iter()
         .map(|receiver| {
-            let (links, inbox) = links_into(receiver, &numbered, LINK_BATCHES_MAX);
+            let (links, inbox) = links_into(receiver, senders, LINK_BATCHES_MAX);
             outboxes.iter_mut().zip(links).for_each(|(of_sender, link)| of_sender.push(link));
             inbox
         })
@@ -237,44 +272,52 @@ struct NodeParts<'a> {
     cpus: &'a Cpus,
     state: &'a Arc<NodeState>,
     started: Instant,
-    events: &'a crossbeam_channel::Receiver<Event>,
+    events: &'a Receiver<Event>,
+    failures: crossbeam_channel::Sender<Failed>,
 }
 
 impl NodeParts<'_> {
     /// `None`: the node was told to stop meanwhile.
     fn start_partitions(
         &self,
-        directory: &Directory,
+        directory: Option<&Directory>,
         wakers: &Wakers,
         links: Vec<Vec<Outbox>>,
         inboxes: Vec<Inbox>,
-        failures: &crossbeam_channel::Sender<Failed>,
+        edges: Vec<(Receiver<Attachment>, Option<Outbox>)>,
         stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Option<Vec<Joiner>>> {
+        let Some(directory) = directory else { return Ok(Some(Vec::new())) };
+        let mut edges = edges.into_iter();
         let method = self.sync_method(directory)?;
         let (ready, readiness) = crossbeam_channel::unbounded();
         let mut threads = Vec::new();
         for (index, (links, inbox)) in links.into_iter().zip(inboxes).enumerate() {
             let cpu = self.cpus.ids[self.cpus.place_of_partition(index)];
             let store = PartitionStore { cpu, ..self.store(directory, index as u16, method) };
+            let (attachments, home) = edges.next().unzip();
+            let home = home.flatten();
             let parts = partition::Parts {
                 index: index as u16,
                 settings: self.partition_settings(directory, index)?,
                 store,
-                links: Ways::new(links, None),
+                links: Ways::new(links, home),
                 inbox,
-                attachments: None,
+                attachments,
                 waker: wakers.partitions[index].clone(),
                 started: self.started,
                 metrics: self.state.registry().partition(index),
                 wal_metrics: self.state.registry().wal(index),
                 ready: ready.clone(),
-                failed: failures.clone(),
+                failed: self.failures.clone(),
                 stop: Arc::clone(stop),
             };
-            threads.push(spawn(&format!("iris-p{index}"), cpu, failures.clone(), move || {
-                partition::run(parts)
-            })?);
+            threads.push(spawn(
+                &format!("iris-p{index}"),
+                cpu,
+                self.failures.clone(),
+                move || partition::run(parts),
+            )?);
         }
         for _ in 0..threads.len() {
             crossbeam_channel::select! {
@@ -299,15 +342,23 @@ impl NodeParts<'_> {
         wakers: &Wakers,
         links: Vec<Vec<Outbox>>,
         inboxes: Vec<Inbox>,
-        events: crossbeam_channel::Sender<Event>,
+        cluster: Vec<reactor::ClusterParts>,
     ) -> anyhow::Result<Vec<Joiner>> {
+        if listeners.is_empty() {
+            return Ok(Vec::new());
+        }
         let settings = Arc::new(self.reactor_settings());
         let verifier = self.config.verifier()?;
-        let failures = report_to(events);
+        let mut cluster = cluster.into_iter();
         let mut threads = Vec::new();
         for (index, ((listener, links), inbox)) in
             listeners.into_iter().zip(links).zip(inboxes).enumerate()
         {
+            let cluster = cluster.next();
+            let metrics = self.state.registry().reactor(index);
+            // Until it has found a core for each of them.
+            let unroutable = if cluster.is_some() { self.config.core.num_shards } else { 0 };
+            metrics.unroutable_shards.set(u64::from(unroutable));
             let parts = reactor::Parts {
                 index: index as u16,
                 settings: Arc::clone(&settings),
@@ -315,17 +366,33 @@ impl NodeParts<'_> {
                 verifier: verifier.clone(),
                 links,
                 inbox,
+                cluster,
                 waker: wakers.reactors[index].clone(),
                 node: Arc::clone(self.state),
                 started: self.started,
-                metrics: self.state.registry().reactor(index),
+                metrics,
             };
             let cpu = self.cpus.ids[self.cpus.place_of_reactor(index)];
-            threads.push(spawn(&format!("iris-r{index}"), cpu, failures.clone(), move || {
-                reactor::run(parts)
-            })?);
+            threads.push(spawn(
+                &format!("iris-r{index}"),
+                cpu,
+                self.failures.clone(),
+                move || reactor::run(parts),
+            )?);
         }
         Ok(threads)
+    }
+
+    /// An edge serves once each shard has a core. What ends the wait early is given back.
+    fn wait_for_cores(&self) -> anyhow::Result<Option<Event>> {
+        while self.state.registry().unroutable_shards() > 0 {
+            match self.events.recv_timeout(CORES_LOOK) {
+                Ok(event) => return Ok(Some(event)),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
     }
 
     fn reactor_settings(&self) -> reactor::Settings {

@@ -47,7 +47,8 @@ impl Clock {
         (self.unix_ms + u64::from(seconds) * 1000).saturating_sub(self.monotonic_ms()) / 1000
     }
 
-    fn monotonic_ms(&self) -> u64 {
+    /// Monotonic milliseconds since the node started.
+    pub fn monotonic_ms(&self) -> u64 {
         self.now.duration_since(self.started).as_millis() as u64
     }
 

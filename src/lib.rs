@@ -11,6 +11,7 @@ pub mod preflight;
 
 pub mod boot;
 
+pub mod cluster;
 pub mod link;
 pub mod partition;
 pub mod reactor;

@@ -17,4 +17,4 @@ mod socket;
 
 pub use buffers::BufferId;
 pub use ring::{Event, Ring, RingConfig, SendId, Token};
-pub use socket::{Listener, bound_stream_socket, raise_descriptor_limit};
+pub use socket::{Listener, bound_stream_socket, raise_descriptor_limit, stream_socket_to};

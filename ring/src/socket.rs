@@ -62,6 +62,15 @@ pub fn bound_stream_socket(source: IpAddr) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
+/// A TCP socket for connecting to `address` within some seconds: the kernel gives up after two SYNs that nobody answers
+/// (TCP_SYNCNT, `tcp(7)`).
+pub fn stream_socket_to(address: &SocketAddr) -> io::Result<OwnedFd> {
+    let fd = stream_socket(address)?;
+    set_option(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+    set_option(&fd, libc::IPPROTO_TCP, libc::TCP_SYNCNT, 1)?;
+    Ok(fd)
+}
+
 /// Raises the soft limit of open descriptors to the hard limit and returns that: also the largest table of a ring.
 pub fn raise_descriptor_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

@@ -16,8 +16,10 @@ use crate::config::Config;
 /// Where the node really listens: ports 0 have been replaced.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// For clients.
-    pub tcp: SocketAddr,
+    /// For clients; `None`: not an edge.
+    pub tcp: Option<SocketAddr>,
+    /// For other nodes; `None`: not a core of a cluster.
+    pub link: Option<SocketAddr>,
     /// For the admin server.
     pub admin: SocketAddr,
 }
@@ -28,17 +30,19 @@ const DEV_TOKEN_TTL_S: u64 = 24 * 3600;
 /// Writes the ports file and, under `--dev`, prints addresses, two tokens and the next command. Call it once, when
 /// clients are served.
 pub fn announce(config: &Config, bound: Bound) -> Result<(), Failure> {
-    tracing::info!(tcp = %bound.tcp, admin = %bound.admin, "ready");
+    let Bound { tcp, link, admin } = bound;
+    let (tcp, link) = (tcp.map(tracing::field::display), link.map(tracing::field::display));
+    tracing::info!(tcp, link, %admin, "ready");
     if let Some(file) = &config.ports_file {
         write_ports(file, bound).map_err(|error| {
             let cause = format!("{}: failed to write the ports file: {error}", file.display());
             Failure::new(Exit::Usage, format!("{cause}; name a writable place with --ports-file"))
         })?;
     }
-    if config.dev {
+    if let Some(tcp) = bound.tcp.filter(|_| config.dev) {
         let secret = auth::load_or_create_dev_key(&config.node.data_dir)
             .map_err(|error| Failure::new(Exit::DataDir, error.to_string()))?;
-        print(&banner(config, bound, &secret, unix_s()));
+        print(&banner(config, (tcp, bound.admin), &secret, unix_s()));
     }
     Ok(())
 }
@@ -48,7 +52,12 @@ fn write_ports(file: &Path, bound: Bound) -> std::io::Result<()> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}", std::process::id()));
     let draft = file.with_file_name(name);
-    let ports = json!({ "tcp": bound.tcp.to_string(), "admin": bound.admin.to_string() });
+    let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+    let admin = bound.admin.to_string();
+    let mut ports = json!({ "tcp": text(bound.tcp), "admin": admin });
+    if bound.link.is_some() {
+        ports["link"] = json!(text(bound.link));
+    }
     let mut out = fs::File::create(&draft)?;
     writeln!(out, "{ports}")?;
     fs::rename(&draft, file).inspect_err(|_| {
@@ -56,11 +65,15 @@ fn write_ports(file: &Path, bound: Bound) -> std::io::Result<()> {
     })
 }
 
-fn banner(config: &Config, bound: Bound, secret: &[u8], now_unix_s: u64) -> String {
+fn banner(
+    config: &Config,
+    (tcp, admin): (SocketAddr, SocketAddr),
+    secret: &[u8],
+    now_unix_s: u64,
+) -> String {
     let token = |user| auth::sign_hs256(secret, None, user, now_unix_s, DEV_TOKEN_TTL_S);
     let key = config.node.data_dir.join(DEV_KEY_FILE);
     let key = key.display();
-    let Bound { tcp, admin } = bound;
     format!(
         "
 Iris is ready, in development mode: do not expose it.

@@ -30,6 +30,8 @@ pub(super) enum Command {
     Token(Token),
     /// Read logs: verify, dump, stat, diff. Never changes them
     Wal(Wal),
+    /// Make certificates for the nodes of a cluster
+    Pki(Pki),
     /// Say which version this is
     Version(Version),
 }
@@ -160,6 +162,48 @@ pub(super) struct OneLog {
     /// Print JSON lines
     #[arg(long)]
     pub(super) json: bool,
+}
+
+/// Make a certificate authority for a cluster, and certificates of its nodes. Nothing is overwritten.
+///
+/// Whoever has ca-key.pem can make nodes: keep it off the nodes.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  iris pki init --cluster prod
+  iris pki issue --node 1
+  iris pki issue --node 2 --days 90 --dir /etc/iris/pki
+
+Each node gets ca.pem, and its own node-N.pem and node-N-key.pem, named in [cluster] of its file.")]
+pub(super) struct Pki {
+    #[command(subcommand)]
+    pub(super) command: PkiCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PkiCommand {
+    /// Make the CA of a cluster
+    Init {
+        /// The cluster's name, as in cluster.id: 1 to 63 of a-z, 0-9 and - in between
+        #[arg(long, value_name = "NAME")]
+        cluster: String,
+        /// Where to put it
+        #[arg(long, value_name = "DIR", default_value = "./pki")]
+        dir: PathBuf,
+    },
+    /// Make the certificate and the key of a node
+    Issue {
+        /// The node's number, as in node.node_id
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        node: u32,
+        /// How long it is valid
+        #[arg(long, value_name = "DAYS", default_value_t = 825,
+              value_parser = clap::value_parser!(u32).range(1..=3650))]
+        days: u32,
+        /// Where the CA is
+        #[arg(long, value_name = "DIR", default_value = "./pki")]
+        dir: PathBuf,
+    },
 }
 
 /// Say which version this is.

@@ -4,6 +4,7 @@ pub mod announce;
 mod args;
 mod check;
 pub mod exit;
+mod pki;
 mod serve;
 mod token;
 mod version;
@@ -32,6 +33,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Token(args) => token::run(args),
         Command::Wal(args) => wal::run(args),
+        Command::Pki(args) => pki::run(args),
         Command::Version(args) => version::run(args),
     };
     match outcome {

@@ -3,6 +3,8 @@
 //! Each reader takes the value of one key, judges type and range, and on a problem notes it and goes on with a stand-in,
 //! so that one run finds them all. A stand-in never reaches a caller: with a problem noted there is no [`Config`].
 
+mod cluster;
+
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -47,17 +49,20 @@ pub(super) fn check(
     problems: &mut Vec<Problem>,
 ) -> Option<Config> {
     let mut reader = Reader { layers, base, problems };
-    reader.roles();
+    let roles = reader.roles();
     let node = reader.node(host);
     let listen = reader.listen();
     let reactor = reader.reactor(host);
     let core = reader.core(host);
     let wal = reader.wal();
-    let auth = reader.auth(dev);
+    let auth = reader.auth(dev, roles.is_none_or(|roles| roles.edge));
     let log = reader.log();
+    let cluster = reader.cluster(roles, node.as_ref());
     Some(Config {
         dev,
         ports_file: None,
+        roles: roles?,
+        cluster: cluster?,
         node: node?,
         listen: listen?,
         reactor: reactor?,
@@ -79,31 +84,6 @@ struct Reader<'a> {
 type Name = (&'static str, &'static str);
 
 impl Reader<'_> {
-    fn roles(&mut self) {
-        let name = ("node", "roles");
-        let value = self.value(name);
-        let Data::List(list) = &value.data else { return self.wrong_type(name, "a list") };
-        let mut roles: Vec<&str> = Vec::new();
-        for item in list {
-            match &item.data {
-                Data::Text(role) if role == "edge" || role == "core" => roles.push(role),
-                Data::Text(role) => self.note(
-                    name,
-                    &item.origin,
-                    format!("there is no role {role:?}"),
-                    "roles are \"edge\" and \"core\"",
-                ),
-                _ => {
-                    self.note(name, &item.origin, "a role is a string", "write \"edge\", \"core\"")
-                }
-            }
-        }
-        if list.len() == roles.len() && !(roles.contains(&"edge") && roles.contains(&"core")) {
-            let cause = "nodes with one role only are not yet available";
-            self.note(name, &value.origin, cause, "write roles = [\"edge\", \"core\"]");
-        }
-    }
-
     fn node(&mut self, host: &Host) -> Option<NodeConfig> {
         let data_dir = self.path(("node", "data_dir"));
         let node_id = self.integer(("node", "node_id"), 1..=i64::from(u32::MAX));
@@ -245,7 +225,8 @@ impl Reader<'_> {
         })
     }
 
-    fn auth(&mut self, dev: bool) -> Option<AuthConfig> {
+    /// A node that holds no connections needs no key.
+    fn auth(&mut self, dev: bool, has_clients: bool) -> Option<AuthConfig> {
         let noted = self.problems.len();
         let mut keys = self.keys();
         let jwks = self.path(("auth", "jwks_file"));
@@ -258,7 +239,7 @@ impl Reader<'_> {
         let leeway = self.span(("auth", "leeway"), Duration::ZERO..=Duration::from_secs(600));
         let issuer = self.text(("auth", "issuer"));
         let audience = self.text(("auth", "audience"));
-        if keys.is_empty() && !dev && self.problems.len() == noted {
+        if has_clients && keys.is_empty() && !dev && self.problems.len() == noted {
             self.note_key(
                 ("auth", "keys"),
                 "there is no key, so nobody could log in",

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::auth::{Key, KeyError, Policy, Verifier, load_or_create_dev_key};
 use crate::cli::exit::{Exit, Failure};
+use crate::cluster::Credentials;
 
 pub use layers::{Data, Layers, Value};
 pub use problem::{Origin, Problem, Problems};
@@ -27,6 +28,10 @@ pub struct Config {
     pub dev: bool,
     /// Where to write the bound addresses once ready (`--ports-file`).
     pub ports_file: Option<PathBuf>,
+    /// What this node does.
+    pub roles: Roles,
+    /// The other nodes; `None`: there are none.
+    pub cluster: Option<ClusterConfig>,
     /// Who this node is.
     pub node: NodeConfig,
     /// Where it listens.
@@ -43,7 +48,52 @@ pub struct Config {
     pub log: LogConfig,
 }
 
+/// What a node does: one or both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Roles {
+    /// It holds clients' connections.
+    pub edge: bool,
+    /// It holds inboxes.
+    pub core: bool,
+}
+
+/// The other nodes, and who this one is to them.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// The cluster's name: a label of the DNS.
+    pub id: String,
+    /// Where a core listens for other nodes.
+    pub listen: SocketAddr,
+    /// The cores, one or two, this node among them if it is one.
+    pub cores: Vec<CoreNode>,
+    /// This node's certificate and whom it trusts.
+    pub credentials: Credentials,
+    /// Between signs of life on a link.
+    pub heartbeat: Duration,
+    /// How long a SEND waits at an edge for a core's answer.
+    pub send_wait: Duration,
+}
+
+/// A core and where it listens for other nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CoreNode {
+    /// Its number in the cluster.
+    pub node: u32,
+    /// Its `cluster.listen`, as others reach it.
+    pub addr: SocketAddr,
+}
+
 impl Config {
+    /// Threads that hold connections: none without the role edge.
+    pub fn reactors(&self) -> usize {
+        if self.roles.edge { self.reactor.count } else { 0 }
+    }
+
+    /// Threads that own inboxes: none without the role core.
+    pub fn partitions(&self) -> usize {
+        if self.roles.core { self.core.partitions } else { 0 }
+    }
+
     /// The verifier of this configuration's keys. Under `--dev` the key of the data directory is among them; it is made
     /// if there is none.
     pub fn verifier(&self) -> Result<Verifier, Failure> {
@@ -57,7 +107,7 @@ impl Config {
     }
 }
 
-/// Who this node is. It has both roles, edge and core.
+/// Who this node is.
 #[derive(Clone, Debug)]
 pub struct NodeConfig {
     /// Where the log and the node's identity live.

@@ -19,13 +19,17 @@ pub struct Key {
 }
 
 /// Sections in the order of the reference, each with a sentence.
-pub const SECTIONS: [(&str, &str); 7] = [
+pub const SECTIONS: [(&str, &str); 8] = [
     ("node", "Who this node is."),
     ("listen", "Where it listens. Port 0 takes a free one; see --ports-file."),
     ("reactor", "The threads that hold the client connections."),
     ("core", "The threads that own the inboxes."),
     ("wal", "The log on disk. Every accepted message is synced to it first."),
     ("auth", "Who may log in: JSON Web Tokens (RFC 7519), whose `sub` is the user's name."),
+    (
+        "cluster",
+        "The other nodes. Without an id the node is alone, and the rest of this means nothing.",
+    ),
     ("log", "What the server says on stderr. Nothing is logged per message."),
 ];
 
@@ -49,7 +53,12 @@ const fn key_with_dev(
 
 /// All keys, in the order of the reference.
 pub const KEYS: &[Key] = &[
-    key("node", "roles", r#"["edge", "core"]"#, "What this node does. Only both together for now."),
+    key(
+        "node",
+        "roles",
+        r#"["edge", "core"]"#,
+        "What this node does: edge holds clients' connections,\ncore holds inboxes. One alone needs [cluster].",
+    ),
     key_with_dev(
         "node",
         "data_dir",
@@ -184,6 +193,44 @@ pub const KEYS: &[Key] = &[
     key("auth", "leeway", r#""0s""#, "Clock difference granted to `exp` and `nbf`, at most 10m."),
     key("auth", "issuer", r#""""#, "`iss` that a token must carry; empty: any."),
     key("auth", "audience", r#""""#, "`aud` that a token must carry; empty: any."),
+    key("cluster", "id", r#""""#, "The cluster's name: 1 to 63 of a-z, 0-9 and - in between."),
+    key(
+        "cluster",
+        "listen",
+        r#""0.0.0.0:7410""#,
+        "Where a core listens for edges and for its mirror.",
+    ),
+    key(
+        "cluster",
+        "cores",
+        "[]",
+        "The cores: { node = 1, addr = \"10.0.0.1:7410\" }, two at most, alike on all nodes.",
+    ),
+    key(
+        "cluster",
+        "ca",
+        r#""""#,
+        "Certificates of the cluster's CA, PEM. `iris pki init` makes one.",
+    ),
+    key(
+        "cluster",
+        "cert",
+        r#""""#,
+        "This node's certificate, PEM, for node-N.ID.iris. `iris pki issue` makes one.",
+    ),
+    key("cluster", "key", r#""""#, "The private key of `cert`, PEM."),
+    key(
+        "cluster",
+        "heartbeat",
+        r#""50ms""#,
+        "Between signs of life, 10ms to 10s. A link is given up after four that did not come.",
+    ),
+    key(
+        "cluster",
+        "send_wait",
+        r#""5s""#,
+        "How long a SEND waits at an edge for a core, 100ms to 60s; then: shard_unavailable.",
+    ),
     key("log", "format", r#""auto""#, "text, json, or auto: text on a terminal, json otherwise."),
     key(
         "log",

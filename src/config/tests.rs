@@ -243,7 +243,8 @@ fn numbers_that_do_not_go_together_are_found() {
     let cause = |text: &str| problems(text, &[])[0].1.clone();
     assert!(cause("[core]\npartitions = 5\nnum_shards = 4").contains("cannot share"));
     assert!(cause("[listen]\ntcp = \"127.0.0.1:7480\"").contains("port 7480"));
-    assert!(cause("[node]\nroles = [\"edge\"]").contains("not yet available"));
+    assert!(cause("[node]\nroles = [\"edge\"]").contains("needs others"));
+    assert!(cause("[node]\nroles = []").contains("has a role"));
     assert!(cause("[node]\nroles = [\"edge\", \"cloud\"]").contains("no role"));
     assert!(load_dev("[listen]\nadmin_allow_remote = true\nadmin = \"0.0.0.0:1\"", &[]).is_ok());
     assert!(load_dev("[listen]\ntcp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"", &[]).is_ok());
@@ -294,4 +295,79 @@ fn a_cut_or_garbled_file_never_panics() {
             let _ = load_dev(&format!("{}{garble}{}", &prose_cut[..at], &prose_cut[at..]), &[]);
         }
     }
+}
+
+/// A directory with certificates of nodes 1 and 2, and the text of a sound [cluster] for node 1.
+fn cluster() -> (tempfile::TempDir, String) {
+    use crate::cluster::pki;
+    let dir = tempfile::tempdir().unwrap();
+    let now = std::time::UNIX_EPOCH + Duration::from_millis(crate::clock::unix_ms());
+    pki::init(dir.path(), "prod", now).unwrap();
+    (1..3).for_each(|node| drop(pki::issue(dir.path(), node, 90, now).unwrap()));
+    let text = "[cluster]\nid = \"prod\"\nca = \"ca.pem\"\ncert = \"node-1.pem\"\n\
+                key = \"node-1-key.pem\"\n\
+                cores = [{ node = 1, addr = \"10.0.0.1:7410\" }, { node = 2, addr = \"10.0.0.2:7410\" }]\n";
+    (dir, text.to_owned())
+}
+
+#[test]
+fn a_node_of_a_cluster_has_one_role_or_both() {
+    let (dir, cluster) = cluster();
+    let file = dir.path().join("iris.toml");
+    for (roles, node, wanted) in [
+        ("\"core\"", 1, Roles { edge: false, core: true }),
+        ("\"edge\", \"core\"", 1, Roles { edge: true, core: true }),
+    ] {
+        let text = format!("[node]\nroles = [{roles}]\nnode_id = {node}\n{cluster}");
+        std::fs::write(&file, text).unwrap();
+        let config = load_file(&file, true, &[]).unwrap();
+        assert_eq!(config.roles, wanted);
+        let has = config.cluster.as_ref().unwrap();
+        assert_eq!((has.id.as_str(), has.cores.len()), ("prod", 2));
+        assert_eq!((config.reactors() > 0, config.partitions() > 0), (wanted.edge, wanted.core));
+    }
+    let cores_elsewhere = cluster.replace("node = 1", "node = 3");
+    let edge = format!("[node]\nroles = [\"edge\"]\n{cores_elsewhere}");
+    std::fs::write(&file, edge).unwrap();
+    let config = load_file(&file, true, &[]).unwrap();
+    assert_eq!((config.reactors(), config.partitions()), (8, 0));
+    let without_key = format!("[node]\nroles = [\"core\"]\n{cluster}");
+    std::fs::write(&file, without_key).unwrap();
+    assert!(load_file(&file, false, &[]).is_ok(), "who holds no connections needs no key");
+}
+
+#[test]
+fn what_is_wrong_with_a_cluster_is_told_by_name() {
+    let (dir, cluster) = cluster();
+    let file = dir.path().join("iris.toml");
+    let cause = |text: String| {
+        std::fs::write(&file, text).unwrap();
+        let list = load_file(&file, true, &[]).unwrap_err().list;
+        assert!(list.iter().all(|problem| !problem.fix.is_empty()), "{list:?}");
+        list.iter().map(|p| format!("{}: {}", p.key, p.cause)).collect::<Vec<_>>().join("\n")
+    };
+    for (from, to, wanted) in [
+        ("id = \"prod\"", "id = \"Prod\"", "cluster.id: \"Prod\" cannot be"),
+        ("id = \"prod\"", "", "cluster.id: there are cores but no cluster"),
+        ("id = \"prod\"", "id = \"test\"", "not the certificate of node-1.test.iris"),
+        ("\"ca.pem\"", "\"none.pem\"", "cluster.ca: "),
+        ("\"node-1.pem\"", "\"node-2.pem\"", "not the certificate of node-1.prod.iris"),
+        ("\"node-1-key.pem\"", "\"node-2-key.pem\"", "cluster.key: "),
+        ("\"node-1.pem\"", "\"\"", "cluster.cert: nodes show each other"),
+        ("node = 2", "node = 1", "node 1 stands twice"),
+        ("10.0.0.2:7410", "10.0.0.1:7410", "10.0.0.1:7410 stands twice"),
+        ("node = 1", "node = 3", "node 1 has the role core and is not listed"),
+        ("node = 1", "node = 0", "0 is no number"),
+        ("10.0.0.1:7410", "core-one", "\"core-one\" is not an IP address"),
+        ("addr = \"10.0.0.1:7410\"", "port = 1", "a core has no field \"port\""),
+        ("id = \"prod\"", "id = \"prod\"\nheartbeat = \"1ms\"", "cluster.heartbeat: 1ms"),
+        ("id = \"prod\"", "id = \"prod\"\nlisten = \"here\"", "cluster.listen: \"here\""),
+    ] {
+        let said = cause(cluster.replacen(from, to, 1));
+        assert!(said.contains(wanted), "{wanted:?}: {said}");
+    }
+    let edge = format!("[node]\nroles = [\"edge\"]\n{cluster}");
+    assert!(cause(edge).contains("is listed and has not the role core"));
+    let three = cluster.replace("cores = [", "cores = [{ node = 3, addr = \"10.0.0.3:1\" }, ");
+    assert!(cause(three).contains("3 cores; 2 at most"));
 }

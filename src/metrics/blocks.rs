@@ -1,7 +1,7 @@
 //! One block of cells per thread. Each block has its own cache lines; only its thread writes it.
 
 use super::cell::{Counter, CounterBy, Gauge, Histogram};
-use super::labels::{CloseReason, FrameType, RejectReason, SegmentState};
+use super::labels::{CloseReason, FrameType, LinkEnd, RejectReason, SegmentState};
 
 /// Counts things per batch: 1 to 4096, doubling.
 pub type BatchHistogram = Histogram<1, 13>;
@@ -48,6 +48,18 @@ pub struct ReactorMetrics {
     pub link_backlog_bytes: Gauge,
     /// Sends refused before they reached a partition, by reason.
     pub rejected: CounterBy<RejectReason, { RejectReason::COUNT }>,
+    /// Shards that lost their core and went to another one at once.
+    pub failovers: Counter,
+    /// Shards that moved to another core in order.
+    pub moves: Counter,
+    /// SENDs that were sent again to another core.
+    pub resent: Counter,
+    /// Logins repeated at another core.
+    pub relogins: Counter,
+    /// SENDs that no core has answered yet.
+    pub unanswered: Gauge,
+    /// Shards that no core serves.
+    pub unroutable_shards: Gauge,
     /// io_uring instances.
     pub rings: Gauge,
     /// Descriptor table slots in use.
@@ -155,4 +167,30 @@ impl WalMetrics {
         use super::Label;
         &self.segments[state.index()]
     }
+}
+
+/// What the gateway counts: links to other nodes.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub struct GatewayMetrics {
+    /// Links that are up.
+    pub links: Gauge,
+    /// Links that ended or did not come about, by reason.
+    pub ended: CounterBy<LinkEnd, { LinkEnd::COUNT }>,
+    /// Accepts that failed.
+    pub accept_errors: Counter,
+    /// Bytes received, encrypted.
+    pub received_bytes: Counter,
+    /// Bytes sent, encrypted.
+    pub sent_bytes: Counter,
+    /// Batches received.
+    pub received_batches: Counter,
+    /// Frames in them.
+    pub received_frames: Counter,
+    /// Batches sent.
+    pub sent_batches: Counter,
+    /// Nanoseconds spent working, not waiting.
+    pub busy_ns: Counter,
+    /// Turns of the loop.
+    pub turns: Counter,
 }

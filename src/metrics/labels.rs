@@ -1,8 +1,9 @@
 //! The values of labels: why a connection ended, why a send was refused, which frame it was.
 
+use iris_proto::peer::EndCode;
 use iris_proto::wire::{Code, kind};
 
-use super::cell::label;
+use super::cell::{Label, label};
 use crate::auth::AuthError;
 
 label! {
@@ -253,6 +254,81 @@ label! {
     }
 }
 
+label! {
+    /// Why a link to another node ended or did not come about. The reasons of the protocol have the names of
+    /// [`EndCode`], whoever of both sides saw it.
+    pub enum LinkEnd {
+        /// [`EndCode::GoingAway`].
+        GoingAway = "going_away",
+        /// [`EndCode::Garbage`].
+        Garbage = "garbage",
+        /// [`EndCode::Version`].
+        Version = "version",
+        /// [`EndCode::Cluster`].
+        Cluster = "cluster",
+        /// [`EndCode::Identity`].
+        Identity = "identity",
+        /// [`EndCode::Layout`].
+        Layout = "layout",
+        /// [`EndCode::Malformed`].
+        Malformed = "malformed",
+        /// [`EndCode::Oversize`].
+        Oversize = "oversize",
+        /// [`EndCode::UnknownType`].
+        UnknownType = "unknown_type",
+        /// [`EndCode::OutOfOrder`].
+        OutOfOrder = "out_of_order",
+        /// [`EndCode::Credit`].
+        Credit = "credit",
+        /// [`EndCode::Silent`].
+        Silent = "silent",
+        /// [`EndCode::HandshakeTimeout`].
+        HandshakeTimeout = "handshake_timeout",
+        /// [`EndCode::SlowPeer`].
+        SlowPeer = "slow_peer",
+        /// [`EndCode::Full`].
+        Full = "full",
+        /// [`EndCode::Replaced`].
+        Replaced = "replaced",
+        /// The certificate is not signed by the cluster's CA.
+        CertificateIssuer = "certificate_issuer",
+        /// The certificate has expired.
+        CertificateExpired = "certificate_expired",
+        /// The certificate is another node's or another cluster's.
+        CertificateName = "certificate_name",
+        /// Something else is wrong with the certificate.
+        CertificateOther = "certificate_other",
+        /// There is no certificate.
+        CertificateMissing = "certificate_missing",
+        /// The other side refused our certificate, or said so of something else.
+        TlsAlert = "tls_alert",
+        /// The bytes are no TLS.
+        TlsGarbage = "tls_garbage",
+        /// Another fault of TLS.
+        TlsOther = "tls_other",
+        /// The connection could not be made.
+        ConnectFailed = "connect_failed",
+        /// The other side closed without a word.
+        PeerClosed = "peer_closed",
+        /// An error of the socket, a reset among them.
+        IoError = "io_error",
+    }
+}
+
+impl From<EndCode> for LinkEnd {
+    fn from(code: EndCode) -> Self {
+        Self::named(code.name())
+    }
+}
+
+impl LinkEnd {
+    /// The reason of that name.
+    pub fn named(name: &str) -> Self {
+        let found = Self::ALL.iter().find(|reason| reason.name() == name);
+        *found.expect("every end of a link has a name here")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,6 +359,13 @@ mod tests {
                 400.. => RejectReason::from(code).name(),
             };
             assert_eq!(name, code.name());
+        }
+    }
+
+    #[test]
+    fn every_end_of_the_protocol_has_a_name_here() {
+        for code in EndCode::ALL {
+            assert_eq!(LinkEnd::from(code).name(), code.name());
         }
     }
 }

@@ -13,9 +13,11 @@ mod process;
 mod render;
 pub mod text;
 
-pub use blocks::{BatchHistogram, LatencyHistogram, PartitionMetrics, ReactorMetrics, WalMetrics};
+pub use blocks::{
+    BatchHistogram, GatewayMetrics, LatencyHistogram, PartitionMetrics, ReactorMetrics, WalMetrics,
+};
 pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Snapshot};
-pub use labels::{CloseReason, FrameType, RejectReason, SegmentState};
+pub use labels::{CloseReason, FrameType, LinkEnd, RejectReason, SegmentState};
 pub use process::{Process, resident_bytes_now};
 
 use std::sync::Arc;
@@ -29,6 +31,7 @@ struct Blocks {
     reactors: Box<[Arc<ReactorMetrics>]>,
     partitions: Box<[Arc<PartitionMetrics>]>,
     wals: Box<[Arc<WalMetrics>]>,
+    gateway: Arc<GatewayMetrics>,
     connections_max: u64,
     baseline_bytes: Gauge,
 }
@@ -40,6 +43,7 @@ impl Registry {
             reactors: (0..reactors).map(|_| Arc::default()).collect(),
             partitions: (0..partitions).map(|_| Arc::default()).collect(),
             wals: (0..partitions).map(|_| Arc::default()).collect(),
+            gateway: Arc::default(),
             connections_max: connections_max as u64,
             baseline_bytes: Gauge::default(),
         }))
@@ -58,6 +62,17 @@ impl Registry {
     /// The block of that partition's log.
     pub fn wal(&self, index: usize) -> Arc<WalMetrics> {
         Arc::clone(&self.0.wals[index])
+    }
+
+    /// Shards that no core serves, as the reactor sees it that sees most.
+    pub fn unroutable_shards(&self) -> u64 {
+        let of_each = self.0.reactors.iter().map(|reactor| reactor.unroutable_shards.value());
+        of_each.max().unwrap_or(0)
+    }
+
+    /// The block of the gateway.
+    pub fn gateway(&self) -> Arc<GatewayMetrics> {
+        Arc::clone(&self.0.gateway)
     }
 
     /// Takes today's resident memory as that of the empty server, from which bytes per connection are counted. Call

@@ -3,8 +3,8 @@
 use super::cell::{Label, Snapshot};
 use super::text::Text;
 use super::{
-    CloseReason, FrameType, PartitionMetrics, Process, ReactorMetrics, Registry, RejectReason,
-    SegmentState, WalMetrics,
+    CloseReason, FrameType, GatewayMetrics, LinkEnd, PartitionMetrics, Process, ReactorMetrics,
+    Registry, RejectReason, SegmentState, WalMetrics,
 };
 
 const NS: f64 = 1e-9;
@@ -22,6 +22,32 @@ const REACTOR_COUNTERS: Cells<ReactorMetrics> = &[
     }),
     ("iris_sent_bytes_total", "Bytes sent to clients.", |m| m.sent_bytes.value()),
     ("iris_send_operations_total", "Send operations.", |m| m.sends.value()),
+    ("iris_shard_failovers_total", "Shards that lost their core and went to another.", |m| {
+        m.failovers.value()
+    }),
+    ("iris_shard_moves_total", "Shards that went to another core in order.", |m| m.moves.value()),
+    ("iris_sends_repeated_total", "Sends repeated to another core.", |m| m.resent.value()),
+    ("iris_logins_repeated_total", "Logins repeated at another core.", |m| m.relogins.value()),
+];
+
+const GATEWAY_COUNTERS: Cells<GatewayMetrics> = &[
+    ("iris_link_accept_errors_total", "Accepts on the link port that failed.", |m| {
+        m.accept_errors.value()
+    }),
+    ("iris_link_received_bytes_total", "Bytes received from other nodes, encrypted.", |m| {
+        m.received_bytes.value()
+    }),
+    ("iris_link_sent_bytes_total", "Bytes sent to other nodes, encrypted.", |m| {
+        m.sent_bytes.value()
+    }),
+    ("iris_link_received_batches_total", "Batches received from other nodes.", |m| {
+        m.received_batches.value()
+    }),
+    ("iris_link_received_frames_total", "Frames received from other nodes.", |m| {
+        m.received_frames.value()
+    }),
+    ("iris_link_sent_batches_total", "Batches sent to other nodes.", |m| m.sent_batches.value()),
+    ("iris_gateway_turns_total", "Turns of the loop.", |m| m.turns.value()),
 ];
 
 const REACTOR_GAUGES: Cells<ReactorMetrics> = &[
@@ -32,6 +58,10 @@ const REACTOR_GAUGES: Cells<ReactorMetrics> = &[
     ("iris_reactor_link_backlog_bytes", "Bytes that wait for partitions.", |m| {
         m.link_backlog_bytes.value()
     }),
+    ("iris_sends_unanswered", "Sends that no core of the cluster has answered yet.", |m| {
+        m.unanswered.value()
+    }),
+    ("iris_shards_unroutable", "Shards that no core serves.", |m| m.unroutable_shards.value()),
     ("iris_rings", "io_uring instances.", |m| m.rings.value()),
     ("iris_ring_slots_used", "Slots of descriptor tables in use.", |m| m.slots_used.value()),
     ("iris_ring_slots_limit", "Slots of descriptor tables.", |m| m.slots_limit.value()),
@@ -123,7 +153,22 @@ impl Registry {
         self.render_reactors(&mut text);
         self.render_partitions(&mut text);
         self.render_wals(&mut text);
+        self.render_gateway(&mut text);
         text.finish()
+    }
+
+    fn render_gateway(&self, text: &mut Text) {
+        let gateway = &self.0.gateway;
+        text.gauges("iris_links", "Links to other nodes.").sample(&[], gateway.links.value());
+        for (name, help, read) in GATEWAY_COUNTERS {
+            text.counters(name, help).sample(&[], read(gateway));
+        }
+        let name = "iris_gateway_busy_seconds_total";
+        let mut family = text.counters(name, "Time spent working, not waiting.");
+        family.sample(&[], gateway.busy_ns.value() as f64 * NS);
+        let help = "Links that ended or did not come about, by reason.";
+        let mut family = text.counters("iris_links_ended_total", help);
+        by_label(&mut family, "reason", LinkEnd::ALL, |reason| gateway.ended.at(reason).value());
     }
 
     fn render_process(&self, text: &mut Text) {

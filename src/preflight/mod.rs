@@ -35,9 +35,15 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     failures.extend(check_files(config).err());
     // Too little locked memory is one lack, though a ring may fail by it, too.
     failures.extend(check_memlock(limits::memlock().soft).and_then(|()| check_uring()).err());
-    failures.extend(check_address("listen.tcp", config.listen.tcp).err());
+    if config.roles.edge {
+        failures.extend(check_address("listen.tcp", config.listen.tcp).err());
+    }
     failures.extend(check_address("listen.admin", config.listen.admin).err());
-    failures.extend(check_data_dir(&config.node.data_dir).err());
+    if config.roles.core {
+        let link = config.cluster.as_ref().map(|cluster| cluster.listen);
+        failures.extend(link.and_then(|link| check_address("cluster.listen", link).err()));
+        failures.extend(check_data_dir(&config.node.data_dir).err());
+    }
     let Some(first) = failures.first() else { return Ok(()) };
     let exit = first.exit;
     let mut lines = String::new();
@@ -72,7 +78,7 @@ fn check_files(config: &Config) -> Result<(), Failure> {
 
 /// Open files of the whole node when each ring's descriptor table has that many slots.
 fn files_needed(config: &Config, slots: u64) -> u64 {
-    let (reactors, partitions) = (config.reactor.count as u64, config.core.partitions as u64);
+    let (reactors, partitions) = (config.reactors() as u64, config.partitions() as u64);
     let rings = (config.reactor.connections_per_reactor() as u64).div_ceil(slots);
     FDS_OTHER + reactors * (FDS_PER_REACTOR + 2 * rings) + partitions * FDS_PER_PARTITION
 }

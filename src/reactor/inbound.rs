@@ -186,22 +186,51 @@ impl Reactor {
 
     fn forget_watches(&mut self, id: ConnId, users: Names<'_>) {
         let frame = ToCore::Unwatch { conn: id, users };
+        if let Some(routing) = &mut self.routing {
+            return routing.client(self.clock.monotonic_ms(), &frame);
+        }
         self.links.iter_mut().for_each(|link| frame.encode(link.buffer()));
     }
 
     /// Writes a frame into the batch of the partition where a user lives.
     pub(super) fn tell_home(&mut self, user: UserKey, frame: &ToCore<'_>) {
+        if let Some(routing) = &mut self.routing {
+            return routing.client(self.clock.monotonic_ms(), frame);
+        }
         let partition = self.partition_of(user);
         frame.encode(self.links[partition].buffer());
     }
 
+    /// Sends a message to recipients of one shard, 16 bytes each.
+    fn tell_shard(&mut self, id: ConnId, send: &Send<'_>, to: &[UserKey]) {
+        let partition = self.partition_of(to[0]);
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        let link = link_send(id, conn, send);
+        let Some(routing) = &mut self.routing else {
+            return link.encode(self.links[partition].buffer(), |out| {
+                to.iter().for_each(|user| out.extend_from_slice(&user.0));
+            });
+        };
+        let several: Vec<u8>;
+        let to = match to {
+            [one] => &one.0[..],
+            _ => {
+                several = to.iter().flat_map(|user| user.0).collect();
+                &several
+            }
+        };
+        routing.client(self.clock.monotonic_ms(), &ToCore::Send(LinkSend { to, ..link }));
+    }
+
     fn partition_of(&self, user: UserKey) -> usize {
-        usize::from(shard_for_user(user, self.settings.num_shards).0) % self.links.len()
+        let shard = shard_for_user(user, self.settings.num_shards);
+        usize::from(shard.0) % self.links.len().max(1)
     }
 
     /// Whether more than so many bytes wait for a partition.
     fn is_behind(&self, bytes: usize) -> bool {
         self.links.iter().any(|link| link.backlog_bytes() > bytes)
+            || self.routing.as_ref().is_some_and(|routing| routing.is_behind(bytes))
     }
 
     fn take_send(&mut self, id: ConnId, send: &Send<'_>) {
@@ -224,10 +253,7 @@ impl Reactor {
         }
         if send.to.len() == 1 {
             let to = send.to.iter().next().map(UserKey::of).expect("the list has one name");
-            let partition = self.partition_of(to);
-            let Some(conn) = self.conns.get_mut(id) else { return };
-            let link = link_send(id, conn, send);
-            link.encode(self.links[partition].buffer(), |out| out.extend_from_slice(&to.0));
+            self.tell_shard(id, send, &[to]);
         } else {
             self.split_send(id, send);
         }
@@ -245,12 +271,7 @@ impl Reactor {
         let mut waiting = 0;
         for shard in shards {
             waiting += 1;
-            let partition = self.partition_of(shard[0]);
-            let Some(conn) = self.conns.get_mut(id) else { return };
-            let link = link_send(id, conn, send);
-            link.encode(self.links[partition].buffer(), |out| {
-                shard.iter().for_each(|user| out.extend_from_slice(&user.0));
-            });
+            self.tell_shard(id, send, shard);
         }
         if waiting > 1 {
             let split = Split { waiting, copies: u8::MAX, refused: None };
@@ -276,6 +297,11 @@ impl Reactor {
 
     /// Each partition answers for its own users.
     fn ask_presence(&mut self, id: ConnId, query: &PresenceQuery<'_>) {
+        if let Some(routing) = &mut self.routing {
+            let PresenceQuery { query, watch, users } = *query;
+            let ask = PresenceAsk { conn: id, query, watch, users };
+            return routing.client(self.clock.monotonic_ms(), &ToCore::Presence(ask));
+        }
         let links = self.links.len();
         for partition in 0..links {
             let mut names = vec![0, 0];

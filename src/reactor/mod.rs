@@ -11,7 +11,10 @@ mod inbound;
 mod lanes;
 mod logins;
 mod outbound;
+mod routing;
 mod timers;
+
+pub use routing::{ClusterParts, GATEWAY};
 
 use crate::admin::{NodeState, Phase};
 use crate::auth::Verifier;
@@ -28,6 +31,7 @@ use iris_proto::wire::{Code, put_error};
 use iris_ring::Listener;
 use lanes::Lanes;
 use logins::Logins;
+use routing::Routing;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -69,9 +73,11 @@ pub struct Parts {
     pub settings: Arc<Settings>,
     pub listener: Listener,
     pub verifier: Verifier,
-    /// One per partition, in order.
+    /// One per partition of this process, in order.
     pub links: Vec<Outbox>,
     pub inbox: Inbox,
+    /// `None`: this process is alone.
+    pub cluster: Option<ClusterParts>,
     pub waker: Waker,
     pub node: Arc<NodeState>,
     pub started: Instant,
@@ -90,6 +96,10 @@ struct Reactor {
     verifier: Verifier,
     links: Vec<Outbox>,
     inbox: Inbox,
+    /// In a cluster: the way to all partitions, those of `links` among them.
+    routing: Option<Box<Routing>>,
+    /// Memory for what the router tells connections.
+    told: Vec<u8>,
     node: Arc<NodeState>,
     clock: Clock,
     conns: Conns,
@@ -112,10 +122,16 @@ pub async fn run(parts: Parts) -> io::Result<()> {
     let clock = Clock::new(parts.started);
     let settings = Arc::clone(&parts.settings);
     let mut lanes = Lanes::new(parts.listener, parts.waker, &settings)?;
+    let (mut links, now_ms) = (parts.links, clock.monotonic_ms());
+    let routing = parts
+        .cluster
+        .map(|cluster| Box::new(Routing::new(cluster, std::mem::take(&mut links), now_ms)));
     let mut reactor = Reactor {
         verifier: parts.verifier,
-        links: parts.links,
+        links,
         inbox: parts.inbox,
+        routing,
+        told: Vec::new(),
         node: parts.node,
         conns: Conns::new(parts.index),
         wheel: Wheel::new(clock.seconds()),
@@ -143,7 +159,7 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         let is_alone = lanes.len() == 1;
         lanes.wake_on_events(true);
         if is_alone || !reactor.turn(&mut lanes)? {
-            lanes.sleep(SLEEP_MAX, || reactor.may_sleep())?;
+            lanes.sleep(reactor.sleep_max(), || reactor.may_sleep())?;
         }
         lanes.wake_on_events(false);
     }
@@ -160,6 +176,7 @@ impl Reactor {
         worked |= self.take_logins();
         worked |= self.take_events(lanes)?;
         worked |= self.take_time(lanes);
+        worked |= self.route();
         worked |= self.flush(lanes);
         Ok(worked)
     }
@@ -169,14 +186,27 @@ impl Reactor {
     }
 
     fn may_sleep(&self) -> bool {
-        self.inbox.is_empty() && self.links.iter().all(Outbox::may_sleep)
+        self.inbox.is_empty()
+            && self.links.iter().all(Outbox::may_sleep)
+            && self.routing.as_ref().is_none_or(|routing| routing.may_sleep())
+    }
+
+    fn sleep_max(&self) -> Duration {
+        let now_ms = self.clock.monotonic_ms();
+        self.routing.as_ref().map_or(SLEEP_MAX, |routing| routing.sleep_max(now_ms, SLEEP_MAX))
     }
 
     fn take_batches(&mut self) -> bool {
         let mut worked = false;
         for _ in 0..BATCHES_PER_TURN {
             let Some(batch) = self.inbox.receive() else { break };
-            self.take_batch(&batch.bytes);
+            match &mut self.routing {
+                Some(routing) => {
+                    routing.take_batch(self.clock.monotonic_ms(), batch.from, &batch.bytes);
+                    self.take_told();
+                }
+                None => self.take_batch(&batch.bytes),
+            }
             worked = true;
         }
         worked
@@ -204,15 +234,17 @@ impl Reactor {
             self.flush_conn(lanes, id);
         }
         self.dirty = dirty;
-        for link in &mut self.links {
-            if let Some(frames) = link.flush() {
-                self.metrics.link_batch.record(frames);
-                worked = true;
-            }
+        let Self { links, routing, metrics, .. } = self;
+        for frames in links.iter_mut().filter_map(Outbox::flush) {
+            metrics.link_batch.record(frames);
+            worked = true;
         }
-        self.metrics
-            .link_backlog_bytes
-            .set(self.links.iter().map(|l| l.backlog_bytes() as u64).sum());
+        let mut backlog: usize = links.iter().map(Outbox::backlog_bytes).sum();
+        if let Some(routing) = routing {
+            worked |= routing.flush(|frames| metrics.link_batch.record(frames));
+            backlog += routing.backlog_bytes();
+        }
+        metrics.link_backlog_bytes.set(backlog as u64);
         worked
     }
 

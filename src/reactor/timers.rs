@@ -31,6 +31,9 @@ impl Reactor {
             self.look_at(lanes, id);
         }
         self.demote_quiet(lanes);
+        if let Some(routing) = &mut self.routing {
+            routing.count(&self.metrics);
+        }
         self.metrics.rings.set(lanes.len() as u64);
         self.metrics.slots_used.set(lanes.used());
         self.metrics

@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "clients/python/src"))
 
+from support.cluster import Cluster  # noqa: E402
 from support.server import Server  # noqa: E402
 from support.witness import Witness  # noqa: E402
 
@@ -23,6 +24,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Server) and value.starts:
                 report.sections.append((f"log of the server in {value.home}", value.log()[-6000:]))
+            if isinstance(value, Cluster):
+                report.sections.append(("logs of the cluster", value.log()))
     return report
 
 
@@ -45,6 +48,28 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 def server(make_server: Callable[..., Server]) -> Server:
     """Return a running server of this test's own."""
     return make_server().start()
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Callable[..., Cluster]]:
+    """Return a maker of clusters; all their nodes are ended with the test."""
+    made: list[Cluster] = []
+
+    def make(cores: int = 1, edges: int = 1) -> Cluster:
+        home = tmp_path / f"cluster-{len(made)}"
+        home.mkdir()
+        made.append(Cluster(home, cores, edges))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        cluster.cleanup()
+
+
+@pytest.fixture
+def one_core(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """Return a running edge with a core."""
+    return make_cluster(1, 1).start()
 
 
 @pytest.fixture(scope="module")

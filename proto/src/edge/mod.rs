@@ -167,6 +167,7 @@ pub struct Router {
     next_tick_ms: u64,
     /// Something changed that decides where shards go.
     reconsider: bool,
+    unroutable: u32,
     scratch: Vec<u8>,
 }
 
@@ -184,6 +185,7 @@ impl Router {
             counters: Counters::default(),
             next_tick_ms: 0,
             reconsider: false,
+            unroutable: u32::from(config.num_shards),
             scratch: Vec::new(),
             config,
         }
@@ -200,7 +202,7 @@ impl Router {
             sessions: self.sessions.len(),
             pending: self.pendings.len(),
             pending_bytes: self.pendings.bytes(),
-            unroutable: self.shards.iter().filter(|shard| shard.at.is_none()).count() as u32,
+            unroutable: self.unroutable,
         }
     }
 

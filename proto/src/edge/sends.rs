@@ -233,7 +233,7 @@ impl Router {
     /// No core takes the shard: what waits, waits.
     fn strand(&mut self, shard: ShardId) {
         let of_shard = &mut self.shards[usize::from(shard.0)];
-        of_shard.at = None;
+        self.unroutable += u32::from(of_shard.at.take().is_some());
         of_shard.moving = None;
         of_shard.version += 1;
         of_shard.unsent = of_shard.head;
@@ -243,6 +243,7 @@ impl Router {
     /// From now on a shard goes to that core: SENDs from the oldest one on, logins and watches.
     fn switch(&mut self, fx: &mut impl Effects, now_ms: u64, shard: ShardId, to: CoreIndex) {
         self.strand(shard);
+        self.unroutable -= 1;
         self.shards[usize::from(shard.0)].at = Some(to);
         self.sessions.sweep(now_ms);
         self.asks_moved(fx, shard);

@@ -29,7 +29,8 @@ const CREDIT_PART: u32 = 4;
 /// Who we are, and whom we expect.
 #[derive(Clone, Debug)]
 pub struct LinkConfig {
-    /// What we say. Its `credit` is at least twice [`BATCH_BYTES_MAX`].
+    /// What we say. Its `credit` is at least twice [`BATCH_BYTES_MAX`]. Who is connected to takes over the purpose that the
+    /// other side names.
     pub me: Hello,
     /// The node that was dialled; `None`: any node may come.
     pub expected_node: Option<u32>,
@@ -165,9 +166,9 @@ impl Link {
         std::mem::take(&mut self.out)
     }
 
-    /// Whether there is something to be sent.
-    pub fn has_output(&self) -> bool {
-        !self.out.is_empty()
+    /// How many bytes are to be sent.
+    pub fn output_bytes(&self) -> usize {
+        self.out.len()
     }
 
     /// Takes the next event off the front of `input`; `None` when all of `input` is taken in.
@@ -239,6 +240,9 @@ impl Link {
         match header.kind {
             kind::HELLO => {
                 let hello = Hello::decode(&body)?;
+                if !self.is_dialler {
+                    self.config.me.purpose = hello.purpose;
+                }
                 self.check(&hello)?;
                 self.peer = Some(hello.clone());
                 self.phase = Phase::Judging;

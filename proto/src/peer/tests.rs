@@ -252,7 +252,7 @@ fn what_does_not_fit_is_refused_by_name_and_the_other_side_is_told() {
         (Hello { version_min: 0, version_max: 0, ..edge() }, core(), EndCode::Version),
         (Hello { node: 0, ..edge() }, core(), EndCode::Malformed),
         (Hello { heartbeat_ms: 1 << 20, ..edge() }, core(), EndCode::Malformed),
-        (Hello { node: 2, ..mirror.clone() }, core(), EndCode::Identity),
+        (Hello { node: 2, roles: Roles::EDGE, ..mirror.clone() }, core(), EndCode::Identity),
         (mirror.clone(), mirror.clone(), EndCode::Identity),
         (Hello { node: 2, partitions: 8, ..mirror.clone() }, mirror.clone(), EndCode::Layout),
     ];
@@ -267,6 +267,10 @@ fn what_does_not_fit_is_refused_by_name_and_the_other_side_is_told() {
     }
     let mut pair = Pair::new(edge(), Some(2), core());
     assert_eq!(code(pair.greet()), EndCode::Identity, "another node than was dialled");
+    let mut dialler = Link::dial(config(edge(), None), 0);
+    let bytes = made(|out| mirror.encode(out));
+    let end = dialler.next(1, &mut bytes.as_slice()).unwrap_err();
+    assert_eq!(end.code, EndCode::Identity, "another purpose than was dialled for");
 }
 
 #[test]

@@ -104,8 +104,10 @@ class Server:
 
         until(is_ready, "the server is ready", every=0.003)
         said = json.loads(ports.read_text())
-        host, port = said["tcp"].rsplit(":", 1)
-        self.tcp, self.admin = (host, int(port)), said["admin"]
+        self.admin = said["admin"]
+        if said["tcp"]:
+            host, port = said["tcp"].rsplit(":", 1)
+            self.tcp = (host, int(port))
 
     @property
     def pid(self) -> int:
