@@ -175,7 +175,10 @@ impl Partition {
                 Done::Read(records) => self.read(records),
                 Done::Prepared(ready) => self.prepared(ready),
                 Done::NotPrepared(why) => self.not_prepared(why),
-                Done::FooterWritten(footer) => self.fx.log.footer_written(footer),
+                Done::FooterWritten(footer) => {
+                    self.fx.wal_metrics.written_bytes.add(footer.len() as u64);
+                    self.fx.log.footer_written(footer);
+                }
                 Done::Dropped(segment) => self.dropped(segment),
                 Done::Space { free } => self.space(free),
                 Done::CopyRead(records) => self.copy(records),
