@@ -63,6 +63,11 @@ impl Clock {
     }
 }
 
+/// The moment, for who has no turns.
+pub fn now() -> Instant {
+    Instant::now()
+}
+
 /// Milliseconds since the Unix epoch; 0 for a clock before it.
 pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as u64)

@@ -43,6 +43,9 @@ fn router(state: Arc<NodeState>) -> Router {
 
 async fn readyz(State(state): State<Arc<NodeState>>) -> Response {
     let (status, body) = match state.phase() {
+        Phase::Ready if state.registry().unroutable_shards() > 0 => {
+            (StatusCode::SERVICE_UNAVAILABLE, "no core: some shards are served by none\n")
+        }
         Phase::Ready => (StatusCode::OK, "ready\n"),
         Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: threads are not up yet\n"),
         Phase::Recovering => (StatusCode::SERVICE_UNAVAILABLE, "recovering: reading the log\n"),

@@ -64,7 +64,7 @@ impl Wiring {
             let partitions = attach(&wakers.partitions, |_, attachments| {
                 ends.partitions.push((attachments, ways.next().flatten()));
             });
-            CoreParts { to_partitions, partitions, home }
+            CoreParts { to_partitions, partitions, home, mirrors: None }
         });
         Some((Self { config: cluster, waker, edge, core }, ends))
     }

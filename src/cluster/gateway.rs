@@ -87,7 +87,7 @@ pub(super) struct Gateway {
     /// By the descriptor.
     wires: Vec<Option<Box<Wire>>>,
     free: Vec<u16>,
-    generation: u64,
+    pub(super) generation: u64,
     dials: Vec<Dial>,
     pub(super) ranges: Ranges,
     pub(super) edge: Option<EdgeSide>,
@@ -133,6 +133,7 @@ impl Gateway {
             ring.poll_eventfd(listener.as_raw_fd(), LISTEN);
         }
         let me = parts.me;
+        let takes_mirrors = parts.core.as_ref().is_some_and(|core| core.mirrors.is_some());
         let mut gateway = Self {
             ring,
             listener: parts.listener,
@@ -142,7 +143,7 @@ impl Gateway {
             wires: (0..LINKS_MAX).map(|_| None).collect(),
             free: (0..LINKS_MAX as u16).rev().collect(),
             generation: 0,
-            dials: dials(&parts.config, &me),
+            dials: dials(&parts.config, &me, takes_mirrors),
             ranges: Ranges::new(me.reactors),
             edge: parts.edge.map(EdgeSide::new),
             core: parts.core.map(CoreSide::new),
@@ -467,15 +468,39 @@ impl Gateway {
         self.replace_older(hello);
         if let Some(dial) = wire.dial {
             wire.link.establish(self.now_ms);
-            self.join_core(wire, self.dials[dial].core, hello);
+            match self.dials[dial].purpose {
+                Purpose::Clients => self.join_core(wire, self.dials[dial].core, hello),
+                Purpose::Replication => self.join_mirror(wire, hello),
+            }
             self.dials[dial].last = None;
         } else {
-            self.join_edge(wire, hello)?;
+            self.admit(hello)?;
+            match hello.purpose {
+                Purpose::Clients => self.join_edge(wire, hello)?,
+                Purpose::Replication => {
+                    wire.link.establish(self.now_ms);
+                    self.join_mirror(wire, hello);
+                }
+            }
         }
         wire.up_since_ms = self.now_ms;
         self.metrics.links.add(1);
         let (node, name, region) = (hello.node, &hello.name, &hello.region);
         tracing::info!(node, name, region, peer = %wire.peer, "linked");
+        Ok(())
+    }
+
+    /// Whether a node that came to us is one of those that should.
+    fn admit(&self, hello: &Hello) -> Result<(), End> {
+        let Some(core) = &self.core else {
+            return Err(End::ours(EndCode::Identity, "this node is no core"));
+        };
+        // Of two mirrors the one with the lower number connects.
+        let mut mirrors = self.config.cores.iter().map(|core| core.node);
+        let is_mirror = mirrors.any(|node| node == hello.node) && hello.node < self.me.node;
+        if hello.purpose == Purpose::Replication && !(is_mirror && core.takes_mirrors()) {
+            return Err(End::ours(EndCode::Identity, "this node does not mirror that one"));
+        }
         Ok(())
     }
 
@@ -616,21 +641,29 @@ impl Gateway {
         let wait = Duration::from_millis(until_ms.saturating_sub(self.now_ms).max(1));
         let Self { waker, ring, wires, edge, core, .. } = self;
         let is_idle = || {
-            wires.iter().flatten().all(|wire| {
-                wire.is_parting() || !wire.has_room() || !wire.ports.iter().any(|p| p.has_work())
-            }) && edge.as_ref().is_none_or(EdgeSide::may_sleep)
+            wires.iter().flatten().all(|wire| wire.may_sleep())
+                && edge.as_ref().is_none_or(EdgeSide::may_sleep)
                 && core.as_ref().is_none_or(CoreSide::may_sleep)
         };
         waker.sleep_in(is_idle, || ring.enter_wait(wait)).unwrap_or(Ok(()))
     }
 }
 
-/// The nodes that this one connects to: as an edge each core but itself.
-fn dials(config: &ClusterConfig, me: &Me) -> Vec<Dial> {
-    let dial =
-        |core, purpose| Dial { core, purpose, slot: None, attempt: 0, next_ms: 0, last: None };
-    let others = config.cores.iter().enumerate().filter(|(_, core)| core.node != me.node);
-    others.filter(|_| me.roles.edge).map(|(core, _)| dial(core, Purpose::Clients)).collect()
+/// The nodes that this one connects to: as an edge each core but itself, as a core mirrors with a higher number.
+fn dials(config: &ClusterConfig, me: &Me, takes_mirrors: bool) -> Vec<Dial> {
+    let mut dials = Vec::new();
+    for (core, target) in config.cores.iter().enumerate() {
+        let mut dial = |purpose| {
+            dials.push(Dial { core, purpose, slot: None, attempt: 0, next_ms: 0, last: None });
+        };
+        if me.roles.edge && target.node != me.node {
+            dial(Purpose::Clients);
+        }
+        if takes_mirrors && target.node > me.node {
+            dial(Purpose::Replication);
+        }
+    }
+    dials
 }
 
 fn slot_of(token: Token) -> usize {

@@ -13,6 +13,9 @@ mod tls;
 mod traffic;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 pub use credentials::{CredentialError, CredentialFiles, Credentials, is_cluster_name, node_name};
 pub use gateway::run;
 
@@ -136,6 +139,31 @@ pub struct CoreParts {
     pub partitions: Vec<(Waker, Sender<Attachment>)>,
     /// What partitions say that names no connection.
     pub home: Inbox,
+    /// Where each partition hears of its mirror; `None`: nobody listens, and mirrors are refused.
+    pub mirrors: Option<Vec<Sender<MirrorNews>>>,
+}
+
+/// What a partition hears of the same partition of its mirror, in order. A link is a new stream of bytes each way.
+#[derive(Debug)]
+pub enum MirrorNews {
+    /// A link stands.
+    Up {
+        /// Its number: higher than that of every link before.
+        link: u64,
+        /// The mirror's number in the cluster.
+        node: u32,
+        /// Which life of the mirror.
+        incarnation: u64,
+        /// Bytes of the mirror, in pieces that mean nothing.
+        inbox: Inbox,
+        /// Bytes for the mirror.
+        outbox: Outbox,
+    },
+    /// The link of that number is gone. What is left in its inbox may be dropped, like what was lost on the way.
+    Down {
+        /// Its number.
+        link: u64,
+    },
 }
 
 /// What a gateway is made of.

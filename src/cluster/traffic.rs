@@ -3,7 +3,7 @@
 use super::gateway::{Gateway, Over};
 use super::ranges::Lease;
 use super::wire::{Port, Side, Wire};
-use super::{CoreAttachment, CoreParts, EdgeParts, States};
+use super::{CoreAttachment, CoreParts, EdgeParts, MirrorNews, States};
 use crate::link::{Attachment, Inbox, Outbox, links_into};
 use crate::rt::Waker;
 use crossbeam_channel::Sender;
@@ -11,7 +11,7 @@ use iris_proto::edge::FromCore;
 use iris_proto::id::shard_for_user;
 use iris_proto::link::{ReceiptPost, ToCore, ToEdge};
 use iris_proto::peer::relay::{self, ReactorRange};
-use iris_proto::peer::{End, EndCode, Hello, PartitionState, Purpose};
+use iris_proto::peer::{End, EndCode, Hello, PartitionState};
 
 /// Batches that wait in one queue to a link.
 const PORT_BATCHES_MAX: usize = 16;
@@ -59,6 +59,7 @@ pub(super) struct CoreSide {
     partitions: Vec<(Waker, Sender<Attachment>)>,
     /// Frames of partitions that name no connection.
     home: Inbox,
+    mirrors: Option<Vec<Sender<MirrorNews>>>,
     told: Vec<PartitionState>,
 }
 
@@ -69,7 +70,13 @@ impl CoreSide {
             to_partitions: parts.to_partitions,
             partitions: parts.partitions,
             home: parts.home,
+            mirrors: parts.mirrors,
         }
+    }
+
+    /// Whether somebody listens to a mirror.
+    pub(super) fn takes_mirrors(&self) -> bool {
+        self.mirrors.is_some()
     }
 
     pub(super) fn may_sleep(&self) -> bool {
@@ -112,14 +119,9 @@ impl Gateway {
         edge.tell(core, &FromCore::Up { partitions, shards });
     }
 
-    /// An edge or a mirror wants to be linked.
+    /// An edge wants to be linked.
     pub(super) fn join_edge(&mut self, wire: &mut Wire, hello: &Hello) -> Result<(), End> {
-        let Some(core) = &self.core else {
-            return Err(End::ours(EndCode::Identity, "this node is no core"));
-        };
-        if hello.purpose != Purpose::Clients {
-            return Err(End::ours(EndCode::Identity, "this node mirrors nobody"));
-        }
+        let core = self.core.as_ref().expect("who admits edges is a core");
         let Some(lease) = self.ranges.lease(hello.reactors) else {
             let text = format!("no numbers for {} more reactors", hello.reactors);
             return Err(End::ours(EndCode::Full, text));
@@ -140,11 +142,43 @@ impl Gateway {
         Ok(())
     }
 
+    /// The mirror is linked: each partition gets a stream to its own.
+    pub(super) fn join_mirror(&mut self, wire: &mut Wire, hello: &Hello) {
+        let core = self.core.as_ref().expect("who mirrors is a core");
+        let mirrors = core.mirrors.as_ref().expect("mirrors are linked if somebody listens");
+        self.generation += 1;
+        let (link, node, incarnation) = (self.generation, hello.node, hello.incarnation);
+        let mut ways = Vec::new();
+        for ((partition, (waker, _)), news) in (0..).zip(&core.partitions).zip(mirrors) {
+            let own = [(partition, waker.clone())];
+            let (outboxes, from_partition) = links_into(&self.waker, &own, PORT_BATCHES_MAX);
+            let gateway = [(partition, self.waker.clone())];
+            let (to_partition, inbox) = links_into(waker, &gateway, PORT_BATCHES_MAX);
+            let outbox = outboxes.into_iter().next().expect("one sender has one outbox");
+            // A partition that has ended needs no news.
+            let _ = news.send(MirrorNews::Up { link, node, incarnation, inbox, outbox });
+            waker.wake();
+            ways.extend(to_partition);
+            wire.ports.push(Port::new(from_partition));
+            wire.owed.push(0);
+        }
+        wire.side = Side::Mirror(link, ways);
+    }
+
     /// A link is over: who used it hears of it, after everything that came over it.
     pub(super) fn leave_side(&mut self, wire: &mut Wire) {
         wire.ports.clear();
         match std::mem::replace(&mut wire.side, Side::Stranger) {
             Side::Stranger => {}
+            Side::Mirror(link, ways) => {
+                drop(ways);
+                let core = self.core.as_ref().expect("who mirrors is a core");
+                let mirrors = core.mirrors.as_ref().expect("somebody listens");
+                for (news, (waker, _)) in mirrors.iter().zip(&core.partitions) {
+                    let _ = news.send(MirrorNews::Down { link });
+                    waker.wake();
+                }
+            }
             Side::Core(core) => {
                 let edge = self.edge.as_mut().expect("who dials cores is an edge");
                 edge.tell(core, &FromCore::Down);
@@ -166,7 +200,11 @@ impl Gateway {
         channel: u16,
         bytes: &[u8],
     ) -> Result<(), End> {
-        let frames = match &wire.side {
+        let frames = match &mut wire.side {
+            Side::Mirror(_, ways) => {
+                ways[usize::from(channel)].buffer().extend_from_slice(bytes);
+                1
+            }
             Side::Core(core) => {
                 let edge = self.edge.as_mut().expect("who dials cores is an edge");
                 let ways = &mut edge.to_reactors[*core];
@@ -243,6 +281,8 @@ impl Gateway {
         let credit = link.credit(channel as u16);
         let cut = match side {
             Side::Edge(lease) => relay::cut_for_edge(&mut batch[start..], credit, range_of(lease)),
+            // A stream of bytes may be cut anywhere.
+            Side::Mirror(..) => Some(credit.min(batch.len() - start)).filter(|len| *len > 0),
             _ => relay::cut(&batch[start..], credit),
         };
         let Some(len) = cut else {
@@ -265,13 +305,19 @@ impl Gateway {
         Ok(true)
     }
 
-    /// Gives credit back for what has left this thread.
+    /// Gives credit back for what has left this thread. What a mirror said leaves it here.
     pub(super) fn grant(&mut self, wire: &mut Wire) {
+        if let Side::Mirror(_, ways) = &mut wire.side {
+            ways.iter_mut().for_each(|way| {
+                way.flush();
+            });
+        }
         for channel in 0..wire.owed.len() {
             if wire.owed[channel] == 0 {
                 continue;
             }
             let has_room = match (&wire.side, &self.edge, &self.core) {
+                (Side::Mirror(_, ways), ..) => ways[channel].backlog_bytes() < THREAD_BACKLOG_MAX,
                 (Side::Core(core), Some(edge), _) => edge.has_room(*core),
                 (Side::Edge(_), _, Some(core)) => {
                     core.to_partitions[channel].backlog_bytes() < THREAD_BACKLOG_MAX

@@ -1,7 +1,7 @@
 //! One link on its socket: TLS and the link's machine, what the ring has under way for it, and what waits to go.
 
 use super::tls::Tls;
-use crate::link::Inbox;
+use crate::link::{Inbox, Outbox};
 use iris_proto::peer::Link;
 use iris_ring::{Ring, SendId, Token};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ const OUTPUT_BYTES_MAX: usize = 1 << 20;
 const PARTING_MS: u64 = 1000;
 
 /// What a wire is to this node.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum Side {
     /// Not known yet: no HELLO was judged.
     Stranger,
@@ -20,6 +20,8 @@ pub(super) enum Side {
     Core(usize),
     /// It is our edge: its reactors, in our numbers.
     Edge(super::ranges::Lease),
+    /// It is our mirror: the number of the link, and the way to each partition.
+    Mirror(u64, Vec<Outbox>),
 }
 
 /// Where a connection is in its life.
@@ -133,6 +135,16 @@ impl Wire {
     /// Whether another batch may be started.
     pub(super) fn has_room(&self) -> bool {
         self.link.output_bytes() < OUTPUT_BYTES_MAX
+    }
+
+    /// Whether nothing could be done for it now without news of the ring, of a thread or of time.
+    pub(super) fn may_sleep(&self) -> bool {
+        if let Side::Mirror(_, ways) = &self.side
+            && !ways.iter().all(Outbox::may_sleep)
+        {
+            return false;
+        }
+        self.is_parting() || !self.has_room() || !self.ports.iter().any(Port::has_work)
     }
 
     /// Sends what there is, one send at a time. How many bytes went to the kernel.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 
 import pytest
 from support.client import NotYet
 from support.cluster import Cluster, Node
-from support.wait import until
+from support.wait import PATIENCE, until
 
 
 @pytest.fixture
@@ -24,6 +26,15 @@ def pair(make_cluster: Callable[..., Cluster]) -> Cluster:
 def routed(edge: Node) -> bool:
     """Whether every shard has a core."""
     return edge.metrics().sum("iris_shards_unroutable") == 0
+
+
+def readyz(node: Node) -> int:
+    """Return the status of /readyz."""
+    try:
+        with urllib.request.urlopen(f"http://{node.admin}/readyz", timeout=PATIENCE) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def test_clients_stay_connected_while_a_core_is_killed(pair: Cluster) -> None:
@@ -124,8 +135,10 @@ def test_without_any_core_sends_are_refused_by_name_and_nobody_is_thrown_out(pai
             sender.answer(seq, timeout=0.5)
         assert sender.answer(seq) == "shard_unavailable"
         until(lambda: edge.metrics().rejected("shard_unavailable") >= 1, "the refusal is counted")
+        assert readyz(edge) == 503
         pair.cores[1].start()
         until(lambda: routed(edge), "a core is back")
+        assert readyz(edge) == 200
         assert sender.ask("bob", b"x") == "accepted"
 
 
