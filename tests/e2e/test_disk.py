@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support import confine, ids
 from support.client import Closed
+from support.disks import MIB, Ballast, free, mounted, run
 from support.server import Server, binary
 from support.wait import PATIENCE, until
 
-MIB = 1 << 20
 DISK_MIB, RESERVE_MIB = 96, 24
 ENV = {
     "IRIS_WAL__SEGMENT_SIZE": "2MiB",
@@ -26,30 +25,11 @@ ENV = {
 pytestmark = pytest.mark.skipif(not confine.is_root(), reason="mounting file systems needs root")
 
 
-def run(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
-
-
 @pytest.fixture(params=["tmpfs", "ext4"])
 def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     """A small file system of our own."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    if request.param == "tmpfs":
-        mounted = run("mount", "-t", "tmpfs", "-o", f"size={DISK_MIB}m", "tmpfs", str(place))
-    else:
-        image = tmp_path / "image"
-        with image.open("wb") as file:
-            file.truncate(DISK_MIB * MIB)
-        if not shutil.which("mkfs.ext4"):
-            pytest.skip("no mkfs.ext4")
-        made = run("mkfs.ext4", "-q", "-m", "0", "-O", "^has_journal", str(image))
-        assert made.returncode == 0, made.stderr
-        mounted = run("mount", "-o", "loop", str(image), str(place))
-    if mounted.returncode != 0:
-        pytest.skip(f"mounting is not possible here: {mounted.stderr.strip()}")
-    yield place
-    assert run("umount", "-l", str(place)).returncode == 0
+    with mounted(request.param, tmp_path / "disk", DISK_MIB) as place:
+        yield place
 
 
 @pytest.fixture
@@ -58,35 +38,6 @@ def server(disk: Path, tmp_path: Path) -> Iterator[Server]:
     server.data = disk / "data"
     yield server.start()
     server.cleanup()
-
-
-def free(place: Path) -> int:
-    stat = os.statvfs(place)
-    return stat.f_bavail * stat.f_frsize
-
-
-class Ballast:
-    """A file that takes room."""
-
-    def __init__(self, disk: Path) -> None:
-        self.disk = disk
-        self.path = disk / "ballast"
-
-    def leave(self, amount: int) -> None:
-        """Grow until only so many bytes are free; 0 fills the disk to the last block."""
-        with self.path.open("ab", buffering=0) as file:
-            while (room := free(self.disk)) > amount:
-                with suppress(OSError):
-                    if file.write(bytes(min(MIB, room - amount))):
-                        continue
-                break
-            if not amount:
-                with suppress(OSError):
-                    while file.write(bytes(512)):
-                        pass
-
-    def drop(self) -> None:
-        self.path.unlink()
 
 
 def waits_for(server: Server, answer: str, user: str = "probe") -> None:
