@@ -7,11 +7,12 @@ use crate::tree::{Faults, File, files};
 const PAGE: &str = "docs/decisions/0008-dependencies.md";
 
 /// What a crate of ours may depend on of ours.
-const ARROWS: [(&str, &[&str]); 5] = [
+const ARROWS: [(&str, &[&str]); 6] = [
     ("proto/Cargo.toml", &[]),
     ("wal/Cargo.toml", &[]),
     ("ring/Cargo.toml", &[]),
     ("loadgen/Cargo.toml", &["iris-proto", "iris-ring"]),
+    ("sim/Cargo.toml", &["iris-proto", "iris-wal"]),
     ("Cargo.toml", &["iris-proto", "iris-wal", "iris-ring"]),
 ];
 

@@ -100,7 +100,8 @@ pub(super) struct Foreign {
     targets: VecDeque<(u64, bool)>,
     /// Messages whose TOMB came first, and where that is.
     early: BTreeMap<(UserKey, u64), Pos>,
-    /// Entries that collapsed into another one: inbox and dot of the one that went, dot of the one that stayed.
+    /// Entries that collapsed into another one: inbox and dot of the one that went, dot of the one that stayed; 0 if
+    /// that one has not come yet.
     collapsed: BTreeMap<(UserKey, u64), u64>,
     owed: VecDeque<Owed>,
 }
@@ -357,6 +358,11 @@ impl Core {
     ) {
         let inbox = self.users[user].key;
         let Some(slot) = self.find_entry(user, other) else {
+            if let Some(stays) = self.foreign.collapsed.get_mut(&(inbox, other)) {
+                // The first one went because of this one, which comes only now.
+                *stays = dot;
+                return self.dedup.set_dot(shard, sender, msg_id, dot);
+            }
             // The message is done, or its first record, which wins, is not for this inbox.
             return self.foreign.owed.push_back(Owed { inbox, dot, reason: TombReason::Acked });
         };
@@ -392,11 +398,15 @@ impl Core {
     ) {
         let all = self.foreign.targets.drain(..targets);
         let mut wanted: BTreeMap<u64, bool> = all.collect();
+        if collapsed {
+            wanted.keys().for_each(|dot| self.remember_collapse(inbox, *dot));
+        }
         if let Some(user) = self.users.find(inbox) {
             self.remove_entries(fx, user, tomb, &mut wanted);
         }
         for (dot, may_come) in wanted {
-            if !collapsed && let Some(stays) = self.foreign.collapsed.remove(&(inbox, dot)) {
+            let into = if collapsed { None } else { self.foreign.collapsed.remove(&(inbox, dot)) };
+            if let Some(stays) = into.filter(|stays| *stays != 0) {
                 let reason = TombReason::Acked;
                 self.foreign.owed.push_back(Owed { inbox, dot: stays, reason });
             }
@@ -508,6 +518,13 @@ impl Core {
             self.counters.collapsed += 1;
             let user = found.expect("it was found");
             self.remove_entries(fx, user, appended.pos, &mut BTreeMap::from([(dot, false)]));
+        }
+    }
+
+    /// A TOMB says that an entry collapsed into another one, which is here or may still come.
+    pub(super) fn remember_collapse(&mut self, inbox: UserKey, gone: u64) {
+        if self.foreign.collapsed.len() < COLLAPSED_MAX {
+            self.foreign.collapsed.entry((inbox, gone)).or_insert(0);
         }
     }
 

@@ -253,6 +253,9 @@ impl Core {
             }
             for tomb in items.iter().filter(|item| item.is_tomb()) {
                 let dot = self.origins.unpack(tomb.dot);
+                if !tomb.is_done() {
+                    self.remember_collapse(inbox, tomb.dot);
+                }
                 if may_come(self.shard_of(inbox), dot) {
                     self.tomb_came_first(inbox, tomb.dot, tomb.pos);
                 }

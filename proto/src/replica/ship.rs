@@ -54,6 +54,8 @@ pub(crate) struct Shipping {
     undurable: VecDeque<(u64, u64)>,
     durable_number: u64,
     parts: VecDeque<Part>,
+    /// The log is read for all that the peer lacked when the link began.
+    from_log: bool,
     scanning: bool,
     scanned: VecDeque<Chunk>,
     budget: usize,
@@ -124,6 +126,7 @@ impl Shipping {
         self.ready = true;
         self.window = window;
         let part = |segment| Part { from: ScanFrom { segment, offset: 0 }, initial: true };
+        self.from_log = !parts.is_empty();
         self.parts = parts.into_iter().map(part).collect();
         self.end = End { points: points.into(), lsn, ..End::default() };
         self.dedup = with_dedup.then(CheckpointCursor::default);
@@ -221,6 +224,9 @@ impl Shipping {
         (self.tail_lsn, self.tail_chunks) = (batch.lsn, 0);
         let from = ScanFrom { segment: batch.segment, offset: batch.offset };
         let initial = !self.end.sent && batch.lsn <= self.end.lsn;
+        if initial && self.from_log {
+            return;
+        }
         // A scan that is out may have looked before this batch was durable.
         let is_out = self.scanning && self.parts.len() == 1;
         let is_in = |part: &Part| part.initial == initial && part.from.segment == from.segment;
@@ -309,21 +315,31 @@ impl Replica {
         }
     }
 
-    /// Which segments hold something that the peer lacks and that is not in memory.
+    /// Which segments hold something that the peer lacks; none if all of it is in memory.
+    ///
+    /// What is shipped from the log comes in the order of the log, before anything from memory: a TOMB that lets one of two
+    /// records of an id stay must not overtake that record, or this disk alone would hold the message again.
     pub(super) fn segments_wanted(&self) -> Vec<u32> {
         let mut in_memory: BTreeMap<u32, u64> = BTreeMap::new();
         for span in self.tail.iter().flat_map(|batch| &batch.chunks).flat_map(|chunk| &chunk.spans)
         {
             in_memory.entry(span.stream).or_insert(span.first);
         }
-        let lacks = |span: &Span| {
+        let lacks = |span: &Span, upto: u64| {
             let stream = &self.streams[span.stream];
-            let from = in_memory.get(&span.stream).copied().unwrap_or(u64::MAX);
-            let last = span.last.min(from.saturating_sub(1));
+            let last = span.last.min(upto);
             !stream.fenced && span.first <= last && !stream.peer_has.covers(span.first, last)
         };
-        let segments = self.streams.segments();
-        segments.filter(|(_, spans)| spans.iter().any(lacks)).map(|(segment, _)| segment).collect()
+        let on_disk = |span: &Span| {
+            let from = in_memory.get(&span.stream).copied().unwrap_or(u64::MAX);
+            lacks(span, from.saturating_sub(1))
+        };
+        if !self.streams.segments().any(|(_, spans)| spans.iter().any(on_disk)) {
+            return Vec::new();
+        }
+        let wanted = |spans: &[Span]| spans.iter().any(|span| lacks(span, u64::MAX));
+        let segments = self.streams.segments().filter(|(_, spans)| wanted(spans));
+        segments.map(|(segment, _)| segment).collect()
     }
 
     /// Whether the peer lacks records that are no longer in our log.

@@ -1,0 +1,599 @@
+//! One core of the pair: its machines and its log on a disk in memory, driven as the server drives them.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+
+use iris_proto::core::{
+    Appended, CheckpointCursor, Core, CoreConfig, Delivery, Double, Effects, KickReason, LiveEntry,
+    MsgRecord, Pos, Presence, Receipt, Refusal, RejectCode, TombRecord,
+};
+use iris_proto::hlc::Hlc;
+use iris_proto::id::{ConnId, Dot, MsgId, Origin, ShardId};
+use iris_proto::replica::{
+    EpochRecord, Event, Mode, Now, RecordView, RefuseCode, Replica, ReplicaConfig, ReplicaEffects,
+    ScanFrom, Scanned,
+};
+use iris_wal::disk::SyncMethod;
+use iris_wal::disk::mem::MemDisk;
+use iris_wal::feed::Feed;
+use iris_wal::reclaim::Threshold;
+use iris_wal::recovery::{Place, recover};
+use iris_wal::segment::Owner;
+use iris_wal::store::{Reader, Supply, SupplyConfig, Writer};
+use iris_wal::{
+    AppendError, Body, Epoch, Head, Log, LogConfig, Mark, Msg, Reason, Record, Targets, Tomb,
+    Write, record,
+};
+
+use crate::views;
+
+/// Shards of the cluster; all are in the one partition.
+pub const SHARDS: u16 = 2;
+const SEGMENT_BYTES: usize = 256 << 10;
+const FRAME_BYTES: usize = 80 << 10;
+
+const LOG: LogConfig = LogConfig {
+    frame_bytes_max: FRAME_BYTES,
+    closed_batches_max: 4,
+    window_bytes: 64 << 10,
+    ready_segments: 2,
+    reserve_segments: 1,
+};
+
+/// How a life ended by itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The disk failed, as it may.
+    Disk(String),
+    /// The replica asks for a higher incarnation.
+    Reincarnate(u32),
+    /// Recovery was refused.
+    Start(String),
+}
+
+/// What a node said to clients and operators.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// A SEND is in, on so many copies.
+    Accepted { conn: ConnId, seq: u32, copies: u8 },
+    /// A SEND is refused.
+    Rejected { conn: ConnId, seq: u32, code: RejectCode },
+    /// A login is done.
+    Welcome { conn: ConnId },
+    /// A connection must end.
+    Kick { conn: ConnId },
+    /// A message is delivered.
+    Deliver(Delivery),
+    /// An event of the replica.
+    Event(Event),
+}
+
+/// Where the effects go.
+pub struct Fx {
+    log: Log,
+    /// What was said, in order.
+    pub said: Vec<Said>,
+    /// Bytes for the peer.
+    pub out: Vec<u8>,
+    /// The replica closed the link.
+    pub closed: bool,
+    /// Two records of one id, to be compared.
+    pub doubles: Vec<Double>,
+    scan: Option<(ScanFrom, usize)>,
+    reincarnate: Option<u32>,
+    origin: Origin,
+    now_hlc: u64,
+    targets: Vec<iris_wal::Dot>,
+}
+
+impl Fx {
+    fn append(&mut self, record: &Record<'_>) -> Result<Appended, Refusal> {
+        let pos = self.log.append(record).map_err(|error| match error {
+            AppendError::LowDisk => Refusal::LowDisk,
+            AppendError::NoSegment | AppendError::Full => Refusal::Full,
+            AppendError::TooLarge => panic!("the machines keep records within the log's bound"),
+        })?;
+        self.now_hlc = self.now_hlc.max(record.head.hlc);
+        let len = record.encoded_len() as u32;
+        Ok(Appended { pos: views::proto_pos(pos), len, lsn: self.log.lsn() })
+    }
+
+    fn outside(&self, shard: ShardId) -> Head {
+        let origin = views::wal_origin(self.origin);
+        Head { shard: shard.0, origin, seq: 0, hlc: self.now_hlc }
+    }
+}
+
+impl Effects for Fx {
+    fn append_msg(&mut self, msg: &MsgRecord<'_>) -> Result<Appended, Refusal> {
+        let appended = self.append(&Record {
+            head: views::wal_head(msg.shard, msg.dot, msg.hlc),
+            body: Body::Msg(Msg {
+                msg_id: msg.msg_id.0,
+                sender: msg.sender.0,
+                msg_flags: msg.flags,
+                copy: false,
+                recipients: msg.recipients,
+                from: msg.from.as_bytes(),
+                payload: msg.payload,
+            }),
+        })?;
+        for _ in 0..msg.recipients.len() / 16 {
+            self.log.entry_added(views::wal_pos(appended.pos), appended.len);
+        }
+        Ok(appended)
+    }
+
+    fn append_tomb(&mut self, tomb: &TombRecord<'_>) -> Result<Appended, Refusal> {
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        targets.extend(tomb.targets.iter().map(|target| views::wal_dot(target.dot)));
+        let body = Tomb {
+            inbox: tomb.inbox.0,
+            reason: Reason(tomb.reason as u8),
+            targets: Targets::List(&targets),
+        };
+        let head = views::wal_head(tomb.shard, tomb.dot, tomb.hlc);
+        let appended = self.append(&Record { head, body: Body::Tomb(body) });
+        self.targets = targets;
+        let appended = appended?;
+        for target in tomb.targets {
+            self.log.tomb_refers(appended.pos.segment, target.pos.segment);
+        }
+        Ok(appended)
+    }
+
+    fn append_dedup(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
+        let head = self.outside(shard);
+        self.append(&Record { head, body: Body::Dedup(body) })
+    }
+
+    fn entry_removed(&mut self, pos: Pos, len: u32) {
+        self.log.entry_removed(views::wal_pos(pos), len);
+    }
+
+    fn entry_live(&mut self, pos: Pos, len: u32) {
+        self.log.entry_added(views::wal_pos(pos), len);
+    }
+
+    fn entry_dead(&mut self, pos: Pos, tomb: Pos) {
+        self.log.tomb_refers(tomb.segment, pos.segment);
+    }
+
+    fn entry_repeated(&mut self, kept: Pos, other: Pos) {
+        self.log.entry_repeated(views::wal_pos(kept), views::wal_pos(other));
+    }
+
+    fn doubled(&mut self, double: &Double) {
+        self.doubles.push(*double);
+    }
+
+    fn accepted(&mut self, conn: ConnId, seq: u32, copies: u8) {
+        self.said.push(Said::Accepted { conn, seq, copies });
+    }
+
+    fn rejected(&mut self, conn: ConnId, seq: u32, code: RejectCode, _retry_after_ms: u32) {
+        self.said.push(Said::Rejected { conn, seq, code });
+    }
+
+    fn welcome(&mut self, conn: ConnId, _waiting: u32, _session: u64) {
+        self.said.push(Said::Welcome { conn });
+    }
+
+    fn kick(&mut self, conn: ConnId, _reason: KickReason) {
+        self.said.push(Said::Kick { conn });
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        self.said.push(Said::Deliver(*delivery));
+    }
+
+    fn receipt(&mut self, _receipt: &Receipt<'_>) {}
+
+    fn presence(&mut self, _presence: &Presence<'_>) {}
+}
+
+impl ReplicaEffects for Fx {
+    fn decode<'a>(
+        &self,
+        bytes: &'a [u8],
+        check: bool,
+        targets: &'a mut Vec<Dot>,
+    ) -> Option<(RecordView<'a>, usize)> {
+        let decoded = if check { record::decode(bytes) } else { record::decode_own(bytes) };
+        let (record, len) = decoded.ok()?;
+        Some((views::view(&record, targets), len))
+    }
+
+    fn append_foreign(&mut self, bytes: &[u8]) -> Result<Appended, Refusal> {
+        let (record, _) = record::decode(bytes).expect("the replica has decoded it");
+        let appended = self.append(&record)?;
+        if let Body::Msg(msg) = record.body {
+            for _ in 0..msg.recipients.len() / 16 {
+                self.log.entry_added(views::wal_pos(appended.pos), appended.len);
+            }
+        }
+        Ok(appended)
+    }
+
+    fn append_epoch(&mut self, epoch: &EpochRecord<'_>) -> Result<Appended, Refusal> {
+        let head = views::wal_head(epoch.shard, epoch.dot, epoch.hlc);
+        let EpochRecord { mode: state, state_id, peer: peer_vv, .. } = *epoch;
+        self.append(&Record { head, body: Body::Epoch(Epoch { state, state_id, peer_vv }) })
+    }
+
+    fn append_mark(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
+        let head = self.outside(shard);
+        let mark = Mark { heartbeat_hlc: head.hlc, vv: body };
+        self.append(&Record { head, body: Body::Mark(mark) })
+    }
+
+    fn log_has_room(&self) -> bool {
+        self.log.has_room()
+    }
+
+    fn send(&mut self, head: &[u8], body: &[u8]) {
+        self.out.extend_from_slice(head);
+        self.out.extend_from_slice(body);
+    }
+
+    fn close(&mut self, _why: RefuseCode) {
+        self.closed = true;
+    }
+
+    fn scan(&mut self, from: ScanFrom, bytes_max: usize) {
+        assert!(self.scan.replace((from, bytes_max)).is_none(), "one scan at a time");
+    }
+
+    fn reincarnate(&mut self, above: u32) {
+        self.reincarnate = Some(above);
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.said.push(Said::Event(*event));
+    }
+}
+
+/// One life of a node.
+pub struct Life {
+    /// The core.
+    pub core: Core,
+    /// Its replica.
+    pub replica: Replica,
+    /// What they said.
+    pub fx: Fx,
+    /// This life.
+    pub origin: Origin,
+    disk: MemDisk,
+    supply: Supply<MemDisk>,
+    writer: Writer<MemDisk>,
+    footers: Writer<MemDisk>,
+    feed: Feed<MemDisk>,
+    reader: Reader<MemDisk>,
+    in_flight: Option<(Write, u64)>,
+    salt: u64,
+    checkpoint: Option<CheckpointCursor>,
+    checkpoint_end: bool,
+    checkpoint_segment: u32,
+    last_segment: u32,
+    looked_ms: u64,
+    /// Segments dropped.
+    pub dropped: u64,
+    /// Batches that became durable since they were last asked for: their records.
+    pub durable: VecDeque<Vec<u8>>,
+}
+
+/// Where a node's log lies.
+pub fn dir() -> PathBuf {
+    PathBuf::from("/wal")
+}
+
+fn place(node: u32, incarnation: u32) -> Place {
+    let owner =
+        Owner { cluster: [1; 16], node: [node as u8; 16], node_id: node, incarnation, log_id: 0 };
+    Place { dir: dir(), owner }
+}
+
+/// How patient the replicas of a run are: a tenth of what they are in production.
+pub fn replica_config(me: Origin) -> ReplicaConfig {
+    let mut config = ReplicaConfig::new(me, 3 - me.node, SHARDS);
+    config.heartbeat_ms = 5;
+    config.silent_ms = 20;
+    config.degrade_ms = 25;
+    config.recover_ms = 100;
+    config.steady_ms = 50;
+    config.window_bytes = 32 << 10;
+    config.tail_bytes = 16 << 10;
+    config.heal_bytes_per_ms = 4 << 10;
+    config.near_bytes = 4 << 10;
+    config.near_ms = 4;
+    config
+}
+
+impl Life {
+    /// Recovers what is on the disk. `keep` sees each record.
+    pub fn start(
+        disk: &MemDisk,
+        origin: Origin,
+        now: Now,
+        seed: u64,
+        keep: &mut dyn FnMut(&iris_wal::Meta<'_>),
+    ) -> Result<Self, End> {
+        let place = place(origin.node, origin.incarnation);
+        let mut config = CoreConfig::new(origin, SHARDS, seed);
+        config.dedup_window_ms = 60_000;
+        let mut core = Core::new(config);
+        let mut replica = Replica::new(replica_config(origin));
+        let mut bad = None;
+        let mut targets = Vec::new();
+        let recovered = recover(disk, &place, &mut |meta| {
+            if let Err(error) = views::recover(&mut core, &meta) {
+                bad = Some(error.to_string());
+            }
+            replica.recover(meta.pos.segment, &views::view_of_meta(&meta, &mut targets));
+            keep(&meta);
+        });
+        let recovered = recovered.map_err(|error| End::Start(error.to_string()))?;
+        if let Some(bad) = bad {
+            return Err(End::Start(bad));
+        }
+        let sound = recovered.faults.is_empty();
+        let supply = SupplyConfig {
+            segment_bytes: SEGMENT_BYTES,
+            frame_bytes_max: FRAME_BYTES,
+            spares_max: 2,
+            free_bytes_min: 128 << 10,
+            method: SyncMethod::DirectFdatasync,
+        };
+        let failed = |error: iris_wal::store::FileError| End::Disk(error.to_string());
+        let supply = Supply::open(disk.clone(), place, supply, &recovered).map_err(failed)?;
+        let last_segment = recovered.next_segment.saturating_sub(1);
+        let fx = Fx {
+            log: Log::resume(LOG, recovered),
+            said: Vec::new(),
+            out: Vec::new(),
+            closed: false,
+            doubles: Vec::new(),
+            scan: None,
+            reincarnate: None,
+            origin,
+            now_hlc: 0,
+            targets: Vec::new(),
+        };
+        let mut life = Self {
+            core,
+            replica,
+            fx,
+            origin,
+            disk: disk.clone(),
+            supply,
+            writer: Writer::new(disk.clone(), dir(), SyncMethod::DirectFdatasync),
+            footers: Writer::new(disk.clone(), dir(), SyncMethod::DirectFdatasync),
+            feed: Feed::new(disk.clone(), dir()),
+            reader: Reader::new(disk.clone(), dir()),
+            in_flight: None,
+            salt: seed,
+            checkpoint: None,
+            checkpoint_end: false,
+            checkpoint_segment: last_segment,
+            last_segment,
+            looked_ms: now.mono_ms,
+            dropped: 0,
+            durable: VecDeque::new(),
+        };
+        life.supply_segments(now)?;
+        let lsn = life.fx.log.durable();
+        life.replica.recovery_done(&mut life.fx, &mut life.core, now, sound, lsn);
+        life.checkpoint = Some(CheckpointCursor::default());
+        life.fx.log.checkpoint_began();
+        Ok(life)
+    }
+
+    /// Which rule acknowledges.
+    pub fn mode(&self, now: Now) -> Mode {
+        self.replica.status(now).mode
+    }
+
+    /// One turn: what is due, with `write_ms` for the next write.
+    pub fn turn(&mut self, now: Now, write_ms: u64) -> Result<(), End> {
+        self.finish_write(now)?;
+        self.replica.poll(&mut self.fx, &mut self.core, now);
+        self.core.poll(&mut self.fx, now.unix_ms, 64);
+        self.answer_scan(now);
+        self.keep_house(now)?;
+        self.start_write(now, write_ms);
+        match self.fx.reincarnate {
+            Some(above) => Err(End::Reincarnate(above)),
+            None => Ok(()),
+        }
+    }
+
+    fn start_write(&mut self, now: Now, write_ms: u64) {
+        if self.in_flight.is_some() {
+            return;
+        }
+        let Some(write) = self.fx.log.take_write() else { return };
+        let place = ScanFrom { segment: write.segment(), offset: write.offset() as u32 };
+        self.replica.batch_closed(
+            &mut self.fx,
+            &mut self.core,
+            now,
+            write.batch_no(),
+            place,
+            write.body(),
+        );
+        self.in_flight = Some((write, now.mono_ms + write_ms));
+    }
+
+    fn finish_write(&mut self, now: Now) -> Result<(), End> {
+        let Some((write, _)) = self.in_flight.take_if(|(_, due)| *due <= now.mono_ms) else {
+            return Ok(());
+        };
+        self.writer.perform(&write).map_err(|error| End::Disk(error.to_string()))?;
+        self.durable.push_back(write.body().to_vec());
+        self.fx.log.synced(write);
+        let lsn = self.fx.log.durable();
+        self.replica.handle_durable(&mut self.fx, &mut self.core, now, lsn);
+        Ok(())
+    }
+
+    /// The process dies now. A write under way has reached the disk in part, or not.
+    pub fn die(mut self, reaches_disk: bool) {
+        if let Some((write, _)) = self.in_flight.take()
+            && reaches_disk
+        {
+            // The write happens and its sync does not.
+            self.disk.power_off_after(1);
+            assert!(self.writer.perform(&write).is_err(), "the power is off");
+        }
+    }
+
+    fn answer_scan(&mut self, now: Now) {
+        let Some((from, bytes_max)) = self.fx.scan.take() else { return };
+        let pos = iris_wal::Pos { segment: from.segment, offset: from.offset };
+        let durable = self.fx.log.durable();
+        let fed = self.feed.read(pos, durable, bytes_max).unwrap_or_default();
+        let scanned = Scanned { from, records: &fed.records, next: fed.next };
+        self.replica.handle_scanned(&mut self.fx, &mut self.core, now, &scanned);
+    }
+
+    fn supply_segments(&mut self, now: Now) -> Result<(), End> {
+        while self.fx.log.wants_segments() > 0 {
+            self.salt = self.salt.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            match self.supply.prepare(self.salt, Hlc::new(now.unix_ms, 0).0) {
+                Ok(ready) => {
+                    self.last_segment = ready.segment;
+                    self.fx.log.set_low_disk(false);
+                    self.fx.log.add_segment(ready);
+                }
+                Err(iris_wal::store::PrepareError::LowDisk { .. }) => {
+                    self.fx.log.set_low_disk(true);
+                    return Ok(());
+                }
+                Err(error) => return Err(End::Disk(error.to_string())),
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_house(&mut self, now: Now) -> Result<(), End> {
+        self.supply_segments(now)?;
+        while let Some(mut footer) = self.fx.log.take_footer() {
+            let failed = |error: iris_wal::store::FatalError| End::Disk(error.to_string());
+            while !self.footers.perform_footer(&mut footer).map_err(failed)? {}
+            self.fx.log.footer_written(footer);
+        }
+        self.checkpoint_some();
+        if now.mono_ms < self.looked_ms + 20 {
+            return Ok(());
+        }
+        self.looked_ms = now.mono_ms;
+        let head = self.fx.outside(ShardId(0));
+        let _ = self.fx.log.idle_mark(head);
+        let threshold = Threshold { live_percent: 60, log_bytes_min: 2 * SEGMENT_BYTES as u64 };
+        if let Some(segment) = self.fx.log.sparse(threshold) {
+            self.rewrite(segment);
+        }
+        self.drop_segments()
+    }
+
+    fn checkpoint_some(&mut self) {
+        if self.checkpoint_end {
+            let head = self.fx.outside(ShardId(0));
+            let marked = self.replica.checkpoint(&mut self.fx, &mut self.core).is_ok();
+            self.checkpoint_end = !(marked && self.fx.log.checkpoint_complete(head).is_ok());
+            return;
+        }
+        let Some(cursor) = self.checkpoint else {
+            if self.last_segment >= self.checkpoint_segment + 3 {
+                self.checkpoint_segment = self.last_segment;
+                self.checkpoint = Some(CheckpointCursor::default());
+                self.fx.log.checkpoint_began();
+            }
+            return;
+        };
+        if let Ok(next) = self.core.checkpoint(&mut self.fx, cursor) {
+            (self.checkpoint, self.checkpoint_end) = (next, next.is_none());
+        }
+    }
+
+    fn rewrite(&mut self, segment: u32) {
+        let mut found: Vec<LiveEntry> = Vec::new();
+        let mut cursor = Some(0);
+        while let Some(from) = cursor {
+            cursor = self.core.live_in_segment(segment, from, 1000, &mut found);
+        }
+        found.sort_by_key(|entry| entry.pos);
+        for entries in found.chunk_by(|a, b| a.pos == b.pos).take(20) {
+            let (pos, len) = (views::wal_pos(entries[0].pos), entries[0].len);
+            let Ok(original) = self.reader.read_record(pos, len) else {
+                return self.fx.log.quarantine(segment);
+            };
+            let bytes = original.to_vec();
+            let (original, _) = record::decode(&bytes).expect("it was just read");
+            let Body::Msg(msg) = original.body else { return };
+            let fx = &mut self.fx;
+            let mut copied = None;
+            let moved = self.core.relocate(entries, |recipients| {
+                let body = Body::Msg(Msg { copy: true, recipients, ..msg });
+                let appended = fx.append(&Record { head: original.head, body })?;
+                copied = Some(appended);
+                Ok(appended)
+            });
+            let (Ok(moved), Some(copy)) = (moved, copied) else { return };
+            for _ in 0..moved {
+                self.fx.log.entry_moved((pos, len), (views::wal_pos(copy.pos), copy.len));
+            }
+        }
+    }
+
+    fn drop_segments(&mut self) -> Result<(), End> {
+        for segment in self.fx.log.droppable() {
+            if !self.replica.may_drop(&self.core, segment) {
+                continue;
+            }
+            self.reader.forget(segment);
+            self.supply.retire(segment).map_err(|error| End::Disk(error.to_string()))?;
+            self.fx.log.dropped(segment);
+            self.replica.segment_dropped(segment);
+            self.dropped += 1;
+            // What TOMBs hold back is another list now.
+            break;
+        }
+        Ok(())
+    }
+
+    /// The message id of a record of unknown length.
+    pub fn id_at(&mut self, pos: Pos) -> Option<MsgId> {
+        // The head tells the length.
+        let head = self.bytes_at(pos, record::HEAD_BYTES as u32)?;
+        let len = u32::from_le_bytes(*head.first_chunk()?);
+        let bytes = self.record_at(pos, len)?;
+        match record::decode(&bytes).ok()?.0.body {
+            Body::Msg(msg) => Some(MsgId(msg.msg_id)),
+            _ => None,
+        }
+    }
+
+    fn bytes_at(&self, pos: Pos, len: u32) -> Option<Vec<u8>> {
+        use iris_wal::disk::{Access, Disk};
+        let pos = views::wal_pos(pos);
+        if let Some(bytes) = self.fx.log.recent(pos, len) {
+            return Some(bytes.to_vec());
+        }
+        let path = dir().join(iris_wal::recovery::segment_name(pos.segment));
+        let file = self.disk.open(&path, Access::Read).ok()?;
+        let mut bytes = vec![0; len as usize];
+        self.disk.read_at(&file, u64::from(pos.offset), &mut bytes).ok()?;
+        Some(bytes)
+    }
+
+    /// The bytes of a record, from memory or from disk.
+    pub fn record_at(&mut self, pos: Pos, len: u32) -> Option<Vec<u8>> {
+        let pos = views::wal_pos(pos);
+        if let Some(bytes) = self.fx.log.recent(pos, len) {
+            return Some(bytes.to_vec());
+        }
+        Some(self.reader.read_record(pos, len).ok()?.to_vec())
+    }
+}

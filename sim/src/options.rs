@@ -1,0 +1,132 @@
+//! What a run is told and what it tells.
+
+use crate::faults::Kind;
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Decides everything.
+    pub seed: u64,
+    /// Print each event.
+    pub trace: bool,
+    /// Milliseconds in which things go wrong.
+    pub fault_ms: u64,
+    /// Milliseconds after the last fault in which everything must be well.
+    pub calm_ms: u64,
+    /// Faults to choose from; all if empty.
+    pub kinds: Vec<Kind>,
+}
+
+impl Options {
+    /// A run of mixed faults.
+    pub fn new(seed: u64) -> Self {
+        Self { seed, trace: false, fault_ms: 1500, calm_ms: 3000, kinds: Vec::new() }
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// What was not true, if anything.
+    pub broken: Option<String>,
+    /// When, in milliseconds of the run.
+    pub at_ms: u64,
+    /// Messages that clients were told are in.
+    pub accepted: u64,
+    /// Of those, with one copy.
+    pub accepted_alone: u64,
+    /// Messages that recipients got, each counted once.
+    pub received: u64,
+    /// Deliveries of messages that a recipient had got before.
+    pub repeated: u64,
+    /// Messages lost with the only disk that held them: allowed, and counted.
+    pub excused: u64,
+    /// Faults begun, by kind.
+    pub faults: Vec<(Kind, u64)>,
+    /// Times a node changed its mode.
+    pub mode_changes: u64,
+    /// Splits reported.
+    pub splits: u64,
+    /// Entries removed because both nodes had taken the same id.
+    pub collapsed: u64,
+    /// Records that a node reported lost.
+    pub lost_reported: u64,
+    /// Streams fenced.
+    pub fenced: u64,
+    /// Segments dropped.
+    pub dropped: u64,
+    /// A digest of everything that was said: two runs of a seed have the same.
+    pub digest: u64,
+}
+
+impl Outcome {
+    /// Adds the counts of another run.
+    pub fn add(&mut self, other: &Self) {
+        self.accepted += other.accepted;
+        self.accepted_alone += other.accepted_alone;
+        self.received += other.received;
+        self.repeated += other.repeated;
+        self.excused += other.excused;
+        self.mode_changes += other.mode_changes;
+        self.splits += other.splits;
+        self.collapsed += other.collapsed;
+        self.lost_reported += other.lost_reported;
+        self.fenced += other.fenced;
+        self.dropped += other.dropped;
+        self.at_ms += other.at_ms;
+        for (kind, count) in &other.faults {
+            match self.faults.iter_mut().find(|(of, _)| of == kind) {
+                Some((_, sum)) => *sum += count,
+                None => self.faults.push((*kind, *count)),
+            }
+        }
+        self.faults.sort();
+    }
+
+    /// One object, for programs.
+    pub fn to_json(&self, seeds: u64, broken: &[(u64, String)]) -> serde_json::Value {
+        let broken: Vec<serde_json::Value> = broken
+            .iter()
+            .map(|(seed, what)| serde_json::json!({"seed": seed, "what": what}))
+            .collect();
+        let faults: serde_json::Map<String, serde_json::Value> = self
+            .faults
+            .iter()
+            .map(|(kind, count)| (kind.name().to_owned(), (*count).into()))
+            .collect();
+        serde_json::json!({
+            "seeds": seeds, "broken": broken, "simulated_ms": self.at_ms,
+            "accepted": self.accepted, "accepted_alone": self.accepted_alone,
+            "received": self.received, "repeated": self.repeated, "excused": self.excused,
+            "mode_changes": self.mode_changes, "splits": self.splits, "collapsed": self.collapsed,
+            "lost_reported": self.lost_reported, "fenced": self.fenced, "dropped": self.dropped,
+            "faults": faults,
+        })
+    }
+
+    /// Some lines, for people.
+    pub fn to_text(&self, seeds: u64, broken: usize) -> String {
+        let faults: Vec<String> =
+            self.faults.iter().map(|(kind, count)| format!("{} {count}", kind.name())).collect();
+        format!(
+            "{seeds} seeds, {broken} broken, {} s simulated\n\
+             {} accepted ({} with one copy), {} received, {} repeated, {} excused\n\
+             {} changes of mode, {} splits, {} collapsed, {} records lost by report, {} fenced, \
+             {} segments dropped\n\
+             faults: {}",
+            self.at_ms / 1000,
+            self.accepted,
+            self.accepted_alone,
+            self.received,
+            self.repeated,
+            self.excused,
+            self.mode_changes,
+            self.splits,
+            self.collapsed,
+            self.lost_reported,
+            self.fenced,
+            self.dropped,
+            faults.join(", ")
+        )
+    }
+}

@@ -1,0 +1,113 @@
+//! From records of the log to what the machines of `iris-proto` look at, and back.
+
+use iris_proto::core::{BadRecord, Core, Pos, RecoveredMsg, RecoveredTomb};
+use iris_proto::hlc::Hlc;
+use iris_proto::id::{Dot, MsgId, Origin, ShardId, UserKey};
+use iris_proto::replica::{RecordBody, RecordView};
+use iris_wal::{Body, Head, Meta, MetaBody, Reason, Record};
+
+pub(crate) fn wal_origin(origin: Origin) -> iris_wal::Origin {
+    iris_wal::Origin { node: origin.node, incarnation: origin.incarnation }
+}
+
+pub(crate) fn wal_dot(dot: Dot) -> iris_wal::Dot {
+    iris_wal::Dot { origin: wal_origin(dot.origin), seq: dot.seq }
+}
+
+pub(crate) fn proto_dot(dot: iris_wal::Dot) -> Dot {
+    let origin = Origin { node: dot.origin.node, incarnation: dot.origin.incarnation };
+    Dot { origin, seq: dot.seq }
+}
+
+pub(crate) fn wal_head(shard: ShardId, dot: Dot, hlc: Hlc) -> Head {
+    Head { shard: shard.0, origin: wal_origin(dot.origin), seq: dot.seq, hlc: hlc.0 }
+}
+
+pub(crate) fn wal_pos(pos: Pos) -> iris_wal::Pos {
+    iris_wal::Pos { segment: pos.segment, offset: pos.offset }
+}
+
+pub(crate) fn proto_pos(pos: iris_wal::Pos) -> Pos {
+    Pos { segment: pos.segment, offset: pos.offset }
+}
+
+/// A record as replication sees it. `targets` is room for a TOMB's targets.
+pub(crate) fn view<'a>(record: &Record<'a>, targets: &'a mut Vec<Dot>) -> RecordView<'a> {
+    let (mut copy, head) = (false, record.head);
+    let body = match record.body {
+        Body::Msg(msg) => {
+            copy = msg.copy;
+            RecordBody::Msg {
+                sender: UserKey(msg.sender),
+                msg_id: MsgId(msg.msg_id),
+                flags: msg.msg_flags,
+                recipients: msg.recipients,
+            }
+        }
+        Body::Tomb(tomb) => {
+            targets.clear();
+            targets.extend(tomb.targets.dots().map(proto_dot));
+            let collapsed = tomb.reason == Reason::COLLAPSED;
+            RecordBody::Tomb { inbox: UserKey(tomb.inbox), collapsed, targets }
+        }
+        Body::Epoch(epoch) => RecordBody::Epoch { mode: epoch.state, state_id: epoch.state_id },
+        Body::Mark(mark) => RecordBody::Mark(mark.vv),
+        Body::Dedup(_) | Body::Checkpoint(_) => RecordBody::Other,
+    };
+    let shard = ShardId(head.shard);
+    RecordView { shard, dot: proto_dot(head.dot()), hlc: Hlc(head.hlc), copy, body }
+}
+
+/// The same, of what recovery reads.
+pub(crate) fn view_of_meta<'a>(meta: &Meta<'a>, targets: &'a mut Vec<Dot>) -> RecordView<'a> {
+    let (mut copy, head) = (false, meta.head);
+    let body = match &meta.body {
+        MetaBody::Msg(msg) => {
+            copy = msg.copy;
+            RecordBody::Msg {
+                sender: UserKey(msg.sender),
+                msg_id: MsgId(msg.msg_id),
+                flags: msg.msg_flags,
+                recipients: msg.recipients,
+            }
+        }
+        MetaBody::Tomb(tomb) => {
+            targets.clear();
+            targets.extend(tomb.targets.dots().map(proto_dot));
+            let collapsed = tomb.reason == Reason::COLLAPSED;
+            RecordBody::Tomb { inbox: UserKey(tomb.inbox), collapsed, targets }
+        }
+        MetaBody::Epoch(epoch) => RecordBody::Epoch { mode: epoch.state, state_id: epoch.state_id },
+        MetaBody::Mark(mark) => RecordBody::Mark(mark.vv),
+        MetaBody::Dedup(_) | MetaBody::Checkpoint(_) => RecordBody::Other,
+    };
+    let shard = ShardId(head.shard);
+    RecordView { shard, dot: proto_dot(head.dot()), hlc: Hlc(head.hlc), copy, body }
+}
+
+/// Hands what recovery reads to a core.
+pub(crate) fn recover(core: &mut Core, meta: &Meta<'_>) -> Result<(), BadRecord> {
+    let shard = ShardId(meta.head.shard);
+    let (dot, hlc) = (proto_dot(meta.head.dot()), Hlc(meta.head.hlc));
+    let pos = proto_pos(meta.pos);
+    match &meta.body {
+        MetaBody::Msg(msg) => core.recover_msg(&RecoveredMsg {
+            shard,
+            dot,
+            hlc,
+            pos,
+            len: meta.len,
+            sender: UserKey(msg.sender),
+            msg_id: MsgId(msg.msg_id),
+            flags: msg.msg_flags,
+            recipients: msg.recipients,
+        }),
+        MetaBody::Tomb(tomb) => {
+            let (inbox, collapsed) = (UserKey(tomb.inbox), tomb.reason == Reason::COLLAPSED);
+            let record = RecoveredTomb { shard, dot, hlc, pos, inbox, collapsed };
+            core.recover_tomb(&record, tomb.targets.dots().map(proto_dot))
+        }
+        MetaBody::Dedup(body) => core.recover_dedup(shard, body),
+        MetaBody::Epoch(_) | MetaBody::Mark(_) | MetaBody::Checkpoint(_) => Ok(()),
+    }
+}
