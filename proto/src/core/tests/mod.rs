@@ -3,6 +3,7 @@
 mod admission;
 mod deliveries;
 mod model;
+mod peers;
 mod recovering;
 mod watching;
 
