@@ -40,7 +40,7 @@ def test_messages_cross_from_client_to_client(one_core: Cluster) -> None:
         assert [delivery.no for delivery in got] == list(range(1, 51))
         bob.ack(50)
         bob.sync()
-    assert core.metrics().sum("iris_links") == 1
+    until(lambda: core.metrics().sum("iris_links") == 1, "the link is counted")
     until(lambda: core.metrics().sum("iris_sends_total") == 50, "the core counts what it took")
     until(lambda: core.metrics().sum("iris_users_online") == 0, "logouts reach the core")
 
@@ -208,5 +208,6 @@ def test_silence_on_the_link_port_is_ended(one_core: Cluster) -> None:
     with socket.create_connection((core.link_address, LINK_PORT), timeout=PATIENCE) as raw:
         while raw.recv(4096):
             pass
-    assert core.metrics().sum("iris_links_ended_total", reason="handshake_timeout") == 1
+    ended = lambda: core.metrics().sum("iris_links_ended_total", reason="handshake_timeout") == 1  # noqa: E731
+    until(ended, "the time-out is counted")
     exchange(one_core)
