@@ -33,6 +33,8 @@ class Run:
         self.out = out
         self.short = short
         self.rows = []
+        #: The lowest sum of a bare echo and a bare write and sync so far, microseconds.
+        self.floor = float("inf")
 
     def loadgen(self, name, scenario, *flags, settings=None):
         """Runs one scenario against a new server; gives its JSON."""
@@ -72,6 +74,21 @@ def clean(figures):
     return figures["valid"] and not any(figures[fault] for fault in faults)
 
 
+def lock_step(run, what, name, settings):
+    """Three runs, each against a new server: which CPU a connection comes to is chance, and decides a quarter of the time.
+    Halt polling disturbs the floor, so each ratio is to the lowest floor of the bench."""
+    shown = []
+    ratios = []
+    for number in (1, 2, 3):
+        flags = ["--duration", run.seconds(8)]
+        figures, command = run.loadgen(f"{name}-{number}", "latency", *flags, settings=settings)
+        floor, p50 = figures["floor_us"], figures["latency_us"]["p50"]
+        run.floor = min(run.floor, floor["sum_p50"])
+        ratios.append(p50 / run.floor if clean(figures) else float("inf"))
+        shown.append(f"p50 {p50:.0f} us over {run.floor:.0f} us: {ratios[-1]:.2f} x")
+    run.row(what, "; ".join(shown), "1.5 x the floor, each", max(ratios) <= 1.5, command)
+
+
 def measure(run):
     idle, command = run.loadgen("idle", "idle", "--connections", "100000", "--duration", run.seconds(20))
     rss = idle["server"]["rss_bytes_per_connection"]
@@ -108,20 +125,9 @@ def measure(run):
     what = f"{rate:,.0f}/s accepted, {fanin['delivered_per_s']:,.0f}/s delivered"
     run.row("10,000 senders, one inbox", what, "150,000/s", clean(fanin) and rate >= 150_000, command)
 
-    lone, command = run.loadgen("latency", "latency", "--duration", run.seconds(12))
-    floor = lone["floor_us"]
-    what = (
-        f"p50 {lone['latency_us']['p50']:.0f} us, floor {floor['sum_p50']:.0f} us "
-        f"(echo {floor['echo_p50']:.0f} + sync {floor['sync_p50']:.0f}): {lone['ratio_p50']:.2f} x"
-    )
-    run.row("lock-step send to ACCEPTED", what, "1.5 x the floor", clean(lone) and lone["ratio_p50"] <= 1.5, command)
-
+    lock_step(run, "lock-step send to ACCEPTED", "latency", None)
     settings = {"IRIS_NODE__HALT_POLL_US": "200"}
-    polled, command = run.loadgen("latency-halt-poll", "latency", "--duration", run.seconds(12), settings=settings)
-    p50 = polled["latency_us"]["p50"]
-    ratio = p50 / floor["sum_p50"]
-    what = f"p50 {p50:.0f} us over the floor above: {ratio:.2f} x"
-    run.row("the same with halt polling", what, "1.5 x the floor", clean(polled) and ratio <= 1.5, command)
+    lock_step(run, "the same with halt polling", "latency-halt-poll", settings)
 
     path = run.out / "recovery.json"
     subprocess.run([sys.executable, str(ROOT / "bench/recovery.py"), "--json", str(path)], check=False, stdout=subprocess.DEVNULL)
