@@ -12,7 +12,6 @@ pub mod net;
 pub mod node;
 pub mod options;
 pub mod random;
-mod views;
 pub mod world;
 
 pub use options::{Options, Outcome};

@@ -7,9 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use iris_proto::id::{Dot, MsgId};
 use iris_proto::replica::Mode;
+use iris_wal::views::proto_dot;
 use iris_wal::{Body, Meta, MetaBody, Reason, record};
-
-use crate::views::proto_dot;
 
 /// A user's number.
 pub type User = usize;

@@ -20,12 +20,11 @@ use iris_wal::reclaim::Threshold;
 use iris_wal::recovery::{Place, recover};
 use iris_wal::segment::Owner;
 use iris_wal::store::{Reader, Supply, SupplyConfig, Writer};
+use iris_wal::views;
 use iris_wal::{
     AppendError, Body, Epoch, Head, Log, LogConfig, Mark, Msg, Reason, Record, Targets, Tomb,
     Write, record,
 };
-
-use crate::views;
 
 /// Shards of the cluster; all are in the one partition.
 pub const SHARDS: u16 = 2;

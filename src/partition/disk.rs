@@ -9,7 +9,7 @@
 //! node stops (I6).
 
 use super::SLEEP_MAX;
-use super::effects::{Delivered, put_message, wal_pos};
+use super::effects::{Delivered, put_message};
 use crate::queue::Queue;
 use crate::rt::{self, Waker};
 use crossbeam_channel::{Receiver, Sender, unbounded};
@@ -18,7 +18,7 @@ use iris_wal::disk::SyncMethod;
 use iris_wal::io::{RealDisk, random_salt};
 use iris_wal::recovery::Place;
 use iris_wal::store::{PrepareError, Reader, Supply, SupplyConfig, Writer};
-use iris_wal::{FooterWrite, Pos, Ready, Recovered, Write};
+use iris_wal::{FooterWrite, Pos, Ready, Recovered, Write, views};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -366,7 +366,7 @@ fn read_loop(mut reader: Reader<RealDisk>, jobs: &Receiver<ReaderJob>, report: &
 
 /// Frames stand in the order of the log, which is not always that of the deliveries: each delivery names its own.
 fn read_deliveries(reader: &mut Reader<RealDisk>, wanted: &[Wanted]) -> Records {
-    let places: Vec<(Pos, u32)> = wanted.iter().map(|d| (wal_pos(d.pos), d.len)).collect();
+    let places: Vec<(Pos, u32)> = wanted.iter().map(|d| (views::wal_pos(d.pos), d.len)).collect();
     let mut frames: Vec<Vec<u8>> = Vec::new();
     frames.resize_with(wanted.len(), Vec::new);
     let mut delivered: Vec<Option<Option<Delivered>>> = Vec::new();
@@ -386,7 +386,7 @@ fn read_deliveries(reader: &mut Reader<RealDisk>, wanted: &[Wanted]) -> Records 
 
 fn read_copies(reader: &mut Reader<RealDisk>, wanted: Vec<CopyWanted>) -> CopyRecords {
     let places: Vec<(Pos, u32)> =
-        wanted.iter().map(|entries| (wal_pos(entries[0].pos), entries[0].len)).collect();
+        wanted.iter().map(|entries| (views::wal_pos(entries[0].pos), entries[0].len)).collect();
     let mut records: CopyRecords = wanted.into_iter().map(|entries| (entries, None)).collect();
     reader.read_records(&places, &mut |index, result| match result {
         Ok(record) => records[index].1 = Some(record.to_vec()),

@@ -8,11 +8,11 @@ use iris_proto::core::{
     Refusal, RejectCode, TombRecord, Watch,
 };
 use iris_proto::hlc::Hlc;
-use iris_proto::id::{ConnId, Dot, MsgId, Origin, ShardId, UserKey, shard_for_user};
+use iris_proto::id::{ConnId, MsgId, Origin, ShardId, UserKey, shard_for_user};
 use iris_proto::link::{ReceiptPost, ToCore, ToEdge};
 use iris_proto::wire::{Code, MessageHead, PresenceState, Writer, kind, put_frame};
 use iris_wal::record;
-use iris_wal::{AppendError, Body, Head, Log, Msg, Reason, Record, Targets, Tomb};
+use iris_wal::{AppendError, Body, Head, Log, Msg, Reason, Record, Targets, Tomb, views};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -101,8 +101,7 @@ impl Fx {
         self.now_hlc = self.now_hlc.max(record.head.hlc);
         self.wal_metrics.appended_records.add(1);
         self.wal_metrics.appended_bytes.add(u64::from(len));
-        let pos = Pos { segment: pos.segment, offset: pos.offset };
-        Ok(Appended { pos, len, lsn: self.log.lsn() })
+        Ok(Appended { pos: views::proto_pos(pos), len, lsn: self.log.lsn() })
     }
 
     /// Hands every batch over. Whether there was any.
@@ -115,7 +114,7 @@ impl Fx {
 
     /// The head of a record of this node that stands outside the shards' streams.
     pub(super) fn head_outside_streams(&self, shard: ShardId) -> Head {
-        Head { shard: shard.0, origin: wal_origin(self.origin), seq: 0, hlc: self.now_hlc }
+        Head { shard: shard.0, origin: views::wal_origin(self.origin), seq: 0, hlc: self.now_hlc }
     }
 
     pub(super) fn take_reads(&mut self) -> Vec<Wanted> {
@@ -199,22 +198,6 @@ pub(super) fn put_message(
     }))
 }
 
-fn wal_origin(origin: Origin) -> iris_wal::Origin {
-    iris_wal::Origin { node: origin.node, incarnation: origin.incarnation }
-}
-
-fn wal_dot(dot: Dot) -> iris_wal::Dot {
-    iris_wal::Dot { origin: wal_origin(dot.origin), seq: dot.seq }
-}
-
-pub(super) fn wal_pos(pos: Pos) -> iris_wal::Pos {
-    iris_wal::Pos { segment: pos.segment, offset: pos.offset }
-}
-
-pub(super) fn wal_head(shard: ShardId, dot: Dot, hlc: Hlc) -> Head {
-    Head { shard: shard.0, origin: wal_origin(dot.origin), seq: dot.seq, hlc: hlc.0 }
-}
-
 impl From<RejectCode> for RejectReason {
     fn from(code: RejectCode) -> Self {
         Self::from(code_of(code))
@@ -241,7 +224,7 @@ impl Effects for Fx {
             return Err(Refusal::LowDisk);
         }
         let appended = self.append(&Record {
-            head: wal_head(record.shard, record.dot, record.hlc),
+            head: views::wal_head(record.shard, record.dot, record.hlc),
             body: Body::Msg(Msg {
                 msg_id: record.msg_id.0,
                 sender: record.sender.0,
@@ -254,7 +237,7 @@ impl Effects for Fx {
         })?;
         self.awaited = true;
         for _ in 0..record.recipients.len() / 16 {
-            self.log.entry_added(wal_pos(appended.pos), appended.len);
+            self.log.entry_added(views::wal_pos(appended.pos), appended.len);
         }
         Ok(appended)
     }
@@ -262,9 +245,9 @@ impl Effects for Fx {
     fn append_tomb(&mut self, record: &TombRecord<'_>) -> Result<Appended, Refusal> {
         let mut targets = std::mem::take(&mut self.targets);
         targets.clear();
-        targets.extend(record.targets.iter().map(|target| wal_dot(target.dot)));
+        targets.extend(record.targets.iter().map(|target| views::wal_dot(target.dot)));
         let appended = self.append(&Record {
-            head: wal_head(record.shard, record.dot, record.hlc),
+            head: views::wal_head(record.shard, record.dot, record.hlc),
             body: Body::Tomb(Tomb {
                 inbox: record.inbox.0,
                 reason: Reason(record.reason as u8),
@@ -289,11 +272,11 @@ impl Effects for Fx {
     }
 
     fn entry_removed(&mut self, pos: Pos, len: u32) {
-        self.log.entry_removed(wal_pos(pos), len);
+        self.log.entry_removed(views::wal_pos(pos), len);
     }
 
     fn entry_live(&mut self, pos: Pos, len: u32) {
-        self.log.entry_added(wal_pos(pos), len);
+        self.log.entry_added(views::wal_pos(pos), len);
     }
 
     fn entry_dead(&mut self, pos: Pos, tomb: Pos) {
@@ -301,7 +284,7 @@ impl Effects for Fx {
     }
 
     fn entry_repeated(&mut self, kept: Pos, other: Pos) {
-        self.log.entry_repeated(wal_pos(kept), wal_pos(other));
+        self.log.entry_repeated(views::wal_pos(kept), views::wal_pos(other));
     }
 
     fn accepted(&mut self, conn: ConnId, seq: u32, copies: u8) {
@@ -346,7 +329,7 @@ impl Effects for Fx {
     fn deliver(&mut self, delivery: &Delivery) {
         let in_order = self.reading.is_empty() || !self.reading.contains_key(&delivery.conn);
         if in_order
-            && let Some(bytes) = self.log.recent(wal_pos(delivery.pos), delivery.len)
+            && let Some(bytes) = self.log.recent(views::wal_pos(delivery.pos), delivery.len)
             && let Ok((record, _)) = record::decode(bytes)
             && let Some(delivered) =
                 { put_message(self.links.to(delivery.conn.reactor()), delivery, &record) }

@@ -7,13 +7,11 @@ use super::housekeeping::{Housekeeping, Past};
 use super::{Failed, Partition, Parts};
 use crate::clock::Clock;
 use crossbeam_channel::Sender;
-use iris_proto::core::{BadRecord, Core, Pos, RecoveredMsg, RecoveredTomb};
-use iris_proto::hlc::Hlc;
-use iris_proto::id::{Dot, MsgId, Origin, ShardId, UserKey};
+use iris_proto::core::Core;
 use iris_wal::disk::Disk as _;
 use iris_wal::io::RealDisk;
 use iris_wal::recovery::recover;
-use iris_wal::{Log, Meta, MetaBody, Reason};
+use iris_wal::{Log, Meta, views};
 use std::time::Instant;
 
 impl Partition {
@@ -23,7 +21,7 @@ impl Partition {
         let mut core = Core::new(parts.settings.core.clone());
         let mut bad = 0_u64;
         let mut on_record = |meta: Meta<'_>| {
-            if let Err(error) = put(&mut core, &meta) {
+            if let Err(error) = views::recover(&mut core, &meta) {
                 bad += 1;
                 let (segment, offset) = (meta.pos.segment, meta.pos.offset);
                 tracing::error!(segment, offset, %error, "a record of the log is not taken over");
@@ -95,37 +93,4 @@ impl Partition {
         partition.set_gauges();
         Ok(partition)
     }
-}
-
-fn put(core: &mut Core, meta: &Meta<'_>) -> Result<(), BadRecord> {
-    let shard = ShardId(meta.head.shard);
-    let dot = proto_dot(meta.head.dot());
-    let hlc = Hlc(meta.head.hlc);
-    let pos = Pos { segment: meta.pos.segment, offset: meta.pos.offset };
-    match &meta.body {
-        MetaBody::Msg(msg) => core.recover_msg(&RecoveredMsg {
-            shard,
-            dot,
-            hlc,
-            pos,
-            len: meta.len,
-            sender: UserKey(msg.sender),
-            msg_id: MsgId(msg.msg_id),
-            flags: msg.msg_flags,
-            recipients: msg.recipients,
-        }),
-        MetaBody::Tomb(tomb) => {
-            let (inbox, collapsed) = (UserKey(tomb.inbox), tomb.reason == Reason::COLLAPSED);
-            let record = RecoveredTomb { shard, dot, hlc, pos, inbox, collapsed };
-            core.recover_tomb(&record, tomb.targets.dots().map(proto_dot))
-        }
-        MetaBody::Dedup(body) => core.recover_dedup(shard, body),
-        // Modes and version vectors are the pair's; a node alone has none.
-        MetaBody::Epoch(_) | MetaBody::Mark(_) | MetaBody::Checkpoint(_) => Ok(()),
-    }
-}
-
-fn proto_dot(dot: iris_wal::Dot) -> Dot {
-    let origin = Origin { node: dot.origin.node, incarnation: dot.origin.incarnation };
-    Dot { origin, seq: dot.seq }
 }

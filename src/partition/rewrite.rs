@@ -5,11 +5,10 @@
 
 use super::Partition;
 use super::disk::{CopyRecords, CopyWanted};
-use super::effects::wal_pos;
 use iris_proto::core::{Appended, LiveEntry};
 use iris_wal::reclaim::Threshold;
 use iris_wal::record::{self, Body};
-use iris_wal::{Msg, Record};
+use iris_wal::{Msg, Record, views};
 
 /// Index slots looked at in one turn (I8): some tens of microseconds.
 const SLOTS_PER_TURN: u32 = 16 << 10;
@@ -95,9 +94,9 @@ impl Partition {
             });
             match (result, copied) {
                 (Ok(moved), Some(copy)) => {
-                    let from = (wal_pos(entries[0].pos), entries[0].len);
+                    let from = (views::wal_pos(entries[0].pos), entries[0].len);
                     for _ in 0..moved {
-                        fx.log.entry_moved(from, (wal_pos(copy.pos), copy.len));
+                        fx.log.entry_moved(from, (views::wal_pos(copy.pos), copy.len));
                     }
                     fx.wal_metrics.rewritten_bytes.add(u64::from(copy.len));
                 }

@@ -12,7 +12,8 @@
 //! - [`feed`]: reading a log forward, for a peer;
 //! - [`disk`]: what is needed of a disk; [`store`]: segment files on one: prepare, recycle, write, read;
 //! - [`io`]: the real disk, a node's directory, its identity and lock;
-//! - [`tool`]: verify, dump, stat, diff.
+//! - [`tool`]: verify, dump, stat, diff;
+//! - `views`, with the feature `proto`: records as the machines of `iris-proto` see them.
 
 #![deny(unsafe_code)]
 
@@ -35,6 +36,8 @@ pub mod segment;
 pub mod store;
 pub mod targets;
 pub mod tool;
+#[cfg(feature = "proto")]
+pub mod views;
 mod window;
 
 pub use footer::FooterWrite;

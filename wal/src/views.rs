@@ -1,38 +1,45 @@
-//! From records of the log to what the machines of `iris-proto` look at, and back.
+//! Between records of the log and what the machines of `iris-proto` look at. The crates know nothing of each other
+//! otherwise; whoever drives both enables the feature `proto`.
 
+use crate::{Body, Head, Meta, MetaBody, Reason, Record};
 use iris_proto::core::{BadRecord, Core, Pos, RecoveredMsg, RecoveredTomb};
 use iris_proto::hlc::Hlc;
 use iris_proto::id::{Dot, MsgId, Origin, ShardId, UserKey};
 use iris_proto::replica::{RecordBody, RecordView};
-use iris_wal::{Body, Head, Meta, MetaBody, Reason, Record};
 
-pub(crate) fn wal_origin(origin: Origin) -> iris_wal::Origin {
-    iris_wal::Origin { node: origin.node, incarnation: origin.incarnation }
+/// An origin, as the log writes it.
+pub fn wal_origin(origin: Origin) -> crate::Origin {
+    crate::Origin { node: origin.node, incarnation: origin.incarnation }
 }
 
-pub(crate) fn wal_dot(dot: Dot) -> iris_wal::Dot {
-    iris_wal::Dot { origin: wal_origin(dot.origin), seq: dot.seq }
+/// A dot, as the log writes it.
+pub fn wal_dot(dot: Dot) -> crate::Dot {
+    crate::Dot { origin: wal_origin(dot.origin), seq: dot.seq }
 }
 
-pub(crate) fn proto_dot(dot: iris_wal::Dot) -> Dot {
+/// A dot of the log.
+pub fn proto_dot(dot: crate::Dot) -> Dot {
     let origin = Origin { node: dot.origin.node, incarnation: dot.origin.incarnation };
     Dot { origin, seq: dot.seq }
 }
 
-pub(crate) fn wal_head(shard: ShardId, dot: Dot, hlc: Hlc) -> Head {
+/// The head of a record of a stream.
+pub fn wal_head(shard: ShardId, dot: Dot, hlc: Hlc) -> Head {
     Head { shard: shard.0, origin: wal_origin(dot.origin), seq: dot.seq, hlc: hlc.0 }
 }
 
-pub(crate) fn wal_pos(pos: Pos) -> iris_wal::Pos {
-    iris_wal::Pos { segment: pos.segment, offset: pos.offset }
+/// A place, as the log knows it.
+pub fn wal_pos(pos: Pos) -> crate::Pos {
+    crate::Pos { segment: pos.segment, offset: pos.offset }
 }
 
-pub(crate) fn proto_pos(pos: iris_wal::Pos) -> Pos {
+/// A place of the log.
+pub fn proto_pos(pos: crate::Pos) -> Pos {
     Pos { segment: pos.segment, offset: pos.offset }
 }
 
 /// A record as replication sees it. `targets` is room for a TOMB's targets.
-pub(crate) fn view<'a>(record: &Record<'a>, targets: &'a mut Vec<Dot>) -> RecordView<'a> {
+pub fn view<'a>(record: &Record<'a>, targets: &'a mut Vec<Dot>) -> RecordView<'a> {
     let (mut copy, head) = (false, record.head);
     let body = match record.body {
         Body::Msg(msg) => {
@@ -59,7 +66,7 @@ pub(crate) fn view<'a>(record: &Record<'a>, targets: &'a mut Vec<Dot>) -> Record
 }
 
 /// The same, of what recovery reads.
-pub(crate) fn view_of_meta<'a>(meta: &Meta<'a>, targets: &'a mut Vec<Dot>) -> RecordView<'a> {
+pub fn view_of_meta<'a>(meta: &Meta<'a>, targets: &'a mut Vec<Dot>) -> RecordView<'a> {
     let (mut copy, head) = (false, meta.head);
     let body = match &meta.body {
         MetaBody::Msg(msg) => {
@@ -86,7 +93,7 @@ pub(crate) fn view_of_meta<'a>(meta: &Meta<'a>, targets: &'a mut Vec<Dot>) -> Re
 }
 
 /// Hands what recovery reads to a core.
-pub(crate) fn recover(core: &mut Core, meta: &Meta<'_>) -> Result<(), BadRecord> {
+pub fn recover(core: &mut Core, meta: &Meta<'_>) -> Result<(), BadRecord> {
     let shard = ShardId(meta.head.shard);
     let (dot, hlc) = (proto_dot(meta.head.dot()), Hlc(meta.head.hlc));
     let pos = proto_pos(meta.pos);
