@@ -9,7 +9,7 @@ const PAGE: &str = "docs/decisions/0008-dependencies.md";
 /// What a crate of ours may depend on of ours.
 const ARROWS: [(&str, &[&str]); 6] = [
     ("proto/Cargo.toml", &[]),
-    ("wal/Cargo.toml", &[]),
+    ("wal/Cargo.toml", &["iris-proto"]),
     ("ring/Cargo.toml", &[]),
     ("loadgen/Cargo.toml", &["iris-proto", "iris-ring"]),
     ("sim/Cargo.toml", &["iris-proto", "iris-wal"]),
