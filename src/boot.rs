@@ -57,12 +57,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     adopt_partitions(&mut config);
     let connections_max = config.reactor.connections_max;
     let registry = Registry::new(config.reactors(), config.partitions(), connections_max);
-    let info = NodeInfo {
-        name: config.node.name.clone(),
-        region: config.node.region.clone(),
-        node_id: config.node.node_id,
-    };
-    let state = Arc::new(NodeState::new(info, registry));
+    let state = Arc::new(NodeState::new(NodeInfo::of(&config), registry));
     let listeners = bind(&config)?;
     let peers = cluster::bind(&config)?;
     let bound = Bound {

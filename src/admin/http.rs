@@ -1,4 +1,4 @@
-//! The pages of the admin server. All are GET, none changes anything.
+//! The pages of the admin server. All are GET and change nothing, but for `/retire`.
 //!
 //! | path | answer |
 //! |---|---|
@@ -6,6 +6,7 @@
 //! | `/readyz` | 200 when clients are served; 503 before that and as soon as the node drains, with the reason |
 //! | `/health` | JSON, `ok` and the phase; `?verbose` adds every check, with usage and limit |
 //! | `/metrics` | Prometheus text |
+//! | `POST /retire?node=N` | gives up a mirror that never comes back; only from loopback |
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -14,10 +15,11 @@ use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::listener::Bounded;
+use super::retire::{Asker, retire};
 use super::state::{NodeState, Phase};
 use crate::metrics::{Process, text};
 
@@ -26,7 +28,8 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>) {
     let listener = tokio::net::TcpListener::from_std(listener);
     let listener = Bounded::new(listener.expect("a listener that does not block"));
     // It returns only on errors of accept, which axum waits out itself.
-    let _ = axum::serve(listener, router(state)).await;
+    let service = router(state).into_make_service_with_connect_info::<Asker>();
+    let _ = axum::serve(listener, service).await;
 }
 
 fn router(state: Arc<NodeState>) -> Router {
@@ -35,6 +38,7 @@ fn router(state: Arc<NodeState>) -> Router {
         .route("/readyz", get(readyz))
         .route("/health", get(health))
         .route("/metrics", get(metrics))
+        .route("/retire", post(retire))
         .fallback(async || {
             (StatusCode::NOT_FOUND, "there are /livez, /readyz, /health?verbose and /metrics\n")
         })

@@ -5,6 +5,7 @@
 
 mod http;
 mod listener;
+mod retire;
 mod state;
 
 pub use state::{NodeInfo, NodeState, Phase};

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::config::{Config, Roles};
 use crate::metrics::Registry;
 
 /// Where a node is in its life. It only moves forward.
@@ -46,6 +47,30 @@ pub struct NodeInfo {
     pub region: String,
     /// Its number.
     pub node_id: u32,
+    /// What it does.
+    pub roles: Roles,
+    /// The cores of its cluster; empty: a node alone.
+    pub cores: Vec<u32>,
+    /// The core that mirrors this one; `None`: it is no core of a pair.
+    pub mirror: Option<u32>,
+}
+
+impl NodeInfo {
+    /// What a configuration says of the node.
+    pub fn of(config: &Config) -> Self {
+        let node_id = config.node.node_id;
+        let cores = config.cluster.as_ref().map(|cluster| cluster.cores.as_slice());
+        let cores: Vec<u32> = cores.unwrap_or_default().iter().map(|core| core.node).collect();
+        let mirror = cores.iter().copied().find(|core| *core != node_id);
+        Self {
+            name: config.node.name.clone(),
+            region: config.node.region.clone(),
+            node_id,
+            roles: config.roles,
+            mirror: mirror.filter(|_| config.roles.core),
+            cores,
+        }
+    }
 }
 
 /// The node's phase and counters, shared by the threads that set them and the one that shows them.

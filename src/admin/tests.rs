@@ -2,8 +2,12 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use iris_proto::id::Origin;
+use iris_proto::replica::{Counters, Label, Mode, Status};
+
 use super::*;
-use crate::metrics::Registry;
+use crate::config::Roles;
+use crate::metrics::{MirrorMetrics, Registry};
 
 fn config(admin: &str) -> ListenConfig {
     ListenConfig {
@@ -19,17 +23,28 @@ fn start() -> (Control, Arc<NodeState>) {
 }
 
 fn start_at(admin: &str) -> (Control, Arc<NodeState>) {
-    let info = NodeInfo { name: "n".to_owned(), region: "r".to_owned(), node_id: 3 };
-    let state = Arc::new(NodeState::new(info, Registry::new(1, 1, 10)));
+    let info = NodeInfo {
+        name: "n".to_owned(),
+        region: "r".to_owned(),
+        node_id: 3,
+        roles: Roles { edge: false, core: true },
+        cores: vec![3, 4],
+        mirror: Some(4),
+    };
+    let state = Arc::new(NodeState::new(info, Registry::new(1, 2, 10)));
     let control = Control::start(&config(admin), Arc::clone(&state)).unwrap();
     (control, state)
 }
 
 /// Status and body of a GET.
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+}
+
+fn ask(address: SocketAddr, request: &str) -> (u16, String) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
@@ -112,6 +127,69 @@ fn other_paths_methods_and_garbage_change_nothing() {
     let mut garbage = TcpStream::connect(address).unwrap();
     garbage.write_all(&[0; 4096]).unwrap();
     assert_eq!(get(address, "/livez").0, 200);
+    control.stop();
+}
+
+/// Status and body of a POST without a body; `more` is further header lines.
+fn post(address: SocketAddr, path: &str, more: &str) -> (u16, String) {
+    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{more}");
+    ask(address, &format!("{head}Connection: close\r\n\r\n"))
+}
+
+/// A core of a pair that serves alone, or with the mirror linked.
+pub(super) fn pair(peer: Option<u32>) -> Status {
+    Status {
+        label: if peer.is_some() { Label::Normal } else { Label::Solo },
+        mode: if peer.is_some() { Mode::Normal } else { Mode::Solo },
+        state_id: 2,
+        peer: peer.map(|node| Origin { node, incarnation: 7 }),
+        lag_records: 3,
+        lag_bytes: 300,
+        lag_ms: 0,
+        copies_one: if peer.is_some() { 0 } else { 2 },
+        last_failover: Some((1_700_000_000_000, 12)),
+        splits: 0,
+        last_split: (0, 0),
+        fenced_streams: 0,
+        possibly_incomplete: false,
+        damaged: false,
+    }
+}
+
+#[test]
+fn a_mirror_is_retired_from_the_node_itself_while_it_is_not_linked() {
+    let (control, state) = start();
+    let address = control.address();
+    let mirrors = state.registry().mirrors();
+    let set = |peer| mirrors.iter().for_each(|m| m.set(&pair(peer), &Counters::default()));
+    assert_eq!(post(address, "/retire?node=4", "").0, 404, "nothing is known of a mirror yet");
+    set(Some(4));
+    let (status, body) = post(address, "/retire?node=4", "");
+    assert_eq!(status, 409, "{body}");
+    assert!(body.contains("stop it first"), "{body}");
+    set(None);
+    for wrong in ["/retire", "/retire?node=0", "/retire?node=x", "/retire?node=4&node=5"] {
+        assert_eq!(post(address, wrong, "").0, 400, "{wrong}");
+    }
+    assert_eq!(post(address, "/retire?node=3", "").0, 404, "not itself");
+    assert_eq!(get(address, "/retire?node=4").0, 405, "looking changes nothing");
+    let from_a_page = post(address, "/retire?node=4", "Origin: http://example.com\r\n");
+    assert_eq!(from_a_page.0, 403, "{}", from_a_page.1);
+    assert!(!mirrors.iter().any(|mirror| mirror.is_retire_asked()));
+
+    let taken = std::thread::scope(|scope| {
+        let answer = scope.spawn(|| post(address, "/retire?node=4", ""));
+        let take = |mirror: &Arc<MirrorMetrics>| loop {
+            if let Some(node) = mirror.take_retire() {
+                break node;
+            }
+            std::thread::yield_now();
+        };
+        let taken: Vec<u32> = mirrors.iter().map(take).collect();
+        assert_eq!(answer.join().unwrap().0, 200);
+        taken
+    });
+    assert_eq!(taken, [4, 4]);
     control.stop();
 }
 

@@ -329,6 +329,60 @@ impl LinkEnd {
     }
 }
 
+label! {
+    /// What operators call the state of a partition of a pair: [`iris_proto::replica::Label`].
+    pub enum MirrorState {
+        /// It started and does not serve yet.
+        Recovering = "recovering",
+        /// Two copies of everything.
+        Normal = "normal",
+        /// It serves alone.
+        Solo = "solo",
+        /// It serves alone, and both sides exchange what they lack.
+        Healing = "healing",
+        /// It is about to stop.
+        Draining = "draining",
+        /// It must start again with another incarnation.
+        Fenced = "fenced",
+    }
+}
+
+label! {
+    /// Which rule acknowledges: [`iris_proto::replica::Mode`].
+    pub enum MirrorMode {
+        /// Nothing is acknowledged.
+        Recovering = "recovering",
+        /// What is synced on both nodes.
+        Normal = "normal",
+        /// What is synced here.
+        Solo = "solo",
+    }
+}
+
+label! {
+    /// Why a partition ended a link to its mirror: [`iris_proto::replica::RefuseCode`].
+    pub enum LinkRefusal {
+        /// No version in common.
+        Version = "version",
+        /// Not the node that the configuration names.
+        WrongNode = "wrong_node",
+        /// Another number of shards or partitions.
+        Layout = "layout",
+        /// A frame that does not parse or may not come now.
+        Malformed = "malformed",
+        /// A record that does not decode or cannot be the mirror's.
+        BadRecord = "bad_record",
+        /// More than a bound allows.
+        TooMuch = "too_much",
+        /// The node was retired and did not come back empty.
+        Retired = "retired",
+        /// Nothing was heard for too long.
+        Silent = "silent",
+        /// Its numbers were given out before.
+        Reincarnate = "reincarnate",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -349,6 +403,9 @@ mod tests {
         assert_names::<RejectReason>();
         assert_names::<FrameType>();
         assert_names::<SegmentState>();
+        assert_names::<MirrorState>();
+        assert_names::<MirrorMode>();
+        assert_names::<LinkRefusal>();
     }
 
     #[test]

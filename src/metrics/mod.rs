@@ -9,6 +9,7 @@
 mod blocks;
 pub(crate) mod cell;
 mod labels;
+mod mirror;
 mod process;
 mod render;
 pub mod text;
@@ -17,7 +18,11 @@ pub use blocks::{
     BatchHistogram, GatewayMetrics, LatencyHistogram, PartitionMetrics, ReactorMetrics, WalMetrics,
 };
 pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Snapshot};
-pub use labels::{CloseReason, FrameType, LinkEnd, RejectReason, SegmentState};
+pub use labels::{
+    CloseReason, FrameType, LinkEnd, LinkRefusal, MirrorMode, MirrorState, RejectReason,
+    SegmentState,
+};
+pub use mirror::MirrorMetrics;
 pub use process::{Process, resident_bytes_now};
 
 use std::sync::Arc;
@@ -31,6 +36,7 @@ struct Blocks {
     reactors: Box<[Arc<ReactorMetrics>]>,
     partitions: Box<[Arc<PartitionMetrics>]>,
     wals: Box<[Arc<WalMetrics>]>,
+    mirrors: Box<[Arc<MirrorMetrics>]>,
     gateway: Arc<GatewayMetrics>,
     connections_max: u64,
     baseline_bytes: Gauge,
@@ -43,6 +49,7 @@ impl Registry {
             reactors: (0..reactors).map(|_| Arc::default()).collect(),
             partitions: (0..partitions).map(|_| Arc::default()).collect(),
             wals: (0..partitions).map(|_| Arc::default()).collect(),
+            mirrors: (0..partitions).map(|_| Arc::default()).collect(),
             gateway: Arc::default(),
             connections_max: connections_max as u64,
             baseline_bytes: Gauge::default(),
@@ -62,6 +69,16 @@ impl Registry {
     /// The block of that partition's log.
     pub fn wal(&self, index: usize) -> Arc<WalMetrics> {
         Arc::clone(&self.0.wals[index])
+    }
+
+    /// The block of that partition's mirror, for the partition's thread.
+    pub fn mirror(&self, index: usize) -> Arc<MirrorMetrics> {
+        Arc::clone(&self.0.mirrors[index])
+    }
+
+    /// The blocks of all partitions' mirrors.
+    pub fn mirrors(&self) -> &[Arc<MirrorMetrics>] {
+        &self.0.mirrors
     }
 
     /// Shards that no core serves, as the reactor sees it that sees most.

@@ -84,7 +84,13 @@ const SLEEPS: [(&str, &str); 3] = [
 ];
 
 /// Where a condition is polled: a short wait between two looks, and a failure when time is up.
-const POLLS: [(&str, &str); 1] = [("bench/recovery.py", "polls for the server's ports file")];
+const POLLS: [(&str, &str); 2] = [
+    ("bench/recovery.py", "polls for the server's ports file"),
+    (
+        "src/admin/retire.rs",
+        "the control thread asks whether partitions, which wait for nobody, took a wish",
+    ),
+];
 
 /// Columns of a line of Rust, at most. rustfmt keeps code to 100; prose in comments may go on a little.
 const COLUMNS_MAX: usize = 125;
