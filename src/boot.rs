@@ -11,7 +11,7 @@ use crate::cli::announce::{Bound, announce};
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, SyncMode};
 use crate::halt_poll::{HaltPoll, cpu_quota};
-use crate::link::{Attachment, Inbox, Links as Ways, Outbox, links_into};
+use crate::link::{Inbox, Links as Ways, Outbox, links_into};
 use crate::metrics::Registry;
 use crate::partition::{self, Failed, PartitionStore};
 use crate::preflight::{explain_bind, explain_ring};
@@ -67,13 +67,14 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     };
     let control = Control::start(&config.listen, Arc::clone(&state))?;
     let bound = Bound { admin: control.address(), ..bound };
-    let directory = config.roles.core.then(|| open_directory(&config)).transpose()?;
+    let directory = config.roles.core.then(|| open_directory(&config)).transpose()?.map(Arc::new);
 
     state.advance(Phase::Recovering);
     let cpus = Cpus::of_process();
     let wakers = Wakers::new(&config, &cpus)?;
     let (mut links, inboxes) = wakers.links(&config);
-    let (wiring, ends) = cluster::Wiring::new(&config, &wakers, &mut links).unzip();
+    let me = directory.as_ref().map(|directory| origin_of(directory.identity()));
+    let (wiring, ends) = cluster::Wiring::new(&config, me, &wakers, &mut links).unzip();
     let ends = ends.unwrap_or_default();
     let node = NodeParts {
         config: &config,
@@ -81,12 +82,12 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         state: &state,
         started,
         events: control.events(),
-        failures: report_to(control.sender()),
+        failures: report_to(control.sender(), directory.clone()),
     };
     let stop = Arc::new(AtomicBool::new(false));
     let (ways, inboxes_in) = (links.to_reactors, inboxes.of_partitions);
     let Some(partitions) = node.start_partitions(
-        directory.as_ref(),
+        directory.as_deref(),
         &wakers,
         ways,
         inboxes_in,
@@ -96,12 +97,12 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     else {
         return Ok(());
     };
-    let incarnation = directory.as_ref().map(|directory| directory.identity().incarnation);
+    let incarnation = me.map(|me| me.incarnation);
     let gateway = wiring.map(|wiring| cluster::Running::start(wiring, peers, &node, incarnation));
     let gateway = gateway.transpose()?;
     let (ways, inboxes_in) = (links.to_partitions, inboxes.of_reactors);
     let reactors = node.start_reactors(listeners, &wakers, ways, inboxes_in, ends.reactors)?;
-    let event = match node.wait_for_cores()? {
+    let event = match node.wait_for_cores(gateway.as_ref())? {
         Some(event) => event,
         None => {
             state.registry().mark_baseline();
@@ -117,7 +118,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
             wakers.reactors.iter().for_each(Waker::wake);
             join_within(reactors, DRAIN_TIMEOUT, &wakers.reactors, "reactors");
             if let Some(gateway) = gateway {
-                gateway.stop();
+                gateway.stop(&wakers.partitions);
             }
             state.advance(Phase::Stopping);
             stop.store(true, Ordering::Release);
@@ -180,6 +181,10 @@ fn open_directory(config: &Config) -> Result<Directory, Failure> {
         };
         Failure::new(exit, error.to_string())
     })
+}
+
+fn origin_of(identity: &Identity) -> Origin {
+    Origin { node: identity.node_id, incarnation: identity.incarnation }
 }
 
 /// How each thread is woken.
@@ -251,15 +256,37 @@ fn mesh(senders: &[(u16, Waker)], receivers: &[Waker]) -> (Vec<Vec<Outbox>>, Vec
 }
 
 /// A way for partitions to say that they cannot go on.
-fn report_to(events: crossbeam_channel::Sender<Event>) -> crossbeam_channel::Sender<Failed> {
+fn report_to(
+    events: crossbeam_channel::Sender<Event>,
+    directory: Option<Arc<Directory>>,
+) -> crossbeam_channel::Sender<Failed> {
     let (sender, receiver) = crossbeam_channel::unbounded::<Failed>();
     std::thread::spawn(move || {
-        for Failed(message) in receiver {
-            let failure = format!("{message}; the node stops, because nothing can be kept safe");
-            let _ = events.send(Event::Fatal(Failure::new(Exit::Io, failure)));
+        for failed in receiver {
+            let failure = match failed {
+                Failed::Because(message) => {
+                    let why = "the node stops, because nothing can be kept safe";
+                    Failure::new(Exit::Io, format!("{message}; {why}"))
+                }
+                Failed::Reincarnate(above) => rise_above(directory.as_deref(), above),
+            };
+            let _ = events.send(Event::Fatal(failure));
         }
     });
     sender
+}
+
+/// The mirror knows a later life of this node than the data directory does.
+fn rise_above(directory: Option<&Directory>, above: u32) -> Failure {
+    let what = "the mirror knows a later life of this node: the data directory is an older image";
+    let raised = directory.map_or(Ok(()), |directory| directory.raise_incarnation(above));
+    let next = match raised {
+        Ok(()) => {
+            "start it again: it goes on above that life and gets back what it lacks".to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    Failure::new(Exit::DataDir, format!("{what}; {next}"))
 }
 
 struct NodeParts<'a> {
@@ -279,19 +306,21 @@ impl NodeParts<'_> {
         wakers: &Wakers,
         links: Vec<Vec<Outbox>>,
         inboxes: Vec<Inbox>,
-        edges: Vec<(Receiver<Attachment>, Option<Outbox>)>,
+        ends: Vec<cluster::PartitionEnds>,
         stop: &Arc<AtomicBool>,
     ) -> anyhow::Result<Option<Vec<Joiner>>> {
         let Some(directory) = directory else { return Ok(Some(Vec::new())) };
-        let mut edges = edges.into_iter();
+        let mut ends = ends.into_iter();
         let method = self.sync_method(directory)?;
         let (ready, readiness) = crossbeam_channel::unbounded();
         let mut threads = Vec::new();
         for (index, (links, inbox)) in links.into_iter().zip(inboxes).enumerate() {
             let cpu = self.cpus.ids[self.cpus.place_of_partition(index)];
             let store = PartitionStore { cpu, ..self.store(directory, index as u16, method) };
-            let (attachments, home) = edges.next().unzip();
-            let home = home.flatten();
+            let (attachments, home, mirror) = match ends.next() {
+                Some(ends) => (Some(ends.attachments), ends.home, ends.mirror),
+                None => (None, None, None),
+            };
             let parts = partition::Parts {
                 index: index as u16,
                 settings: self.partition_settings(directory, index)?,
@@ -299,6 +328,7 @@ impl NodeParts<'_> {
                 links: Ways::new(links, home),
                 inbox,
                 attachments,
+                mirror,
                 waker: wakers.partitions[index].clone(),
                 started: self.started,
                 metrics: self.state.registry().partition(index),
@@ -316,8 +346,14 @@ impl NodeParts<'_> {
         }
         for _ in 0..threads.len() {
             crossbeam_channel::select! {
-                recv(readiness) -> ready => if let Err(Failed(message)) = ready? {
-                    return Err(Failure::new(Exit::DataDir, message).into());
+                recv(readiness) -> ready => match ready? {
+                    Ok(()) => {}
+                    Err(Failed::Because(message)) => {
+                        return Err(Failure::new(Exit::DataDir, message).into());
+                    }
+                    Err(Failed::Reincarnate(above)) => {
+                        return Err(rise_above(Some(directory), above).into());
+                    }
                 },
                 recv(self.events) -> event => match event? {
                     Event::Fatal(failure) => return Err(failure.into()),
@@ -378,9 +414,10 @@ impl NodeParts<'_> {
         Ok(threads)
     }
 
-    /// An edge serves once each shard has a core. What ends the wait early is given back.
-    fn wait_for_cores(&self) -> anyhow::Result<Option<Event>> {
-        while self.state.registry().unroutable_shards() > 0 {
+    /// An edge serves once each shard has a core, a core once its partitions do. What ends the wait early is given back.
+    fn wait_for_cores(&self, gateway: Option<&cluster::Running>) -> anyhow::Result<Option<Event>> {
+        let has_begun = || gateway.is_none_or(cluster::Running::has_begun);
+        while self.state.registry().unroutable_shards() > 0 || !has_begun() {
             match self.events.recv_timeout(CORES_LOOK) {
                 Ok(event) => return Ok(Some(event)),
                 Err(RecvTimeoutError::Timeout) => {}
@@ -418,7 +455,7 @@ impl NodeParts<'_> {
     ) -> anyhow::Result<partition::Settings> {
         let Config { core, wal, .. } = self.config;
         let identity = directory.identity();
-        let origin = Origin { node: identity.node_id, incarnation: identity.incarnation };
+        let origin = origin_of(identity);
         let seed = random_bytes()?;
         let seed = u64::from_le_bytes(seed[..8].try_into().expect("eight of sixteen bytes"));
         let shards =
@@ -528,7 +565,7 @@ where
             Ok(Err(error)) => format!("{name}: {}", explain_ring(&error)),
             Err(error) => format!("{name}: {error}"),
         };
-        let _ = failures.send(Failed(message));
+        let _ = failures.send(Failed::Because(message));
     })?)
 }
 

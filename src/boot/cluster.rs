@@ -5,17 +5,22 @@ use crate::cli::exit::Failure;
 use crate::cluster::{self, CoreAttachment, CoreParts, EdgeParts, Me, States};
 use crate::config::{ClusterConfig, Config};
 use crate::link::{Attachment, Inbox, Outbox, links_into};
-use crate::partition::Failed;
+use crate::partition::{Failed, MirrorParts};
 use crate::preflight::{explain_bind, explain_ring};
 use crate::reactor::{ClusterParts, GATEWAY};
 use crate::rt::Waker;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use iris_proto::edge::RouterConfig;
+use iris_proto::id::{Origin, ShardId};
 use iris_proto::peer::PartitionState;
+use iris_proto::replica::ReplicaConfig;
 use iris_wal::io::random_bytes;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Heartbeats that may fail to come before a stream to the mirror is given up.
+const SILENT_AFTER: u64 = 4;
 
 /// The socket for other nodes, if this node is one to come to.
 pub(super) fn bind(config: &Config) -> Result<Option<TcpListener>, Failure> {
@@ -30,7 +35,14 @@ pub(super) fn bind(config: &Config) -> Result<Option<TcpListener>, Failure> {
 #[derive(Default)]
 pub(super) struct Ends {
     pub(super) reactors: Vec<ClusterParts>,
-    pub(super) partitions: Vec<(Receiver<Attachment>, Option<Outbox>)>,
+    pub(super) partitions: Vec<PartitionEnds>,
+}
+
+/// What one partition gets.
+pub(super) struct PartitionEnds {
+    pub(super) attachments: Receiver<Attachment>,
+    pub(super) home: Option<Outbox>,
+    pub(super) mirror: Option<MirrorParts>,
 }
 
 /// A gateway that is not started yet.
@@ -39,11 +51,17 @@ pub(super) struct Wiring {
     waker: Waker,
     edge: Option<EdgeParts>,
     core: Option<CoreParts>,
+    states: Arc<States>,
 }
 
 impl Wiring {
-    /// Takes the gateway's queues out of those of the node, and makes what else it needs.
-    pub(super) fn new(config: &Config, wakers: &Wakers, links: &mut Links) -> Option<(Self, Ends)> {
+    /// Takes the gateway's queues out of those of the node, and makes what else it needs. `me` is this life, of a core.
+    pub(super) fn new(
+        config: &Config,
+        me: Option<Origin>,
+        wakers: &Wakers,
+        links: &mut Links,
+    ) -> Option<(Self, Ends)> {
         let cluster = config.cluster.clone()?;
         let waker = wakers.gateway.clone().expect("a node of a cluster has a gateway");
         let mut ends = Ends::default();
@@ -57,17 +75,52 @@ impl Wiring {
             });
             EdgeParts { to_reactors, reactors }
         });
-        let core = config.roles.core.then(|| {
+        let states = Arc::new(States::new(config.partitions()));
+        let core = me.map(|me| {
             let (home, ways) = home(&waker, &wakers.partitions);
             // With reactors here, the first one passes on what names no connection.
             let mut ways = ways.into_iter().map(|way| Some(way).filter(|_| !config.roles.edge));
-            let partitions = attach(&wakers.partitions, |_, attachments| {
-                ends.partitions.push((attachments, ways.next().flatten()));
+            let mut mirrors = Vec::new();
+            let partitions = attach(&wakers.partitions, |index, attachments| {
+                let mirror = replica_config(config, &cluster, me, index).map(|config| {
+                    let (sender, news) = unbounded();
+                    mirrors.push(sender);
+                    let (states, gateway) = (Arc::clone(&states), waker.clone());
+                    MirrorParts { config, news, states, gateway }
+                });
+                let home = ways.next().flatten();
+                ends.partitions.push(PartitionEnds { attachments, home, mirror });
             });
-            CoreParts { to_partitions, partitions, home, mirrors: None }
+            let mirrors = Some(mirrors).filter(|mirrors| !mirrors.is_empty());
+            if mirrors.is_none() {
+                // Nothing is waited for: each serves from its start on.
+                states.set_all(PartitionState::Serving);
+            }
+            CoreParts { to_partitions, partitions, home, mirrors }
         });
-        Some((Self { config: cluster, waker, edge, core }, ends))
+        Some((Self { config: cluster, waker, edge, core, states }, ends))
     }
+}
+
+/// `None`: nobody mirrors this core.
+fn replica_config(
+    config: &Config,
+    cluster: &ClusterConfig,
+    me: Origin,
+    partition: u16,
+) -> Option<ReplicaConfig> {
+    let peer = cluster.mirror_of(me.node)?;
+    let heartbeat_ms = cluster.heartbeat.as_millis() as u64;
+    Some(ReplicaConfig {
+        partition,
+        partitions: config.partitions() as u16,
+        first_shard: ShardId(partition),
+        when_alone: cluster.when_alone,
+        heartbeat_ms,
+        silent_ms: SILENT_AFTER * heartbeat_ms,
+        degrade_ms: cluster.degrade.as_millis() as u64,
+        ..ReplicaConfig::new(me, peer, config.core.num_shards)
+    })
 }
 
 /// A channel for attachments to each thread, whose end goes to `give`.
@@ -128,9 +181,6 @@ impl Running {
     ) -> anyhow::Result<Self> {
         let (config, failures) = (node.config, node.failures.clone());
         let leave = Arc::new(AtomicBool::new(false));
-        let states = Arc::new(States::new(config.partitions()));
-        // Partitions are started before, and serve.
-        states.set_all(PartitionState::Serving);
         let random = random_bytes()?;
         let random = u64::from_le_bytes(random[..8].try_into().expect("eight of sixteen bytes"));
         let parts = cluster::Parts {
@@ -150,23 +200,30 @@ impl Running {
             started: node.started,
             edge: wiring.edge,
             core: wiring.core,
-            states: Arc::clone(&states),
+            states: Arc::clone(&wiring.states),
             leave: Arc::clone(&leave),
             metrics: node.state.registry().gateway(),
         };
         let thread =
             std::thread::Builder::new().name("iris-gateway".to_owned()).spawn(move || {
                 if let Err(error) = cluster::run(parts) {
-                    let _ =
-                        failures.send(Failed(format!("iris-gateway: {}", explain_ring(&error))));
+                    let _ = failures
+                        .send(Failed::Because(format!("iris-gateway: {}", explain_ring(&error))));
                 }
             })?;
+        let states = wiring.states;
         Ok(Self { states, leave, waker: wiring.waker, thread })
     }
 
-    /// Edges are told to go elsewhere, and the links are ended.
-    pub(super) fn stop(self) {
+    /// Whether each partition serves, or did.
+    pub(super) fn has_begun(&self) -> bool {
+        self.states.have_begun()
+    }
+
+    /// Edges are told to go elsewhere, the mirror gets what it lacks, and the links are ended.
+    pub(super) fn stop(self, partitions: &[Waker]) {
         self.states.set_all(PartitionState::Draining);
+        partitions.iter().for_each(Waker::wake);
         self.leave.store(true, Ordering::Release);
         super::join_within(vec![self.thread], FLUSH_TIMEOUT, &[self.waker], "gateway");
     }

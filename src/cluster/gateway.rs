@@ -13,6 +13,7 @@ use crate::clock::Clock;
 use crate::config::ClusterConfig;
 use crate::metrics::{GatewayMetrics, Label, LinkEnd};
 use crate::rt::Waker;
+use iris_proto::edge::FromCore;
 use iris_proto::peer::{End, EndCode, Event as LinkEvent, Hello, Link, LinkConfig, Purpose};
 use iris_ring::{Event, Ring, RingConfig, Token, stream_socket_to};
 use std::io;
@@ -93,6 +94,8 @@ pub(super) struct Gateway {
     pub(super) edge: Option<EdgeSide>,
     pub(super) core: Option<CoreSide>,
     states: Arc<States>,
+    /// This process's own place among the cores.
+    own_core: Option<usize>,
     leave: Arc<AtomicBool>,
     leaving_since_ms: Option<u64>,
     /// When a batch of an edge came last.
@@ -148,6 +151,7 @@ impl Gateway {
             edge: parts.edge.map(EdgeSide::new),
             core: parts.core.map(CoreSide::new),
             states: parts.states,
+            own_core: parts.config.cores.iter().position(|core| core.node == me.node),
             leave: parts.leave,
             leaving_since_ms: None,
             heard_ms: 0,
@@ -216,8 +220,15 @@ impl Gateway {
         if !wire.is_connecting() {
             wire.link.poll(self.now_ms)?;
         }
+        // Looked at before the last bytes are taken, which say why.
+        let is_cut = matches!(&wire.side, Side::Mirror { cut, .. } if cut.is_asked());
         let worked = self.pump(wire)?;
         self.grant(wire);
+        if is_cut {
+            let end = End::ours(EndCode::OutOfOrder, "a stream of the mirror cannot go on");
+            wire.link.end(&end);
+            return Err(end.into());
+        }
         Ok(worked)
     }
 
@@ -539,7 +550,7 @@ impl Gateway {
         } else if wire.dial.is_none() {
             tracing::info!(peer = %wire.peer, reason, text, "a connection to the link port was refused");
         }
-        self.leave_side(wire);
+        self.leave_side(wire, over.reason);
         if over.say {
             wire.part(self.now_ms)
         } else {
@@ -594,6 +605,9 @@ impl Gateway {
                     wire.link.tell_state(partition, state);
                 }
             }
+            if let (Some(edge), Some(own)) = (&mut self.edge, self.own_core) {
+                edge.tell(own, &FromCore::State { partition, state });
+            }
         }
     }
 
@@ -603,9 +617,13 @@ impl Gateway {
             return false;
         }
         let since_ms = *self.leaving_since_ms.get_or_insert(self.now_ms);
-        let has_edges = self.wires.iter().flatten().any(|wire| matches!(wire.side, Side::Edge(_)));
+        let is_linked =
+            |is: fn(&Side) -> bool| self.wires.iter().flatten().any(|wire| is(&wire.side));
+        let has_edges = is_linked(|side| matches!(side, Side::Edge(_)));
+        let has_mirror = is_linked(|side| matches!(side, Side::Mirror { .. }));
         let is_quiet = self.now_ms >= since_ms.max(self.heard_ms) + QUIET_MS;
-        if has_edges && !is_quiet && self.now_ms < since_ms + LEAVE_MS {
+        let waits = (has_edges && !is_quiet) || (has_mirror && !self.states.have_drained());
+        if waits && self.now_ms < since_ms + LEAVE_MS {
             return false;
         }
         self.said_goodbye_ms = Some(self.now_ms);

@@ -86,28 +86,55 @@ impl Me {
 
 /// Whether each partition of this node serves. Partitions and boot set it, the gateway tells edges.
 #[derive(Debug)]
-pub struct States(Vec<AtomicU8>);
+pub struct States {
+    states: Vec<AtomicU8>,
+    /// Whether the mirror has everything of it, as far as it can.
+    drained: Vec<AtomicBool>,
+}
 
 impl States {
     /// All of them recover.
     pub fn new(partitions: usize) -> Self {
         let recovering = PartitionState::Recovering as u8;
-        Self((0..partitions).map(|_| AtomicU8::new(recovering)).collect())
+        Self {
+            states: (0..partitions).map(|_| AtomicU8::new(recovering)).collect(),
+            drained: (0..partitions).map(|_| AtomicBool::new(false)).collect(),
+        }
     }
 
     /// The state of a partition.
     pub fn get(&self, partition: u16) -> PartitionState {
-        PartitionState::from_u8(self.0[usize::from(partition)].load(Ordering::Acquire))
-    }
-
-    /// Sets the state of a partition. Wake the gateway afterwards.
-    pub fn set(&self, partition: u16, state: PartitionState) {
-        self.0[usize::from(partition)].store(state as u8, Ordering::Release);
+        PartitionState::from_u8(self.states[usize::from(partition)].load(Ordering::Acquire))
     }
 
     /// Sets the state of all. Wake the gateway afterwards.
     pub fn set_all(&self, state: PartitionState) {
-        (0..self.0.len()).for_each(|partition| self.set(partition as u16, state));
+        self.states.iter().for_each(|of| of.store(state as u8, Ordering::Release));
+    }
+
+    /// A partition says whether it serves, and whether its mirror has everything. What drains goes on draining. Whether
+    /// that changed anything: then wake the gateway.
+    pub fn tell(&self, partition: u16, serves: bool, drained: bool) -> bool {
+        let state = if serves { PartitionState::Serving } else { PartitionState::Recovering } as u8;
+        let changed = self.states[usize::from(partition)].fetch_update(
+            Ordering::AcqRel,
+            Ordering::Acquire,
+            |now| (now != state && now != PartitionState::Draining as u8).then_some(state),
+        );
+        let of = &self.drained[usize::from(partition)];
+        let has_drained = drained && !of.swap(true, Ordering::AcqRel);
+        changed.is_ok() || has_drained
+    }
+
+    /// Whether every partition serves, or did.
+    pub fn have_begun(&self) -> bool {
+        let recovering = PartitionState::Recovering as u8;
+        self.states.iter().all(|of| of.load(Ordering::Acquire) != recovering)
+    }
+
+    /// Whether the mirror has everything of all of them, as far as it can.
+    pub fn have_drained(&self) -> bool {
+        self.drained.iter().all(|of| of.load(Ordering::Acquire))
     }
 }
 
@@ -158,12 +185,39 @@ pub enum MirrorNews {
         inbox: Inbox,
         /// Bytes for the mirror.
         outbox: Outbox,
+        /// Ends the link.
+        cut: Cut,
     },
     /// The link of that number is gone. What is left in its inbox may be dropped, like what was lost on the way.
     Down {
         /// Its number.
         link: u64,
+        /// The mirror said that it stops, or its process is no more; else nothing is known of it.
+        is_gone: bool,
     },
+}
+
+/// Ends the link to a mirror when one of its streams cannot go on.
+#[derive(Clone, Debug)]
+pub struct Cut {
+    asked: Arc<AtomicBool>,
+    gateway: Waker,
+}
+
+impl Cut {
+    pub(crate) fn new(gateway: Waker) -> Self {
+        Self { asked: Arc::default(), gateway }
+    }
+
+    /// Ends the link, after what was handed over before.
+    pub fn now(&self) {
+        self.asked.store(true, Ordering::Release);
+        self.gateway.wake();
+    }
+
+    pub(crate) fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Acquire)
+    }
 }
 
 /// What a gateway is made of.

@@ -43,6 +43,8 @@ fn config(dir: &Path, node: u32, cores: Vec<CoreNode>) -> ClusterConfig {
         credentials: Credentials::load(&files, "test", node).unwrap(),
         heartbeat: Duration::from_millis(50),
         send_wait: Duration::from_secs(5),
+        degrade: Duration::from_millis(250),
+        when_alone: iris_proto::replica::WhenAlone::Continue,
     }
 }
 
@@ -98,7 +100,7 @@ impl Node {
     fn up(&self, from: u32) -> (u64, Vec<(Inbox, Outbox)>) {
         let mut number = None;
         let links = self.news.iter().map(|news| match news.recv_timeout(PATIENCE).unwrap() {
-            MirrorNews::Up { link, node, incarnation, inbox, outbox } => {
+            MirrorNews::Up { link, node, incarnation, inbox, outbox, .. } => {
                 assert_eq!((node, incarnation), (from, 7));
                 assert_eq!(*number.get_or_insert(link), link);
                 (inbox, outbox)
@@ -112,7 +114,7 @@ impl Node {
     fn down(&self, number: u64) {
         for news in &self.news {
             match news.recv_timeout(PATIENCE).unwrap() {
-                MirrorNews::Down { link } => assert_eq!(link, number),
+                MirrorNews::Down { link, .. } => assert_eq!(link, number),
                 other => panic!("{other:?}"),
             }
         }

@@ -3,8 +3,9 @@
 use super::gateway::{Gateway, Over};
 use super::ranges::Lease;
 use super::wire::{Port, Side, Wire};
-use super::{CoreAttachment, CoreParts, EdgeParts, MirrorNews, States};
+use super::{CoreAttachment, CoreParts, Cut, EdgeParts, MirrorNews, States};
 use crate::link::{Attachment, Inbox, Outbox, links_into};
+use crate::metrics::LinkEnd;
 use crate::rt::Waker;
 use crossbeam_channel::Sender;
 use iris_proto::edge::FromCore;
@@ -38,7 +39,7 @@ impl EdgeSide {
         self.to_reactors.iter().flatten().all(Outbox::may_sleep)
     }
 
-    fn tell(&mut self, core: usize, news: &FromCore<'_>) {
+    pub(super) fn tell(&mut self, core: usize, news: &FromCore<'_>) {
         self.to_reactors[core].iter_mut().for_each(|outbox| news.encode(outbox.buffer()));
     }
 
@@ -149,6 +150,7 @@ impl Gateway {
         self.generation += 1;
         let (link, node, incarnation) = (self.generation, hello.node, hello.incarnation);
         let mut ways = Vec::new();
+        let cut = Cut::new(self.waker.clone());
         for ((partition, (waker, _)), news) in (0..).zip(&core.partitions).zip(mirrors) {
             let own = [(partition, waker.clone())];
             let (outboxes, from_partition) = links_into(&self.waker, &own, PORT_BATCHES_MAX);
@@ -156,26 +158,32 @@ impl Gateway {
             let (to_partition, inbox) = links_into(waker, &gateway, PORT_BATCHES_MAX);
             let outbox = outboxes.into_iter().next().expect("one sender has one outbox");
             // A partition that has ended needs no news.
-            let _ = news.send(MirrorNews::Up { link, node, incarnation, inbox, outbox });
+            let cut = cut.clone();
+            let _ = news.send(MirrorNews::Up { link, node, incarnation, inbox, outbox, cut });
             waker.wake();
             ways.extend(to_partition);
             wire.ports.push(Port::new(from_partition));
             wire.owed.push(0);
         }
-        wire.side = Side::Mirror(link, ways);
+        wire.side = Side::Mirror { link, ways, cut };
     }
 
     /// A link is over: who used it hears of it, after everything that came over it.
-    pub(super) fn leave_side(&mut self, wire: &mut Wire) {
+    pub(super) fn leave_side(&mut self, wire: &mut Wire, reason: LinkEnd) {
         wire.ports.clear();
         match std::mem::replace(&mut wire.side, Side::Stranger) {
             Side::Stranger => {}
-            Side::Mirror(link, ways) => {
-                drop(ways);
+            Side::Mirror { link, mut ways, .. } => {
+                // What came before the end is taken before it.
+                ways.iter_mut().for_each(|way| {
+                    way.flush();
+                });
+                let is_gone =
+                    matches!(reason, LinkEnd::PeerClosed | LinkEnd::IoError | LinkEnd::GoingAway);
                 let core = self.core.as_ref().expect("who mirrors is a core");
                 let mirrors = core.mirrors.as_ref().expect("somebody listens");
                 for (news, (waker, _)) in mirrors.iter().zip(&core.partitions) {
-                    let _ = news.send(MirrorNews::Down { link });
+                    let _ = news.send(MirrorNews::Down { link, is_gone });
                     waker.wake();
                 }
             }
@@ -201,7 +209,7 @@ impl Gateway {
         bytes: &[u8],
     ) -> Result<(), End> {
         let frames = match &mut wire.side {
-            Side::Mirror(_, ways) => {
+            Side::Mirror { ways, .. } => {
                 ways[usize::from(channel)].buffer().extend_from_slice(bytes);
                 1
             }
@@ -282,7 +290,7 @@ impl Gateway {
         let cut = match side {
             Side::Edge(lease) => relay::cut_for_edge(&mut batch[start..], credit, range_of(lease)),
             // A stream of bytes may be cut anywhere.
-            Side::Mirror(..) => Some(credit.min(batch.len() - start)).filter(|len| *len > 0),
+            Side::Mirror { .. } => Some(credit.min(batch.len() - start)).filter(|len| *len > 0),
             _ => relay::cut(&batch[start..], credit),
         };
         let Some(len) = cut else {
@@ -307,7 +315,7 @@ impl Gateway {
 
     /// Gives credit back for what has left this thread. What a mirror said leaves it here.
     pub(super) fn grant(&mut self, wire: &mut Wire) {
-        if let Side::Mirror(_, ways) = &mut wire.side {
+        if let Side::Mirror { ways, .. } = &mut wire.side {
             ways.iter_mut().for_each(|way| {
                 way.flush();
             });
@@ -317,7 +325,9 @@ impl Gateway {
                 continue;
             }
             let has_room = match (&wire.side, &self.edge, &self.core) {
-                (Side::Mirror(_, ways), ..) => ways[channel].backlog_bytes() < THREAD_BACKLOG_MAX,
+                (Side::Mirror { ways, .. }, ..) => {
+                    ways[channel].backlog_bytes() < THREAD_BACKLOG_MAX
+                }
                 (Side::Core(core), Some(edge), _) => edge.has_room(*core),
                 (Side::Edge(_), _, Some(core)) => {
                     core.to_partitions[channel].backlog_bytes() < THREAD_BACKLOG_MAX

@@ -1,5 +1,6 @@
 //! One link on its socket: TLS and the link's machine, what the ring has under way for it, and what waits to go.
 
+use super::Cut;
 use super::tls::Tls;
 use crate::link::{Inbox, Outbox};
 use iris_proto::peer::Link;
@@ -20,8 +21,15 @@ pub(super) enum Side {
     Core(usize),
     /// It is our edge: its reactors, in our numbers.
     Edge(super::ranges::Lease),
-    /// It is our mirror: the number of the link, and the way to each partition.
-    Mirror(u64, Vec<Outbox>),
+    /// It is our mirror.
+    Mirror {
+        /// The number of the link.
+        link: u64,
+        /// The way to each partition.
+        ways: Vec<Outbox>,
+        /// Where a partition asks for the end.
+        cut: Cut,
+    },
 }
 
 /// Where a connection is in its life.
@@ -139,7 +147,7 @@ impl Wire {
 
     /// Whether nothing could be done for it now without news of the ring, of a thread or of time.
     pub(super) fn may_sleep(&self) -> bool {
-        if let Side::Mirror(_, ways) = &self.side
+        if let Side::Mirror { ways, .. } = &self.side
             && !ways.iter().all(Outbox::may_sleep)
         {
             return false;

@@ -14,6 +14,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use iris_proto::replica::WhenAlone;
+
 use crate::auth::{Key, KeyError, Policy, Verifier, load_or_create_dev_key};
 use crate::cli::exit::{Exit, Failure};
 use crate::cluster::Credentials;
@@ -72,6 +74,18 @@ pub struct ClusterConfig {
     pub heartbeat: Duration,
     /// How long a SEND waits at an edge for a core's answer.
     pub send_wait: Duration,
+    /// How long a core waits for its mirror before it acknowledges alone.
+    pub degrade: Duration,
+    /// What a core without its mirror does with messages.
+    pub when_alone: WhenAlone,
+}
+
+impl ClusterConfig {
+    /// The core that mirrors this node's.
+    pub fn mirror_of(&self, node: u32) -> Option<u32> {
+        let mut nodes = self.cores.iter().map(|core| core.node);
+        nodes.clone().any(|core| core == node).then(|| nodes.find(|core| *core != node)).flatten()
+    }
 }
 
 /// A core and where it listens for other nodes.

@@ -231,6 +231,18 @@ pub const KEYS: &[Key] = &[
         r#""5s""#,
         "How long a SEND waits at an edge for a core, 100ms to 60s; then: shard_unavailable.",
     ),
+    key(
+        "cluster",
+        "degrade",
+        r#""250ms""#,
+        "How long a core waits for its mirror before it acknowledges alone, 50ms to 30s; at least four heartbeats.",
+    ),
+    key(
+        "cluster",
+        "when_alone",
+        r#""continue""#,
+        "What a core without its mirror does with messages: continue (with one copy, and says so), or refuse them.",
+    ),
     key("log", "format", r#""auto""#, "text, json, or auto: text on a terminal, json otherwise."),
     key(
         "log",

@@ -14,7 +14,9 @@ use crate::queue::Queue;
 use crate::rt::{self, Waker};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use iris_proto::core::{Delivery, LiveEntry};
+use iris_proto::replica::ScanFrom;
 use iris_wal::disk::SyncMethod;
+use iris_wal::feed::{Fed, Feed};
 use iris_wal::io::{RealDisk, random_salt};
 use iris_wal::recovery::Place;
 use iris_wal::store::{PrepareError, Reader, Supply, SupplyConfig, Writer};
@@ -41,9 +43,14 @@ pub struct PartitionStore {
     pub cpu: Option<usize>,
 }
 
-/// Why a partition cannot go on: the whole story, for the log and the exit.
+/// Why a partition cannot go on.
 #[derive(Debug)]
-pub struct Failed(pub String);
+pub enum Failed {
+    /// The whole story, for the log and the exit.
+    Because(String),
+    /// This life's numbers were given out before: the node must start again with an incarnation above this one.
+    Reincarnate(u32),
+}
 
 /// A delivery to be read.
 pub(super) type Wanted = Delivery;
@@ -83,6 +90,10 @@ pub(super) enum Done {
     Read(Records),
     CopyRead(CopyRecords),
     Forgotten(u32),
+    Scanned {
+        from: ScanFrom,
+        fed: Fed,
+    },
 }
 
 enum KeeperJob {
@@ -96,6 +107,7 @@ enum ReaderJob {
     Deliver(Vec<Wanted>),
     Copy(Vec<CopyWanted>),
     Forget(u32),
+    Scan { from: ScanFrom, durable: u64, bytes_max: usize },
 }
 
 /// The partition's end of its threads. They end when it is dropped.
@@ -119,7 +131,7 @@ impl Disk {
         failed: &Sender<Failed>,
     ) -> Result<Self, Failed> {
         let supply = Supply::open(RealDisk, store.place.clone(), store.supply, recovered)
-            .map_err(|error| Failed(error.to_string()))?;
+            .map_err(|error| Failed::Because(error.to_string()))?;
         let done = Queue::unbounded();
         let report = Report { done: done.clone(), waker: waker.clone(), failed: failed.clone() };
         let writer = Queue::unbounded();
@@ -130,11 +142,11 @@ impl Disk {
         let log_writer = Writer::new(RealDisk, dir.clone(), store.method);
         let footer_writer = Writer::new(RealDisk, dir.clone(), store.method);
         let log_reader = Reader::new(RealDisk, dir.clone());
+        let feed = Feed::new(RealDisk, dir.clone());
         let spawn = |role: &str, body: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new()
-                .name(format!("{name}-{role}"))
-                .spawn(body)
-                .map_err(|error| Failed(format!("failed to start thread {name}-{role}: {error}")))
+            std::thread::Builder::new().name(format!("{name}-{role}")).spawn(body).map_err(
+                |error| Failed::Because(format!("failed to start thread {name}-{role}: {error}")),
+            )
         };
         let to = report.clone();
         let writer_waker = Waker::of_parking();
@@ -153,7 +165,7 @@ impl Disk {
         let hurried = Arc::clone(&hurry);
         let body = move || keep_loop(supply, footer_writer, &dir, &keeper_jobs, &hurried, &to);
         spawn("keep", Box::new(body))?;
-        spawn("read", Box::new(move || read_loop(log_reader, &reader_jobs, &report)))?;
+        spawn("read", Box::new(move || read_loop(log_reader, feed, &reader_jobs, &report)))?;
         Ok(Self { writer, writer_waker, keeper, reader, done, hurry, writes_under_way: 0 })
     }
 
@@ -213,6 +225,11 @@ impl Disk {
         }
     }
 
+    /// Reads batches of a segment up to `durable` for the mirror.
+    pub(super) fn scan(&self, from: ScanFrom, durable: u64, bytes_max: usize) {
+        let _ = self.reader.send(ReaderJob::Scan { from, durable, bytes_max });
+    }
+
     pub(super) fn read_copies(&self, wanted: Vec<CopyWanted>) {
         let _ = self.reader.send(ReaderJob::Copy(wanted));
     }
@@ -239,7 +256,7 @@ impl Report {
     }
 
     fn failed(&self, error: &dyn std::fmt::Display) {
-        let _ = self.failed.send(Failed(error.to_string()));
+        let _ = self.failed.send(Failed::Because(error.to_string()));
     }
 }
 
@@ -345,7 +362,12 @@ fn free_bytes(dir: &std::path::Path) -> io::Result<u64> {
     RealDisk.free_bytes(dir)
 }
 
-fn read_loop(mut reader: Reader<RealDisk>, jobs: &Receiver<ReaderJob>, report: &Report) {
+fn read_loop(
+    mut reader: Reader<RealDisk>,
+    mut feed: Feed<RealDisk>,
+    jobs: &Receiver<ReaderJob>,
+    report: &Report,
+) {
     for job in jobs {
         match job {
             ReaderJob::Deliver(wanted) => {
@@ -359,6 +381,15 @@ fn read_loop(mut reader: Reader<RealDisk>, jobs: &Receiver<ReaderJob>, report: &
             ReaderJob::Forget(segment) => {
                 reader.forget(segment);
                 report.done(Done::Forgotten(segment));
+            }
+            ReaderJob::Scan { from, durable, bytes_max } => {
+                let pos = Pos { segment: from.segment, offset: from.offset };
+                // What cannot be read the mirror does not get; its END does not claim it either.
+                let fed = feed.read(pos, durable, bytes_max).unwrap_or_else(|error| {
+                    tracing::error!(segment = from.segment, %error, "cannot be read for the mirror");
+                    Fed::default()
+                });
+                report.done(Done::Scanned { from, fed });
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The core's effects: records into the log, answers into the reactors' batches.
 
 use super::disk::{FrameRead, Records, Wanted};
+use super::mirror::Hands;
 use crate::link::Links;
 use crate::metrics::{PartitionMetrics, RejectReason, WalMetrics};
 use iris_proto::core::{
@@ -45,6 +46,8 @@ pub(super) struct Fx {
     pub low_disk: bool,
     pub metrics: Arc<PartitionMetrics>,
     pub wal_metrics: Arc<WalMetrics>,
+    /// Where the replica's effects go, if there is one.
+    pub mirror: Hands,
     /// Which of all shards are here.
     here: Vec<bool>,
     /// Deliveries whose record is not in memory.
@@ -60,6 +63,7 @@ pub(super) struct Fx {
 
 impl Fx {
     pub(super) fn new(
+        partition: u16,
         log: Log,
         links: Links,
         core: &CoreConfig,
@@ -76,6 +80,7 @@ impl Fx {
             unreadable: Vec::new(),
             awaited: false,
             own: Vec::new(),
+            mirror: Hands::new(partition),
             here,
             low_disk: false,
             metrics,
@@ -108,8 +113,9 @@ impl Fx {
     pub(super) fn flush(&mut self) -> bool {
         self.flush_accepted();
         self.flush_presence();
-        let Self { links, metrics, .. } = self;
-        links.flush(|frames| metrics.link_batch.record(frames))
+        let Self { links, metrics, mirror, .. } = self;
+        // The mirror first: its answer takes longest.
+        mirror.flush() | links.flush(|frames| metrics.link_batch.record(frames))
     }
 
     /// The head of a record of this node that stands outside the shards' streams.

@@ -141,13 +141,20 @@ impl Partition {
         if self.housekeeping.has_past {
             return Some(Ok(()));
         }
-        Some(Err(Failed(format!("{why}; make room on that disk, or lower wal.disk_reserve"))))
+        Some(Err(Failed::Because(format!(
+            "{why}; make room on that disk, or lower wal.disk_reserve"
+        ))))
     }
 
     fn checkpoint_some(&mut self) -> bool {
         if self.housekeeping.checkpoint_end {
             let head = self.fx.head_outside_streams(ShardId(0));
-            let ended = self.fx.log.checkpoint_complete(head).is_ok();
+            let (fx, core) = (&mut self.fx, &mut self.core);
+            let marked = match &mut self.mirror {
+                None => true,
+                Some(mirror) => mirror.replica.checkpoint(fx, core).is_ok(),
+            };
+            let ended = marked && self.fx.log.checkpoint_complete(head).is_ok();
             self.housekeeping.checkpoint_end = !ended;
             return ended;
         }
@@ -198,7 +205,10 @@ impl Partition {
         if self.housekeeping.dropping {
             return;
         }
-        if let Some(segment) = self.fx.log.droppable().first() {
+        let mirror = self.mirror.as_ref().map(|mirror| &mirror.replica);
+        let droppable = self.fx.log.droppable();
+        let may_go = |segment: &&u32| mirror.is_none_or(|of| of.may_drop(&self.core, **segment));
+        if let Some(segment) = droppable.iter().find(may_go) {
             self.housekeeping.dropping = true;
             self.disk.forget(*segment);
         }
@@ -206,6 +216,9 @@ impl Partition {
 
     pub(super) fn dropped(&mut self, segment: u32) {
         self.fx.log.dropped(segment);
+        if let Some(mirror) = &mut self.mirror {
+            mirror.replica.segment_dropped(segment);
+        }
         self.fx.wal_metrics.reclaimed_segments.add(1);
         self.housekeeping.dropping = false;
         self.reclaim();

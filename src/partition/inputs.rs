@@ -1,7 +1,7 @@
 //! From links to the core.
 
 use super::Partition;
-use iris_proto::core::{Receipt, SendRequest};
+use iris_proto::core::{Effects, KickReason, Receipt, SendRequest};
 use iris_proto::id::UserKey;
 use iris_proto::link::ToCore;
 
@@ -21,6 +21,7 @@ impl Partition {
 
     fn take_frame(&mut self, frame: &ToCore<'_>) {
         let now_ms = self.clock.unix_ms();
+        let serves = self.serves();
         let (core, fx) = (&mut self.core, &mut self.fx);
         match *frame {
             ToCore::Send(send) => core.handle_send(
@@ -40,6 +41,9 @@ impl Partition {
             ToCore::Ack { conn, user, upto } => {
                 core.handle_ack(fx, now_ms, conn, user, upto);
                 self.more = true;
+            }
+            ToCore::Login { conn, .. } if !serves => {
+                fx.kick(conn, KickReason::BadLogin);
             }
             ToCore::Login { conn, user, window, session, name } => {
                 match session {

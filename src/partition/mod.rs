@@ -11,10 +11,12 @@ mod edges;
 mod effects;
 mod housekeeping;
 mod inputs;
+mod mirror;
 mod recover;
 mod rewrite;
 
 pub use disk::{Failed, PartitionStore};
+pub use mirror::MirrorParts;
 
 use crate::clock::Clock;
 use crate::link::{Attachment, Inbox, Links};
@@ -25,7 +27,9 @@ use edges::Edges;
 use effects::Fx;
 use housekeeping::Housekeeping;
 use iris_proto::core::{Core, CoreConfig};
+use iris_proto::replica::ScanFrom;
 use iris_wal::LogConfig;
+use mirror::Mirror;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,6 +67,8 @@ pub struct Parts {
     pub inbox: Inbox,
     /// Ways to edges that the gateway opens: each is here before anything comes from its edge.
     pub attachments: Option<crossbeam_channel::Receiver<Attachment>>,
+    /// `None`: nobody mirrors this core.
+    pub mirror: Option<MirrorParts>,
     pub waker: Waker,
     pub started: Instant,
     pub metrics: Arc<PartitionMetrics>,
@@ -80,6 +86,9 @@ struct Partition {
     fx: Fx,
     inbox: Inbox,
     edges: Edges,
+    mirror: Option<Mirror>,
+    /// Told what ends the node.
+    failed: crossbeam_channel::Sender<Failed>,
     disk: Disk,
     clock: Clock,
     housekeeping: Housekeeping,
@@ -127,9 +136,13 @@ impl Partition {
         self.clock.turn();
         self.metrics.turns.add(1);
         let mut worked = self.take_done();
+        worked |= self.take_mirror();
         if self.has_room() {
             worked |= self.take_own();
             worked |= self.take_batches();
+        }
+        self.poll_mirror(worked);
+        if self.has_room() {
             worked |= self.poll();
         }
         worked |= self.end_gone_edges();
@@ -150,6 +163,8 @@ impl Partition {
         (blocked || !(has_input || self.more))
             && self.disk.is_quiet()
             && self.edges.is_quiet()
+            && self.mirror.as_ref().is_none_or(Mirror::is_quiet)
+            && self.fx.mirror.may_sleep()
             && self.fx.links.may_sleep()
     }
 
@@ -183,6 +198,7 @@ impl Partition {
                 Done::Space { free } => self.space(free),
                 Done::CopyRead(records) => self.copy(records),
                 Done::Forgotten(segment) => self.disk.retire(segment),
+                Done::Scanned { from, fed } => self.scanned(from, &fed),
             }
         }
         worked
@@ -195,8 +211,13 @@ impl Partition {
         wal.batch_records.record(u64::from(write.records()));
         wal.sync_ns.record(sync_ns);
         self.fx.log.synced(write);
-        let (now_ms, durable) = (self.clock.unix_ms(), self.fx.log.durable());
-        self.core.handle_durable(&mut self.fx, now_ms, durable, 1);
+        let (now, durable) = (self.now(), self.fx.log.durable());
+        match &mut self.mirror {
+            None => self.core.handle_durable(&mut self.fx, now.unix_ms, durable, 1),
+            Some(mirror) => {
+                mirror.replica.handle_durable(&mut self.fx, &mut self.core, now, durable);
+            }
+        }
         self.more = true;
     }
 
@@ -276,13 +297,22 @@ impl Partition {
         let Some(write) = self.fx.log.take_write() else { return false };
         self.fx.awaited &= self.fx.log.has_unwritten();
         self.unawaited_since = None;
+        let now = self.now();
+        if let Some(mirror) = &mut self.mirror {
+            let place = ScanFrom { segment: write.segment(), offset: write.offset() as u32 };
+            let (replica, fx, core) = (&mut mirror.replica, &mut self.fx, &mut self.core);
+            // Shipped while it is written.
+            replica.batch_closed(fx, core, now, write.batch_no(), place, write.body());
+        }
         self.disk.write(write);
         true
     }
 
     /// How long this thread may sleep.
     fn sleep_max(&self) -> Duration {
-        if self.unawaited_since.is_some() { self.unawaited_max().min(SLEEP_MAX) } else { SLEEP_MAX }
+        let own = if self.unawaited_since.is_some() { self.unawaited_max() } else { SLEEP_MAX };
+        let now_ms = self.clock.monotonic_ms();
+        self.mirror.as_ref().map_or(own, |mirror| mirror.sleep_max(now_ms).min(own)).min(SLEEP_MAX)
     }
 
     fn unawaited_max(&self) -> Duration {

@@ -122,10 +122,9 @@ pub async fn run(parts: Parts) -> io::Result<()> {
     let clock = Clock::new(parts.started);
     let settings = Arc::clone(&parts.settings);
     let mut lanes = Lanes::new(parts.listener, parts.waker, &settings)?;
-    let (mut links, now_ms) = (parts.links, clock.monotonic_ms());
-    let routing = parts
-        .cluster
-        .map(|cluster| Box::new(Routing::new(cluster, std::mem::take(&mut links), now_ms)));
+    let mut links = parts.links;
+    let routing =
+        parts.cluster.map(|cluster| Box::new(Routing::new(cluster, std::mem::take(&mut links))));
     let mut reactor = Reactor {
         verifier: parts.verifier,
         links,

@@ -9,7 +9,7 @@ use crate::metrics::{ReactorMetrics, RejectReason};
 use crossbeam_channel::Receiver;
 use iris_proto::edge::{Counters, Effects, FromCore, Router, RouterConfig};
 use iris_proto::link::{ToCore, ToEdge};
-use iris_proto::peer::{PartitionState, ShardRanges};
+use iris_proto::peer::ShardRanges;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -62,7 +62,7 @@ impl Effects for Ways {
 
 impl Routing {
     /// `links` go to this process's own partitions, if it has any.
-    pub(super) fn new(parts: ClusterParts, links: Vec<Outbox>, now_ms: u64) -> Self {
+    pub(super) fn new(parts: ClusterParts, links: Vec<Outbox>) -> Self {
         let num_shards = parts.router.num_shards;
         let cores = parts.router.nodes.iter().map(|_| Vec::new()).collect();
         let mut routing = Self {
@@ -76,11 +76,8 @@ impl Routing {
         if let Some(local) = parts.local {
             let partitions = links.len() as u16;
             routing.ways.cores[local] = links;
+            // The gateway tells of its partitions' states, like of those elsewhere.
             routing.router.core_up(local, partitions, &ShardRanges::all(num_shards));
-            for partition in 0..partitions {
-                let state = PartitionState::Serving;
-                routing.router.core_state(now_ms, local, partition, state);
-            }
         }
         routing
     }

@@ -28,21 +28,45 @@ fn a_second_opener_is_refused_and_told_who_is_first() {
     assert!(matches!(error, OpenError::Locked { .. }), "{said}");
     assert!(said.contains(&std::process::id().to_string()), "{said}");
     assert!(said.contains(data.path().to_str().unwrap()), "{said}");
-    assert_eq!(first.identity().incarnation, 1, "the second opener changed nothing");
+    let incarnation = first.identity().incarnation;
+    let stored = iris_wal::io::Identity::read(data.path()).unwrap().unwrap();
+    assert_eq!(stored.incarnation, incarnation, "the second opener changed nothing");
     drop(first);
-    assert_eq!(Directory::open(data.path(), &FOUNDING).unwrap().identity().incarnation, 2);
+    assert!(Directory::open(data.path(), &FOUNDING).unwrap().identity().incarnation > incarnation);
 }
 
 #[test]
 fn each_life_has_a_higher_incarnation_and_everything_else_stays() {
     let data = data();
     let first = Directory::open(data.path(), &FOUNDING).unwrap().identity().clone();
-    for incarnation in 2..5 {
+    let mut last = first.incarnation;
+    for _ in 0..4 {
         let next = Directory::open(data.path(), &FOUNDING).unwrap().identity().clone();
-        assert_eq!(next, iris_wal::io::Identity { incarnation, ..first.clone() });
+        assert!(next.incarnation > last);
+        last = next.incarnation;
+        assert_eq!(iris_wal::io::Identity { incarnation: 0, ..next }, of_no_life(&first));
     }
     assert_eq!(first.node[6] >> 4, 4, "a random UUID says so");
     assert_ne!(first.node, first.cluster);
+}
+
+fn of_no_life(identity: &iris_wal::io::Identity) -> iris_wal::io::Identity {
+    iris_wal::io::Identity { incarnation: 0, ..identity.clone() }
+}
+
+#[test]
+fn a_directory_that_comes_back_empty_or_old_begins_above_every_life_before() {
+    let (data, copy) = (data(), data());
+    let lives: Vec<u32> = (0..3)
+        .map(|_| Directory::open(data.path(), &FOUNDING).unwrap().identity().incarnation)
+        .collect();
+    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    assert!(u64::from(lives[0]) >= started.as_secs() - 60, "it counts from the time");
+    let other = Directory::open(copy.path(), &FOUNDING).unwrap();
+    other.raise_incarnation(lives[2] + 1000).unwrap();
+    drop(other);
+    let risen = Directory::open(copy.path(), &FOUNDING).unwrap().identity().incarnation;
+    assert_eq!(risen, lives[2] + 1001);
 }
 
 #[test]

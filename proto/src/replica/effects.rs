@@ -68,6 +68,15 @@ pub enum Mode {
 }
 
 impl Mode {
+    /// The name in logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Recovering => "recovering",
+            Self::Normal => "normal",
+            Self::Solo => "solo",
+        }
+    }
+
     /// The mode with this number.
     pub fn of(number: u8) -> Option<Self> {
         match number {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use super::super::layers::{Data, Value};
 use super::super::{ClusterConfig, CoreNode, NodeConfig, Roles};
 use super::{Name, Reader};
+use iris_proto::replica::WhenAlone;
+
 use crate::cluster::{CredentialFiles, Credentials, is_cluster_name};
 
 /// Cores of a cluster, at most: the two of a pair.
@@ -63,6 +65,16 @@ impl Reader<'_> {
         let heartbeat = self.span(("cluster", "heartbeat"), beat);
         let wait = Duration::from_millis(100)..=Duration::from_secs(60);
         let send_wait = self.span(("cluster", "send_wait"), wait);
+        let degrade = Duration::from_millis(50)..=Duration::from_secs(30);
+        let degrade = self.span(("cluster", "degrade"), degrade);
+        let choices = [("continue", WhenAlone::Continue), ("refuse", WhenAlone::Refuse)];
+        let when_alone = self.one_of(("cluster", "when_alone"), &choices);
+        if let (Some(beat), Some(degrade)) = (heartbeat, degrade)
+            && degrade < 4 * beat
+        {
+            let cause = format!("{degrade:?} is less than four heartbeats of {beat:?}");
+            self.note_key(("cluster", "degrade"), cause, "raise it, or lower cluster.heartbeat");
+        }
         let roles = roles?;
         if id.is_empty() {
             self.check_alone(roles, &cores);
@@ -98,6 +110,8 @@ impl Reader<'_> {
             credentials,
             heartbeat: heartbeat?,
             send_wait: send_wait?,
+            degrade: degrade?,
+            when_alone: when_alone?,
         }))
     }
 

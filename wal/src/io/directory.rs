@@ -9,6 +9,7 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::identity::{Identity, IdentityError};
 use super::{RealDisk, random_bytes};
@@ -79,9 +80,10 @@ impl Directory {
         let identity = match Identity::read(path)? {
             Some(found) => {
                 agree(path, founding, &found)?;
-                let incarnation = found.incarnation.checked_add(1);
-                let incarnation = incarnation.expect("four billion starts take longer than that");
-                Identity { incarnation, ..found }
+                let next = found.incarnation.checked_add(1);
+                let next = next.expect("four billion starts take longer than that");
+                // An older image of the disk does not know the lives after it; the time most often does.
+                Identity { incarnation: next.max(unix_seconds()), ..found }
             }
             None => found_new(path, founding)?,
         };
@@ -100,6 +102,13 @@ impl Directory {
     /// Who this node is, in this life.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Has the next life begin above that incarnation: a peer knows it.
+    pub fn raise_incarnation(&self, above: u32) -> Result<(), OpenError> {
+        let incarnation = self.identity.incarnation.max(above);
+        Identity { incarnation, ..self.identity.clone() }.write(&self.path)?;
+        RealDisk.sync_dir(&self.path).map_err(failed("sync", &self.path))
     }
 
     /// The directory.
@@ -196,10 +205,17 @@ fn found_new(path: &Path, founding: &Founding) -> Result<Identity, OpenError> {
         },
         node: new()?,
         node_id: founding.node_id,
-        incarnation: 1,
+        // A disk that comes back empty must not begin a life that its mirror remembers.
+        incarnation: unix_seconds().max(1),
         num_shards: founding.num_shards,
         partitions: founding.partitions,
     })
+}
+
+/// Seconds since 1970; 0 if the clock stands before that.
+fn unix_seconds() -> u32 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u32::try_from(now.as_secs()).unwrap_or(0)
 }
 
 /// Marks random bytes as a version 4 UUID (RFC 9562, section 5.4).

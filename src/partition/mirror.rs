@@ -1,0 +1,300 @@
+//! A partition of a pair: drives its [`Replica`] between the core, the log and the mirror's link.
+//!
+//! What the replica decides is `docs/REPLICATION.md`; here its bytes come and go, its scans are read, and its state is
+//! shown to edges and operators.
+
+use super::effects::Fx;
+use super::{Failed, LINK_BACKLOG_MAX, Partition};
+use crate::cluster::{Cut, MirrorNews, States};
+use crate::link::{Inbox, Outbox};
+use crate::rt::Waker;
+use crossbeam_channel::Receiver;
+use iris_proto::core::{Appended, Refusal};
+use iris_proto::id::{Dot, ShardId};
+use iris_proto::peer::PartitionState;
+use iris_proto::replica::{
+    EpochRecord, Event, LinkDown, Mode, Now, RecordView, RefuseCode, Replica, ReplicaConfig,
+    ReplicaEffects, ScanFrom, Scanned,
+};
+use iris_wal::feed::Fed;
+use iris_wal::{Body, Epoch, Mark, Record, record, views};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Batches of the mirror taken in one turn (I8).
+const BATCHES_PER_TURN: usize = 8;
+
+/// What a partition of a core that has a mirror is told.
+pub struct MirrorParts {
+    /// Who both are, and how patient.
+    pub config: ReplicaConfig,
+    /// Links to the same partition of the mirror, as the gateway makes and loses them.
+    pub news: Receiver<MirrorNews>,
+    /// Where edges see whether this partition serves.
+    pub states: Arc<States>,
+    /// The gateway, woken when that changes.
+    pub gateway: Waker,
+}
+
+/// The replica's hands.
+#[derive(Default)]
+pub(super) struct Hands {
+    partition: u16,
+    outbox: Option<(Outbox, Cut)>,
+    scan: Option<(ScanFrom, usize)>,
+    reincarnate: Option<u32>,
+}
+
+impl Hands {
+    pub(super) fn new(partition: u16) -> Self {
+        Self { partition, ..Self::default() }
+    }
+
+    pub(super) fn flush(&mut self) -> bool {
+        self.outbox.as_mut().is_some_and(|(outbox, _)| outbox.flush().is_some())
+    }
+
+    pub(super) fn may_sleep(&self) -> bool {
+        self.outbox.as_ref().is_none_or(|(outbox, _)| outbox.may_sleep())
+    }
+}
+
+/// What a partition knows of its mirror.
+pub(super) struct Mirror {
+    pub(super) replica: Replica,
+    index: u16,
+    news: Receiver<MirrorNews>,
+    /// The link that is up: its number and what comes over it.
+    link: Option<(u64, Inbox)>,
+    states: Arc<States>,
+    gateway: Waker,
+    /// Monotonic milliseconds.
+    due_ms: u64,
+    is_draining: bool,
+}
+
+impl Mirror {
+    pub(super) fn new(index: u16, parts: MirrorParts) -> Self {
+        let MirrorParts { config, news, states, gateway } = parts;
+        let replica = Replica::new(config);
+        Self { replica, index, news, link: None, states, gateway, due_ms: 0, is_draining: false }
+    }
+
+    pub(super) fn is_quiet(&self) -> bool {
+        self.news.is_empty() && self.link.as_ref().is_none_or(|(_, inbox)| inbox.is_empty())
+    }
+
+    /// How long until the replica has something to do.
+    pub(super) fn sleep_max(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(self.due_ms.saturating_sub(now_ms).max(1))
+    }
+}
+
+impl Partition {
+    pub(super) fn now(&self) -> Now {
+        Now { unix_ms: self.clock.unix_ms(), mono_ms: self.clock.monotonic_ms() }
+    }
+
+    /// Takes what the gateway and the mirror said. Whether there was anything.
+    pub(super) fn take_mirror(&mut self) -> bool {
+        let now = self.now();
+        let Some(mirror) = &mut self.mirror else { return false };
+        let mut worked = take_bytes(mirror, &mut self.fx, &mut self.core, now, BATCHES_PER_TURN);
+        while let Ok(news) = mirror.news.try_recv() {
+            worked = true;
+            // What came before the news counts before them: a goodbye comes right before the end.
+            take_bytes(mirror, &mut self.fx, &mut self.core, now, usize::MAX);
+            match news {
+                MirrorNews::Up { link, inbox, outbox, cut, .. } => {
+                    mirror.link = Some((link, inbox));
+                    self.fx.mirror.outbox = Some((outbox, cut));
+                    mirror.replica.link_up(&mut self.fx, &mut self.core, now, link);
+                }
+                MirrorNews::Down { link, is_gone } => {
+                    if mirror.link.take_if(|(up, _)| *up == link).is_some() {
+                        self.fx.mirror.outbox = None;
+                    }
+                    let how = if is_gone { LinkDown::Gone } else { LinkDown::Lost };
+                    mirror.replica.link_down(&mut self.fx, &mut self.core, now, link, how);
+                }
+            }
+        }
+        self.more |= worked;
+        worked
+    }
+
+    /// Lets the replica do what is due, after everything else that came in this turn.
+    pub(super) fn poll_mirror(&mut self, worked: bool) {
+        let now = self.now();
+        let Some(mirror) = &mut self.mirror else { return };
+        if !worked && now.mono_ms < mirror.due_ms {
+            return;
+        }
+        let is_draining = mirror.states.get(mirror.index) == PartitionState::Draining;
+        if is_draining && !std::mem::replace(&mut mirror.is_draining, true) {
+            mirror.replica.drain(&mut self.fx, &mut self.core, now);
+        }
+        mirror.replica.poll(&mut self.fx, &mut self.core, now);
+        mirror.due_ms = mirror.replica.poll_timeout(now);
+        if let Some((from, bytes_max)) = self.fx.mirror.scan.take() {
+            self.disk.scan(from, self.fx.log.durable(), bytes_max);
+        }
+        let serves = mirror.replica.serves();
+        let is_drained = mirror.is_draining && mirror.replica.is_drained();
+        if mirror.states.tell(mirror.index, serves, is_drained) {
+            mirror.gateway.wake();
+        }
+        if let Some(above) = self.fx.mirror.reincarnate.take() {
+            let _ = self.failed.send(Failed::Reincarnate(above));
+        }
+        self.more = true;
+    }
+
+    /// A part of the log was read for the mirror.
+    pub(super) fn scanned(&mut self, from: ScanFrom, fed: &Fed) {
+        let now = self.now();
+        let Some(mirror) = &mut self.mirror else { return };
+        let scanned = Scanned { from, records: &fed.records, next: fed.next };
+        mirror.replica.handle_scanned(&mut self.fx, &mut self.core, now, &scanned);
+    }
+
+    /// Whether logins are taken.
+    pub(super) fn serves(&self) -> bool {
+        self.mirror.as_ref().is_none_or(|mirror| mirror.replica.serves())
+    }
+}
+
+/// Bytes of the mirror, so many batches at most. They are bounded by what it may have under way.
+fn take_bytes(
+    mirror: &mut Mirror,
+    fx: &mut Fx,
+    core: &mut iris_proto::core::Core,
+    now: Now,
+    batches: usize,
+) -> bool {
+    let mut worked = false;
+    for _ in 0..batches {
+        let Some((link, inbox)) = &mirror.link else { break };
+        let Some(batch) = inbox.receive() else { break };
+        mirror.replica.handle_bytes(fx, core, now, *link, &batch.bytes);
+        worked = true;
+    }
+    worked
+}
+
+impl ReplicaEffects for Fx {
+    fn decode<'a>(
+        &self,
+        bytes: &'a [u8],
+        check: bool,
+        targets: &'a mut Vec<Dot>,
+    ) -> Option<(RecordView<'a>, usize)> {
+        let decoded = if check { record::decode(bytes) } else { record::decode_own(bytes) };
+        let (record, len) = decoded.ok()?;
+        Some((views::view(&record, targets), len))
+    }
+
+    fn append_foreign(&mut self, bytes: &[u8]) -> Result<Appended, Refusal> {
+        let (record, _) = record::decode_own(bytes).expect("the replica has checked it");
+        let appended = self.append(&record)?;
+        match record.body {
+            Body::Msg(msg) => {
+                self.awaited = true;
+                for _ in 0..msg.recipients.len() / 16 {
+                    self.log.entry_added(views::wal_pos(appended.pos), appended.len);
+                }
+            }
+            Body::Epoch(_) => self.awaited = true,
+            _ => {}
+        }
+        Ok(appended)
+    }
+
+    fn append_epoch(&mut self, epoch: &EpochRecord<'_>) -> Result<Appended, Refusal> {
+        let head = views::wal_head(epoch.shard, epoch.dot, epoch.hlc);
+        let EpochRecord { mode: state, state_id, peer: peer_vv, .. } = *epoch;
+        let body = Body::Epoch(Epoch { state, state_id, peer_vv });
+        let appended = self.append(&Record { head, body })?;
+        self.awaited = true;
+        Ok(appended)
+    }
+
+    fn append_mark(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
+        let head = self.head_outside_streams(shard);
+        let mark = Mark { heartbeat_hlc: head.hlc, vv: body };
+        let appended = self.append(&Record { head, body: Body::Mark(mark) })?;
+        self.awaited = true;
+        Ok(appended)
+    }
+
+    fn log_has_room(&self) -> bool {
+        self.log.has_room() && self.links.near_has_room(LINK_BACKLOG_MAX)
+    }
+
+    fn send(&mut self, head: &[u8], body: &[u8]) {
+        // A link that is down takes nothing more.
+        let Some((outbox, _)) = &mut self.mirror.outbox else { return };
+        let buffer = outbox.buffer();
+        buffer.extend_from_slice(head);
+        buffer.extend_from_slice(body);
+    }
+
+    fn close(&mut self, _why: RefuseCode) {
+        if let Some((mut outbox, cut)) = self.mirror.outbox.take() {
+            // The reason goes out before the end.
+            outbox.flush();
+            cut.now();
+        }
+    }
+
+    fn scan(&mut self, from: ScanFrom, bytes_max: usize) {
+        assert!(self.mirror.scan.replace((from, bytes_max)).is_none(), "one scan at a time");
+    }
+
+    fn reincarnate(&mut self, above: u32) {
+        self.mirror.reincarnate = Some(above);
+    }
+
+    fn event(&mut self, event: &Event) {
+        let partition = self.mirror.partition;
+        match *event {
+            Event::Mode { mode: Mode::Solo, state_id, took_ms } => {
+                tracing::warn!(partition, state_id, took_ms, "solo: one copy is acknowledged");
+            }
+            Event::Mode { mode, state_id, took_ms } => {
+                tracing::info!(partition, state_id, took_ms, "{}: two copies", mode.name());
+            }
+            Event::Closed(why) => {
+                tracing::warn!(partition, reason = why.name(), "the mirror's stream was closed here");
+            }
+            Event::RefusedByPeer(why) => {
+                tracing::warn!(partition, reason = why.name(), "the mirror refused this node");
+            }
+            Event::Split { mine, theirs } => {
+                tracing::warn!(partition, mine, theirs, "both cores took messages alone; they are merged now");
+            }
+            Event::PeerClockAhead(ahead_ms) => {
+                tracing::warn!(partition, ahead_ms, "the mirror's clock is ahead and is not followed");
+            }
+            Event::Healed => tracing::info!(partition, "both cores have the same records"),
+            Event::Fenced { shard, origin } => tracing::error!(
+                partition,
+                shard = shard.0,
+                node = origin.node,
+                incarnation = origin.incarnation,
+                "one number means two records: this stream is exchanged no more, both copies are kept"
+            ),
+            Event::Lost { shard, origin, records } => tracing::error!(
+                partition,
+                shard = shard.0,
+                node = origin.node,
+                incarnation = origin.incarnation,
+                records,
+                "records are lost: they were synced once, and neither core has them"
+            ),
+            Event::Repaired => tracing::info!(partition, "the mirror gave back what the damaged log lacked"),
+            Event::PeerDrains => tracing::info!(partition, "the mirror goes away"),
+            Event::Drained => tracing::info!(partition, "everything is on the mirror, or synced here"),
+        }
+    }
+}
