@@ -9,6 +9,7 @@ mod cluster;
 use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
 use crate::cli::announce::{Bound, announce};
 use crate::cli::exit::{Exit, Failure};
+use crate::clock::unix_ms;
 use crate::config::{Config, SyncMode};
 use crate::halt_poll::{HaltPoll, cpu_quota};
 use crate::link::{Inbox, Links as Ways, Outbox, links_into};
@@ -167,6 +168,7 @@ fn open_directory(config: &Config) -> Result<Directory, Failure> {
         node_id: config.node.node_id,
         num_shards: config.core.num_shards,
         partitions: config.core.partitions as u16,
+        now_s: u32::try_from(unix_ms() / 1000).unwrap_or(0),
     };
     Directory::open(&config.node.data_dir, &founding).map_err(|error| {
         let exit = match &error {
@@ -286,7 +288,7 @@ fn rise_above(directory: Option<&Directory>, above: u32) -> Failure {
         }
         Err(error) => error.to_string(),
     };
-    Failure::new(Exit::DataDir, format!("{what}; {next}"))
+    Failure::new(Exit::Io, format!("{what}; {next}"))
 }
 
 struct NodeParts<'a> {

@@ -265,16 +265,29 @@ impl ReplicaEffects for Fx {
                 tracing::info!(partition, state_id, took_ms, "{}: two copies", mode.name());
             }
             Event::Closed(why) => {
-                tracing::warn!(partition, reason = why.name(), "the mirror's stream was closed here");
+                tracing::warn!(
+                    partition,
+                    reason = why.name(),
+                    "the mirror's stream was closed here"
+                );
             }
             Event::RefusedByPeer(why) => {
                 tracing::warn!(partition, reason = why.name(), "the mirror refused this node");
             }
             Event::Split { mine, theirs } => {
-                tracing::warn!(partition, mine, theirs, "both cores took messages alone; they are merged now");
+                tracing::warn!(
+                    partition,
+                    mine,
+                    theirs,
+                    "both cores took messages alone; they are merged now"
+                );
             }
             Event::PeerClockAhead(ahead_ms) => {
-                tracing::warn!(partition, ahead_ms, "the mirror's clock is ahead and is not followed");
+                tracing::warn!(
+                    partition,
+                    ahead_ms,
+                    "the mirror's clock is ahead and is not followed"
+                );
             }
             Event::Healed => tracing::info!(partition, "both cores have the same records"),
             Event::Fenced { shard, origin } => tracing::error!(
@@ -292,9 +305,13 @@ impl ReplicaEffects for Fx {
                 records,
                 "records are lost: they were synced once, and neither core has them"
             ),
-            Event::Repaired => tracing::info!(partition, "the mirror gave back what the damaged log lacked"),
+            Event::Repaired => {
+                tracing::info!(partition, "the mirror gave back what the damaged log lacked")
+            }
             Event::PeerDrains => tracing::info!(partition, "the mirror goes away"),
-            Event::Drained => tracing::info!(partition, "everything is on the mirror, or synced here"),
+            Event::Drained => {
+                tracing::info!(partition, "everything is on the mirror, or synced here")
+            }
         }
     }
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 from support.cluster import Cluster, Node
-from support.wait import until
+from support.wait import PATIENCE, until
 
 #: Users whose shards are in both partitions, and of which either core is preferred for some.
 USERS = [f"user-{number}" for number in range(12)]
@@ -48,6 +50,29 @@ def inbox(edge: Node, user: str, count: int) -> list[bytes]:
         assert client.welcome is not None
         assert client.welcome.waiting == count
         return [delivery.payload for delivery in client.take(count)]
+
+
+def identity(core: Node) -> dict[str, Any]:
+    """Return what the data directory says of the node."""
+    text = (core.data / "node").read_bytes()
+    return dict(json.loads(text[: text.index(b"}") + 1]))
+
+
+def set_identity(core: Node, line: dict[str, Any]) -> None:
+    """Write a node's identity as one line, with its checksum."""
+    fields = ("format", "cluster", "node", "node_id", "incarnation", "num_shards", "partitions")
+    checked = " ".join(str(line[field]) for field in fields).encode()
+    (core.data / "node").write_text(json.dumps({**line, "crc32c": f"{crc32c(checked):08x}"}) + "\n")
+
+
+def crc32c(data: bytes) -> int:
+    """Return the CRC-32C (RFC 3720, appendix B.4)."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
 
 @pytest.fixture
@@ -103,6 +128,7 @@ def test_a_core_that_lost_its_disk_gets_everything_back(pair: Cluster) -> None:
     edge = pair.edges[0]
     send(edge, [b"kept"])
     pair.cores[0].kill()
+    until(lambda: time.time() > identity(pair.cores[0])["incarnation"] + 1, "lives are told apart by the second")
     shutil.rmtree(pair.cores[0].data)
     pair.cores[0].start()
     until(lambda: is_whole(pair), "it is healed")
@@ -122,6 +148,7 @@ def test_a_core_with_an_old_image_of_its_disk_gets_back_what_it_had_said(pair: C
     until(lambda: is_whole(pair), "it is back")
     send(edge, [b"later"])
     core.kill()
+    until(lambda: time.time() > identity(core)["incarnation"] + 1, "lives are told apart by the second")
     shutil.rmtree(core.data)
     image.rename(core.data)
     core.start()
@@ -129,6 +156,34 @@ def test_a_core_with_an_old_image_of_its_disk_gets_back_what_it_had_said(pair: C
     pair.cores[1].kill()
     for user in USERS:
         assert inbox(edge, user, 2) == [b"old", b"later"]
+
+
+def test_a_life_that_the_mirror_remembers_is_not_lived_again(pair: Cluster) -> None:
+    edge = pair.edges[0]
+    core = pair.cores[0]
+    core.kill()
+    now = identity(core)
+    # Its clock stood far ahead for one life, of which this image of the disk knows nothing.
+    image = core.home / "image"
+    shutil.copytree(core.data, image)
+    set_identity(core, {**now, "incarnation": now["incarnation"] + 1_000_000})
+    core.start()
+    until(lambda: is_whole(pair), "it is back")
+    send(edge, [b"of the life ahead"])
+    core.kill()
+    shutil.rmtree(core.data)
+    image.rename(core.data)
+    core.start(wait=False)
+    assert core.process is not None
+    assert core.process.wait(PATIENCE) == 74
+    core.process = None
+    assert "the mirror knows a later life of this node" in core.log()
+    core.start()
+    until(lambda: is_whole(pair), "it goes on above that life")
+    assert identity(core)["incarnation"] > now["incarnation"] + 1_000_000
+    pair.cores[1].kill()
+    for user in USERS:
+        assert inbox(edge, user, 1) == [b"of the life ahead"]
 
 
 def test_both_cores_are_stopped_in_turn_and_no_client_sees_an_error(pair: Cluster) -> None:

@@ -86,7 +86,7 @@ struct Node {
 }
 
 fn on_disk(dir: &Path) {
-    let founding = Founding { cluster: None, node_id: 1, num_shards: 64, partitions: 1 };
+    let founding = Founding { cluster: None, node_id: 1, num_shards: 64, partitions: 1, now_s: 0 };
     let directory = Directory::open(dir, &founding).unwrap();
     let found = self_test(dir, dir).unwrap();
     println!("self-test: {:?}", found.medians);

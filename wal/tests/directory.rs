@@ -13,7 +13,8 @@ use iris_wal::segment::SegmentHeader;
 use iris_wal::store::{Reader, Supply, SupplyConfig, Writer};
 use iris_wal::{AppendError, BLOCK, Body, Head, Log, LogConfig, Msg, Origin, Pos, Record};
 
-const FOUNDING: Founding = Founding { cluster: None, node_id: 7, num_shards: 64, partitions: 2 };
+const FOUNDING: Founding =
+    Founding { cluster: None, node_id: 7, num_shards: 64, partitions: 2, now_s: 0 };
 
 fn data() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -28,45 +29,38 @@ fn a_second_opener_is_refused_and_told_who_is_first() {
     assert!(matches!(error, OpenError::Locked { .. }), "{said}");
     assert!(said.contains(&std::process::id().to_string()), "{said}");
     assert!(said.contains(data.path().to_str().unwrap()), "{said}");
-    let incarnation = first.identity().incarnation;
-    let stored = iris_wal::io::Identity::read(data.path()).unwrap().unwrap();
-    assert_eq!(stored.incarnation, incarnation, "the second opener changed nothing");
+    assert_eq!(first.identity().incarnation, 1, "the second opener changed nothing");
     drop(first);
-    assert!(Directory::open(data.path(), &FOUNDING).unwrap().identity().incarnation > incarnation);
+    assert_eq!(Directory::open(data.path(), &FOUNDING).unwrap().identity().incarnation, 2);
 }
 
 #[test]
 fn each_life_has_a_higher_incarnation_and_everything_else_stays() {
     let data = data();
     let first = Directory::open(data.path(), &FOUNDING).unwrap().identity().clone();
-    let mut last = first.incarnation;
-    for _ in 0..4 {
+    for incarnation in 2..5 {
         let next = Directory::open(data.path(), &FOUNDING).unwrap().identity().clone();
-        assert!(next.incarnation > last);
-        last = next.incarnation;
-        assert_eq!(iris_wal::io::Identity { incarnation: 0, ..next }, of_no_life(&first));
+        assert_eq!(next, iris_wal::io::Identity { incarnation, ..first.clone() });
     }
     assert_eq!(first.node[6] >> 4, 4, "a random UUID says so");
     assert_ne!(first.node, first.cluster);
 }
 
-fn of_no_life(identity: &iris_wal::io::Identity) -> iris_wal::io::Identity {
-    iris_wal::io::Identity { incarnation: 0, ..identity.clone() }
-}
-
 #[test]
-fn a_directory_that_comes_back_empty_or_old_begins_above_every_life_before() {
-    let (data, copy) = (data(), data());
-    let lives: Vec<u32> = (0..3)
-        .map(|_| Directory::open(data.path(), &FOUNDING).unwrap().identity().incarnation)
-        .collect();
-    let started = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    assert!(u64::from(lives[0]) >= started.as_secs() - 60, "it counts from the time");
-    let other = Directory::open(copy.path(), &FOUNDING).unwrap();
-    other.raise_incarnation(lives[2] + 1000).unwrap();
-    drop(other);
-    let risen = Directory::open(copy.path(), &FOUNDING).unwrap().identity().incarnation;
-    assert_eq!(risen, lives[2] + 1001);
+fn a_life_begins_above_every_life_before_and_not_below_the_time() {
+    let (data, empty) = (data(), data());
+    let life = |path: &Path, now_s: u32| {
+        let founding = Founding { now_s, ..FOUNDING };
+        Directory::open(path, &founding).unwrap().identity().incarnation
+    };
+    assert_eq!(life(data.path(), 1000), 1000);
+    assert_eq!(life(data.path(), 1000), 1001);
+    assert_eq!(life(data.path(), 500), 1002, "clocks step back");
+    assert_eq!(life(empty.path(), 1003), 1003, "an empty disk does not know the others");
+    let raised = Directory::open(data.path(), &FOUNDING).unwrap();
+    raised.raise_incarnation(5000).unwrap();
+    drop(raised);
+    assert_eq!(life(data.path(), 2000), 5001);
 }
 
 #[test]

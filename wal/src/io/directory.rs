@@ -9,7 +9,6 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::identity::{Identity, IdentityError};
 use super::{RealDisk, random_bytes};
@@ -33,6 +32,9 @@ pub struct Founding {
     pub num_shards: u16,
     /// Logs of the node.
     pub partitions: u16,
+    /// The time, in seconds since 1970: no incarnation is below it. A disk that comes back empty or as an older image does
+    /// not know the lives after it; the time most often does.
+    pub now_s: u32,
 }
 
 /// Why a data directory cannot be used. Nothing in it was changed.
@@ -82,8 +84,7 @@ impl Directory {
                 agree(path, founding, &found)?;
                 let next = found.incarnation.checked_add(1);
                 let next = next.expect("four billion starts take longer than that");
-                // An older image of the disk does not know the lives after it; the time most often does.
-                Identity { incarnation: next.max(unix_seconds()), ..found }
+                Identity { incarnation: next.max(founding.now_s), ..found }
             }
             None => found_new(path, founding)?,
         };
@@ -205,17 +206,10 @@ fn found_new(path: &Path, founding: &Founding) -> Result<Identity, OpenError> {
         },
         node: new()?,
         node_id: founding.node_id,
-        // A disk that comes back empty must not begin a life that its mirror remembers.
-        incarnation: unix_seconds().max(1),
+        incarnation: founding.now_s.max(1),
         num_shards: founding.num_shards,
         partitions: founding.partitions,
     })
-}
-
-/// Seconds since 1970; 0 if the clock stands before that.
-fn unix_seconds() -> u32 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u32::try_from(now.as_secs()).unwrap_or(0)
 }
 
 /// Marks random bytes as a version 4 UUID (RFC 9562, section 5.4).
