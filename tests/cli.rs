@@ -288,8 +288,10 @@ fn version_and_help_are_on_stdout_and_unknown_words_fail() {
         serde_json::from_slice(&run(dir.path(), &["version", "--json"]).stdout).unwrap();
     assert_eq!(version["version"], env!("CARGO_PKG_VERSION"));
     assert!(text(&run(dir.path(), &["version"]).stdout).starts_with("iris "));
-    for args in [&["--help"][..], &["serve", "--help"], &["check", "--help"], &["token", "--help"]]
-    {
+    let commands = ["serve", "check", "token", "status", "core", "pki", "wal"];
+    let helps = commands.iter().map(|command| vec![*command, "--help"]).chain([vec!["--help"]]);
+    for args in helps {
+        let args = args.as_slice();
         let output = run(dir.path(), args);
         assert!(output.status.success());
         assert!(
@@ -300,6 +302,80 @@ fn version_and_help_are_on_stdout_and_unknown_words_fail() {
     let (code, error) = fail(&mut iris(dir.path(), &["server"]));
     assert_eq!(code, 2);
     assert!(error.contains("serve"), "{error}");
+}
+
+#[test]
+fn status_of_a_server_is_a_table_for_people_and_an_object_for_programs() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let admin = server.admin();
+    let output = run(dir.path(), &["status", "--admin", admin]);
+    let table = text(&output.stdout);
+    assert!(output.status.success(), "{table}");
+    for word in
+        [admin, "node 1", "edge, core", "0 open, 0 logged in", "0 messages wait", "\nhealthy\n"]
+    {
+        assert!(table.contains(word), "{word}\n{table}");
+    }
+    assert!(!table.contains("copies=1"), "a node alone has no mirror: {table}");
+
+    let output = run(dir.path(), &["status", "--admin", admin, "--json"]);
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&seen["healthy"], &seen["problems"]), (&Value::Bool(true), &serde_json::json!([])));
+    let status = &seen["nodes"][0]["status"];
+    assert_eq!(status["ready"], true);
+    assert_eq!(status["mirror"], Value::Null);
+    assert_eq!(status["version"], env!("CARGO_PKG_VERSION"));
+
+    // Lines, one each time, until nobody reads them.
+    let mut watch = iris(dir.path(), &["status", "--admin", admin, "--json", "--watch", "10ms"]);
+    let mut watch = watch.stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(watch.stdout.take().unwrap()).lines().take(3);
+    for line in lines {
+        assert!(serde_json::from_str::<Value>(&line.unwrap()).unwrap()["healthy"] == true);
+    }
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn status_of_a_node_that_is_not_there_exits_10_and_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let (admin, closed) = (server.admin().to_owned(), "127.0.0.77:1");
+    let output = run(dir.path(), &["status", "--admin", &admin, "--admin", closed]);
+    assert_eq!(output.status.code(), Some(10));
+    let table = text(&output.stdout);
+    assert!(table.contains("127.0.0.77:1: unreachable: connection refused"), "{table}");
+    assert!(table.contains("node 1") && table.ends_with("not healthy\n"), "{table}");
+    // The port for clients speaks no HTTP.
+    let clients = server.ports["tcp"].as_str().unwrap();
+    let output = run(dir.path(), &["status", "--admin", clients]);
+    assert_eq!(output.status.code(), Some(10));
+    assert!(text(&output.stdout).contains("no admin server of Iris"), "{}", text(&output.stdout));
+    for (args, word) in [
+        (&["status", "--admin", "nowhere:x"][..], "HOST:PORT"),
+        (&["status", "--config", "missing.toml"], "missing.toml"),
+        (&["status", "--watch", "often"], "duration"),
+    ] {
+        let (code, error) = fail(&mut iris(dir.path(), args));
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains(word), "{error}");
+    }
+}
+
+#[test]
+fn only_the_mirror_of_a_core_can_be_retired() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &[]);
+    let args = ["core", "retire-node", "--node", "2", "--yes", "--admin"];
+    let (code, error) = fail(iris(dir.path(), &args).arg(server.admin()));
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("node 1 is no core of a pair"), "{error}");
+    let (code, error) = fail(iris(dir.path(), &args).arg("127.0.0.77:1"));
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("connection refused") && error.contains("--admin"), "{error}");
+    let none = ["core", "retire-node", "--node", "0"];
+    assert_eq!(fail(&mut iris(dir.path(), &none)).0, 2);
 }
 
 /// Runs `iris serve --dev` with that limit on itself.

@@ -5,6 +5,7 @@
 //! | `/livez` | 200 while the process runs |
 //! | `/readyz` | 200 when clients are served; 503 before that and as soon as the node drains, with the reason |
 //! | `/health` | JSON, `ok` and the phase; `?verbose` adds every check, with usage and limit |
+//! | `/status` | JSON: the node and its mirror as an operator sees them; `iris status` shows it |
 //! | `/metrics` | Prometheus text |
 //! | `POST /retire?node=N` | gives up a mirror that never comes back; only from loopback |
 
@@ -21,6 +22,7 @@ use serde_json::{Value, json};
 use super::listener::Bounded;
 use super::retire::{Asker, retire};
 use super::state::{NodeState, Phase};
+use super::status::{status, unready};
 use crate::metrics::{Process, text};
 
 /// Serves until the future is dropped.
@@ -37,28 +39,21 @@ fn router(state: Arc<NodeState>) -> Router {
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/health", get(health))
+        .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/retire", post(retire))
         .fallback(async || {
-            (StatusCode::NOT_FOUND, "there are /livez, /readyz, /health?verbose and /metrics\n")
+            let pages = "there are /livez, /readyz, /health?verbose, /status and /metrics\n";
+            (StatusCode::NOT_FOUND, pages)
         })
         .with_state(state)
 }
 
 async fn readyz(State(state): State<Arc<NodeState>>) -> Response {
-    let (status, body) = match state.phase() {
-        Phase::Ready if state.registry().unroutable_shards() > 0 => {
-            (StatusCode::SERVICE_UNAVAILABLE, "no core: some shards are served by none\n")
-        }
-        Phase::Ready => (StatusCode::OK, "ready\n"),
-        Phase::Starting => (StatusCode::SERVICE_UNAVAILABLE, "starting: threads are not up yet\n"),
-        Phase::Recovering => (StatusCode::SERVICE_UNAVAILABLE, "recovering: reading the log\n"),
-        Phase::Draining => {
-            (StatusCode::SERVICE_UNAVAILABLE, "draining: clients are sent elsewhere\n")
-        }
-        Phase::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "stopping\n"),
-    };
-    (status, body).into_response()
+    match unready(&state) {
+        None => (StatusCode::OK, "ready\n").into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
 }
 
 async fn metrics(State(state): State<Arc<NodeState>>) -> Response {

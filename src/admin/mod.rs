@@ -7,6 +7,7 @@ mod http;
 mod listener;
 mod retire;
 mod state;
+mod status;
 
 pub use state::{NodeInfo, NodeState, Phase};
 

@@ -3,11 +3,12 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use iris_proto::id::Origin;
+use iris_proto::peer::Purpose;
 use iris_proto::replica::{Counters, Label, Mode, Status};
 
 use super::*;
 use crate::config::Roles;
-use crate::metrics::{MirrorMetrics, Registry};
+use crate::metrics::{LinkEnd, MirrorMetrics, Registry};
 
 fn config(admin: &str) -> ListenConfig {
     ListenConfig {
@@ -190,6 +191,130 @@ fn a_mirror_is_retired_from_the_node_itself_while_it_is_not_linked() {
         taken
     });
     assert_eq!(taken, [4, 4]);
+    control.stop();
+}
+
+/// `/status` of the node.
+fn status(control: &Control) -> serde_json::Value {
+    let (code, body) = get(control.address(), "/status");
+    assert_eq!(code, 200, "{body}");
+    serde_json::from_str(&body).unwrap()
+}
+
+fn problems(status: &serde_json::Value) -> Vec<&str> {
+    let problems = status["problems"].as_array().unwrap();
+    problems.iter().map(|problem| problem["name"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn status_adds_up_what_partitions_say_of_the_mirror() {
+    let (control, state) = start();
+    state.advance(Phase::Ready);
+    let nothing = status(&control);
+    assert_eq!(nothing["mirror"], serde_json::Value::Null, "no partition has said anything yet");
+    assert_eq!((&nothing["ready"], &nothing["healthy"]), (&true.into(), &true.into()));
+
+    let counters = Counters { shipped_bytes: 10, ..Counters::default() };
+    let mirrors = state.registry().mirrors();
+    mirrors[0].set(&pair(Some(4)), &counters);
+    let mut other = pair(None);
+    (other.last_failover, other.splits, other.last_split) =
+        (Some((1_700_000_005_000, 90)), 1, (3, 4));
+    mirrors[1].set(&other, &counters);
+    let seen = status(&control);
+    let mirror = &seen["mirror"];
+    assert_eq!(
+        (&mirror["node"], &mirror["state"], &mirror["mode"]),
+        (&4.into(), &"solo".into(), &"solo".into())
+    );
+    assert_eq!(mirror["linked"], false);
+    assert_eq!(mirror["lag"]["records"], 6);
+    assert_eq!(mirror["one_copy_messages"], 2);
+    assert_eq!(mirror["shipped_bytes"], 20);
+    assert_eq!(mirror["failovers"], 1, "both partitions saw the same one");
+    assert_eq!(mirror["last_failover"]["unix_ms"], 1_700_000_005_000_u64);
+    assert_eq!(mirror["last_failover"]["took_ms"], 90);
+    assert_eq!(
+        (&mirror["last_split"]["mine"], &mirror["last_split"]["theirs"]),
+        (&3.into(), &4.into())
+    );
+    assert_eq!(mirror["partitions"][0]["state"], "normal");
+    assert_eq!(mirror["partitions"][0]["last_split"], serde_json::Value::Null);
+    assert_eq!(mirror["partitions"][1]["partition"], 1);
+    assert_eq!(problems(&seen), ["solo"]);
+    assert_eq!(seen["healthy"], false);
+
+    // A failover of long ago has nothing to do with the last one.
+    other.last_failover = Some((1_700_001_000_000, 5));
+    mirrors[1].set(&other, &counters);
+    assert_eq!(status(&control)["mirror"]["last_failover"]["took_ms"], 5);
+    control.stop();
+}
+
+#[test]
+fn status_names_each_thing_that_should_not_be() {
+    let (control, state) = start();
+    assert_eq!(problems(&status(&control)), ["not_ready"]);
+    state.advance(Phase::Ready);
+    let mirrors = state.registry().mirrors();
+    let set = |status: Status| {
+        mirrors.iter().for_each(|mirror| mirror.set(&status, &Counters::default()));
+    };
+    for (label, name) in [
+        (Label::Solo, "solo"),
+        (Label::Healing, "healing"),
+        (Label::Fenced, "fenced"),
+        (Label::Recovering, "recovering"),
+        (Label::Draining, "draining"),
+        (Label::Normal, "mirror_not_linked"),
+    ] {
+        set(Status { label, ..pair(None) });
+        assert_eq!(problems(&status(&control)), [name]);
+    }
+    set(Status { damaged: true, fenced_streams: 2, ..pair(Some(4)) });
+    assert_eq!(problems(&status(&control)), ["fenced_streams", "damaged_log"]);
+    set(pair(Some(4)));
+    assert_eq!(status(&control)["healthy"], true);
+    let wal = state.registry().wal(1);
+    wal.low_disk.set(1);
+    wal.unreadable.set(3);
+    assert_eq!(problems(&status(&control)), ["low_disk", "damaged"]);
+    control.stop();
+}
+
+#[test]
+fn status_of_an_edge_shows_which_cores_it_sees() {
+    let info = NodeInfo {
+        name: "e".to_owned(),
+        region: "r".to_owned(),
+        node_id: 9,
+        roles: Roles { edge: true, core: false },
+        cores: vec![3, 4],
+        mirror: None,
+    };
+    let state = Arc::new(NodeState::new(info, Registry::new(1, 0, 10)));
+    let control = Control::start(&config("127.0.0.1:0"), Arc::clone(&state)).unwrap();
+    state.advance(Phase::Ready);
+    assert_eq!(problems(&status(&control)), ["core_not_linked", "core_not_linked"]);
+    let gateway = state.registry().gateway();
+    gateway.cores[0].note_up(Purpose::Clients);
+    gateway.cores[0].note_serving(0, true);
+    gateway.cores[1].note_end(Purpose::Clients, LinkEnd::ConnectFailed);
+    let seen = status(&control);
+    let cores = &seen["links"]["cores"];
+    assert_eq!((&cores[0]["node"], &cores[0]["clients"]["up"]), (&3.into(), &true.into()));
+    assert_eq!(cores[0]["serving_partitions"], 1);
+    assert_eq!(cores[1]["clients"]["last_end"], "connect_failed");
+    assert_eq!(
+        (&cores[0]["mirror"], &seen["inboxes"]),
+        (&serde_json::Value::Null, &serde_json::Value::Null)
+    );
+    assert_eq!(problems(&seen), ["core_not_linked"]);
+    gateway.cores[1].note_up(Purpose::Clients);
+    state.registry().reactor(0).unroutable_shards.set(5);
+    let seen = status(&control);
+    assert_eq!(problems(&seen), ["not_ready"]);
+    assert_eq!(seen["clients"]["unroutable_shards"], 5);
     control.stop();
 }
 

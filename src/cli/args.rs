@@ -14,7 +14,8 @@ Start here:
   iris serve --dev                  a server on this machine, with a key and two tokens to try
   iris check --defaults > iris.toml a configuration file to edit
   iris check --config iris.toml     every problem of it, with line and fix
-  iris serve --config iris.toml     the server")]
+  iris serve --config iris.toml     the server
+  iris status                       how it is")]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -28,6 +29,10 @@ pub(super) enum Command {
     Check(Check),
     /// Make a token for trying things out
     Token(Token),
+    /// Show how nodes are: a pair side by side, its lag, failovers and splits
+    Status(Status),
+    /// Steer a core: retire-node
+    Core(Core),
     /// Read logs: verify, dump, stat, diff. Never changes them
     Wal(Wal),
     /// Make certificates for the nodes of a cluster
@@ -107,6 +112,79 @@ pub(super) struct Token {
     /// How long it is valid: 30m, 24h, 7d
     #[arg(long, value_name = "TIME", default_value = "24h")]
     pub(super) ttl: Span,
+}
+
+/// Show how nodes are: those of a pair side by side.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Exits with 0 if all is well, 10 if not, 2 if asked wrongly. Well means: each node that was asked answers
+and is ready, each core of a pair has two copies of everything, and no log is damaged or out of disk.
+What is not well is listed with what to do.
+
+Without --admin and --config it asks 127.0.0.1:7480. The admin port is mostly bound to loopback; ask other
+machines through ssh -L, or run this there.
+
+Examples:
+  iris status
+  iris status --admin 127.0.0.1:7480 --admin 127.0.0.1:7481
+  iris status --config /etc/iris/iris.toml --watch
+  iris status --json | jq '.nodes[].status.mirror.lag'
+  until iris status >/dev/null; do sleep 1; done    # until the pair has healed")]
+pub(super) struct Status {
+    /// Address of an admin server (listen.admin); may be given more than once
+    #[arg(long, value_name = "ADDR")]
+    pub(super) admin: Vec<String>,
+    /// Ask the node of this configuration
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    /// Print one JSON object; its fields are in docs/OPERATING.md and stay
+    #[arg(long)]
+    pub(super) json: bool,
+    /// Look again and again, each TIME, until Ctrl-C; with --json a line each time
+    #[arg(long, value_name = "TIME", num_args = 0..=1, default_missing_value = "1s")]
+    pub(super) watch: Option<Span>,
+}
+
+/// Steer a core.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  iris core retire-node --help
+  iris core retire-node --node 2")]
+pub(super) struct Core {
+    #[command(subcommand)]
+    pub(super) command: CoreCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CoreCommand {
+    /// Give up the other core of a pair, which never comes back: its disk is gone
+    RetireNode(RetireNode),
+}
+
+/// Give up the other core of a pair, which never comes back: its disk is gone.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+A core keeps everything for its mirror until that is back, and its log grows. After this it keeps nothing
+more for it. What only the retired node had is lost. It may come back with an empty data directory only,
+and is then filled.
+
+Run it on the machine of the core that is left. It is refused while the other one is linked.
+Exits with 0 if it is done, 1 if it was refused or not confirmed, 2 if asked wrongly.
+
+Examples:
+  iris core retire-node --node 2
+  iris core retire-node --node 2 --admin 127.0.0.1:7481 --yes")]
+pub(super) struct RetireNode {
+    /// The node that never comes back
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(super) node: u32,
+    /// Address of the admin server of the core that is left
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7480")]
+    pub(super) admin: String,
+    /// Do not ask
+    #[arg(long)]
+    pub(super) yes: bool,
 }
 
 /// Read logs: on a copy, on a broken disk, or beside a running server. Never changes them.

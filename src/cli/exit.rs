@@ -8,8 +8,9 @@ use std::fmt;
 /// | code | name | when |
 /// |---|---|---|
 /// | 0 | `Ok` | it did what was asked |
-/// | 1 | `Negative` | the verdict is no: `check` found problems (an unreadable file is one), `wal verify` damage, `wal diff` differences |
+/// | 1 | `Negative` | the verdict is no: `check` found problems (an unreadable file is one), `wal verify` damage, `wal diff` differences; `core retire-node` was refused |
 /// | 2 | `Usage` | the command line is wrong, or a file that it names cannot be read |
+/// | 10 | `Unhealthy` | `status` found something that should not be: a node alone, damaged, not ready or not reachable |
 /// | 69 | `Unavailable` | the machine lacks something: io_uring, a limit |
 /// | 70 | `Internal` | a thread could not be started, or another surprise |
 /// | 73 | `DataDir` | the data directory cannot be used |
@@ -26,6 +27,7 @@ pub enum Exit {
     Ok = 0,
     Negative = 1,
     Usage = 2,
+    Unhealthy = 10,
     Unavailable = 69,
     Internal = 70,
     DataDir = 73,

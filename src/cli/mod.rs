@@ -3,9 +3,12 @@
 pub mod announce;
 mod args;
 mod check;
+mod core;
 pub mod exit;
+mod http;
 mod pki;
 mod serve;
+mod status;
 mod token;
 mod version;
 mod wal;
@@ -32,6 +35,8 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => check::run(args),
         Command::Token(args) => token::run(args),
+        Command::Status(args) => status::run(args),
+        Command::Core(args) => core::run(args),
         Command::Wal(args) => wal::run(args),
         Command::Pki(args) => pki::run(args),
         Command::Version(args) => version::run(args),

@@ -47,9 +47,9 @@ const WAKE: Token = 0;
 const LISTEN: Token = 1;
 
 /// A node that this one connects to.
-struct Dial {
-    core: usize,
-    purpose: Purpose,
+pub(super) struct Dial {
+    pub(super) core: usize,
+    pub(super) purpose: Purpose,
     slot: Option<u16>,
     attempt: u32,
     next_ms: u64,
@@ -89,7 +89,7 @@ pub(super) struct Gateway {
     wires: Vec<Option<Box<Wire>>>,
     free: Vec<u16>,
     pub(super) generation: u64,
-    dials: Vec<Dial>,
+    pub(super) dials: Vec<Dial>,
     pub(super) ranges: Ranges,
     pub(super) edge: Option<EdgeSide>,
     pub(super) core: Option<CoreSide>,
@@ -373,6 +373,7 @@ impl Gateway {
             }
             let (core, purpose) = (dial.core, dial.purpose);
             if let Err(error) = self.dial(index, core, purpose) {
+                self.metrics.cores[core].note_end(purpose, LinkEnd::ConnectFailed);
                 self.dial_failed(index, LinkEnd::ConnectFailed, &error);
             }
         }
@@ -496,6 +497,7 @@ impl Gateway {
         }
         wire.up_since_ms = self.now_ms;
         self.metrics.links.add(1);
+        self.note_up(wire);
         let (node, name, region) = (hello.node, &hello.name, &hello.region);
         tracing::info!(node, name, region, peer = %wire.peer, "linked");
         Ok(())
@@ -543,6 +545,7 @@ impl Gateway {
         if was_up {
             self.metrics.links.sub(1);
         }
+        self.note_end(wire, was_up, over.reason);
         let node = wire.link.peer().map(|peer| peer.node);
         let (reason, text) = (over.reason.name(), &over.text);
         if was_up {

@@ -2,13 +2,14 @@
 //!
 //! One thread, the gateway, owns all links of a node ([`gateway`]). To the reactors and partitions of the node another
 //! node looks like threads of their own process: the same batches come out of the same queues. [`credentials`] and
-//! [`pki`] say who may link, [`tls`] and [`wire`] carry one link, [`traffic`] moves batches. What is said on a link is
-//! `proto/src/peer/` and `docs/LINKS.md`.
+//! [`pki`] say who may link, [`tls`] and [`wire`] carry one link, [`traffic`] moves batches, [`shown`] is for operators.
+//! What is said on a link is `proto/src/peer/` and `docs/LINKS.md`.
 
 mod credentials;
 mod gateway;
 pub mod pki;
 mod ranges;
+mod shown;
 mod tls;
 mod traffic;
 mod wire;

@@ -59,6 +59,9 @@ pub struct Roles {
     pub core: bool,
 }
 
+/// Cores of a cluster, at most: the two of a pair.
+pub const CORES_MAX: usize = 2;
+
 /// The other nodes, and who this one is to them.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
@@ -300,22 +303,52 @@ impl Sources {
 /// The checked configuration and, for display, every value with its place; or all problems.
 pub fn load(sources: &Sources, host: &Host) -> Result<(Config, Layers), Problems> {
     let mut problems = Vec::new();
-    let mut layers = Layers::defaults(sources.dev);
-    if let Some(file) = &sources.file {
-        match read(file) {
-            Ok(text) => layers.apply_file(&text, &mut problems),
-            Err(problem) => return Err(Problems::new(Some(file.clone()), vec![problem])),
-        }
-    }
-    layers.apply_env(sources.env.iter().cloned(), &mut problems);
-    for (section, name, flag, value) in &sources.flags {
-        layers.apply_flag(section, name, flag, value);
-    }
+    let layers = written(sources, &mut problems)?;
     let base = sources.file.as_deref().and_then(|file| file.parent()).map(PathBuf::from);
     match check::check(&layers, host, sources.dev, base.unwrap_or_default(), &mut problems) {
         Some(config) if problems.is_empty() => Ok((config, layers)),
         _ => Err(Problems::new(sources.file.clone(), problems)),
     }
+}
+
+/// Where the admin server of a configuration listens, whatever else is in it: keys and certificates are not read.
+pub fn admin_address(sources: &Sources) -> Result<SocketAddr, Problems> {
+    let mut problems = Vec::new();
+    let layers = written(sources, &mut problems)?;
+    let value = layers.value("listen", "admin");
+    let address = match &value.data {
+        Data::Text(text) => text.parse().ok(),
+        _ => None,
+    };
+    match address {
+        Some(address) if problems.is_empty() => Ok(address),
+        Some(_) => Err(Problems::new(sources.file.clone(), problems)),
+        None => {
+            problems.push(Problem {
+                origin: value.origin.clone(),
+                key: "listen.admin".to_owned(),
+                cause: "this is no address".to_owned(),
+                fix: "write an address and a port, such as \"127.0.0.1:7480\"".to_owned(),
+            });
+            Err(Problems::new(sources.file.clone(), problems))
+        }
+    }
+}
+
+/// Everything that was written, and what is wrong with how it was.
+fn written(sources: &Sources, problems: &mut Vec<Problem>) -> Result<Layers, Problems> {
+    let mut layers = Layers::defaults(sources.dev);
+    if let Some(file) = &sources.file {
+        match read(file) {
+            Ok(text) => layers.apply_file(&text, problems),
+            Err(problem) => return Err(Problems::new(Some(file.clone()), vec![problem])),
+        }
+    }
+    layers.apply_env(sources.env.iter().cloned(), problems);
+    for (section, name, flag, value) in &sources.flags {
+        layers.apply_flag(section, name, flag, value);
+    }
+    Ok(layers)
 }
 
 /// Bytes of a configuration file, at most.

@@ -1,7 +1,10 @@
 //! One block of cells per thread. Each block has its own cache lines; only its thread writes it.
 
-use super::cell::{Counter, CounterBy, Gauge, Histogram};
+use iris_proto::peer::Purpose;
+
+use super::cell::{Counter, CounterBy, Gauge, Histogram, Label};
 use super::labels::{CloseReason, FrameType, LinkEnd, RejectReason, SegmentState};
+use crate::config::CORES_MAX;
 
 /// Counts things per batch: 1 to 4096, doubling.
 pub type BatchHistogram = Histogram<1, 13>;
@@ -164,7 +167,6 @@ pub struct WalMetrics {
 impl WalMetrics {
     /// The gauge of segments in that state.
     pub fn segments_in(&self, state: SegmentState) -> &Gauge {
-        use super::Label;
         &self.segments[state.index()]
     }
 }
@@ -193,4 +195,104 @@ pub struct GatewayMetrics {
     pub busy_ns: Counter,
     /// Turns of the loop.
     pub turns: Counter,
+    /// Links to the cores of the cluster, in the order of `cluster.cores`.
+    pub cores: [CoreLinks; CORES_MAX],
+}
+
+/// Partitions of another core whose state is shown, at most.
+const PARTITIONS_SHOWN: usize = 256;
+
+/// What the gateway knows of a core: the link of our clients to it, and the one that mirrors.
+#[derive(Debug, Default)]
+pub struct CoreLinks {
+    clients: CoreLink,
+    mirror: CoreLink,
+    /// A bit for each partition that serves.
+    serving: [Gauge; PARTITIONS_SHOWN / 64],
+}
+
+/// One link to a core.
+#[derive(Debug, Default)]
+pub struct CoreLink {
+    /// Whether it is up: 0 or 1.
+    pub up: Gauge,
+    /// Times that it came up.
+    pub ups: Counter,
+    /// Times that it ended or did not come about.
+    pub ends: Counter,
+    last_end: Gauge,
+}
+
+impl CoreLink {
+    /// Why it ended last, or did not come about.
+    pub fn last_end(&self) -> Option<LinkEnd> {
+        let index = (self.last_end.value() as usize).checked_sub(1)?;
+        LinkEnd::ALL.get(index).copied()
+    }
+}
+
+impl CoreLinks {
+    /// The link of that purpose.
+    pub fn link(&self, purpose: Purpose) -> &CoreLink {
+        match purpose {
+            Purpose::Clients => &self.clients,
+            Purpose::Replication => &self.mirror,
+        }
+    }
+
+    /// The link of that purpose is up.
+    pub fn note_up(&self, purpose: Purpose) {
+        let link = self.link(purpose);
+        link.up.set(1);
+        link.ups.add(1);
+    }
+
+    /// The link of that purpose ended or did not come about.
+    pub fn note_end(&self, purpose: Purpose, why: LinkEnd) {
+        let link = self.link(purpose);
+        link.up.set(0);
+        link.ends.add(1);
+        link.last_end.set(why.index() as u64 + 1);
+        if purpose == Purpose::Clients {
+            self.serving.iter().for_each(|bits| bits.set(0));
+        }
+    }
+
+    /// A partition of that core said whether it serves.
+    pub fn note_serving(&self, partition: u16, serves: bool) {
+        let (word, bit) = (usize::from(partition) / 64, 1 << (partition % 64));
+        if let Some(bits) = self.serving.get(word) {
+            bits.set(if serves { bits.value() | bit } else { bits.value() & !bit });
+        }
+    }
+
+    /// Partitions of that core that serve.
+    pub fn serving(&self) -> u32 {
+        self.serving.iter().map(|bits| bits.value().count_ones()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_of_a_core_serve_until_they_say_otherwise_or_its_link_ends() {
+        let core = CoreLinks::default();
+        core.note_up(Purpose::Clients);
+        for partition in [0, 1, 63, 64, 255, 256, u16::MAX] {
+            core.note_serving(partition, true);
+            core.note_serving(partition, true);
+        }
+        assert_eq!(core.serving(), 5);
+        core.note_serving(64, false);
+        assert_eq!(core.serving(), 4);
+        core.note_end(Purpose::Replication, LinkEnd::Silent);
+        assert_eq!(core.serving(), 4);
+        assert_eq!(core.link(Purpose::Clients).last_end(), None);
+        core.note_end(Purpose::Clients, LinkEnd::ALL[0]);
+        assert_eq!(core.serving(), 0);
+        assert_eq!(core.link(Purpose::Clients).last_end(), Some(LinkEnd::ALL[0]));
+        assert_eq!(core.link(Purpose::Clients).up.value(), 0);
+    }
 }

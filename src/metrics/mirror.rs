@@ -227,7 +227,7 @@ impl LinkRefusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use iris_proto::id::Origin;
 

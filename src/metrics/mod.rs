@@ -15,7 +15,8 @@ mod render;
 pub mod text;
 
 pub use blocks::{
-    BatchHistogram, GatewayMetrics, LatencyHistogram, PartitionMetrics, ReactorMetrics, WalMetrics,
+    BatchHistogram, CoreLink, CoreLinks, GatewayMetrics, LatencyHistogram, PartitionMetrics,
+    ReactorMetrics, WalMetrics,
 };
 pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Snapshot};
 pub use labels::{
@@ -85,6 +86,37 @@ impl Registry {
     pub fn unroutable_shards(&self) -> u64 {
         let of_each = self.0.reactors.iter().map(|reactor| reactor.unroutable_shards.value());
         of_each.max().unwrap_or(0)
+    }
+
+    /// Connections that have logged in, on all reactors.
+    pub fn logged_in(&self) -> u64 {
+        self.0.reactors.iter().map(|reactor| reactor.logged_in.value()).sum()
+    }
+
+    /// SENDs of all reactors that no core has answered yet.
+    pub fn unanswered(&self) -> u64 {
+        self.0.reactors.iter().map(|reactor| reactor.unanswered.value()).sum()
+    }
+
+    /// Shards that lost their core and went to another one at once, as the reactor counts them that counts most.
+    pub fn shard_failovers(&self) -> u64 {
+        let of_each = self.0.reactors.iter().map(|reactor| reactor.failovers.value());
+        of_each.max().unwrap_or(0)
+    }
+
+    /// Messages that wait in the inboxes of all partitions.
+    pub fn waiting(&self) -> u64 {
+        self.0.partitions.iter().map(|partition| partition.inbox_messages.value()).sum()
+    }
+
+    /// Users online in all partitions.
+    pub fn users_online(&self) -> u64 {
+        self.0.partitions.iter().map(|partition| partition.users_online.value()).sum()
+    }
+
+    /// Free bytes on the disk of the logs, at the last look.
+    pub fn disk_free_bytes(&self) -> u64 {
+        self.0.wals.iter().map(|wal| wal.disk_free_bytes.value()).min().unwrap_or(0)
     }
 
     /// The block of the gateway.

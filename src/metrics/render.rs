@@ -1,5 +1,7 @@
 //! All metrics as Prometheus text. One table per kind of block: name, help, cell.
 
+mod mirror;
+
 use super::cell::{Label, Snapshot};
 use super::text::Text;
 use super::{
@@ -153,6 +155,7 @@ impl Registry {
         self.render_reactors(&mut text);
         self.render_partitions(&mut text);
         self.render_wals(&mut text);
+        mirror::render(&mut text, &self.0.mirrors);
         self.render_gateway(&mut text);
         text.finish()
     }
@@ -355,6 +358,8 @@ mod tests {
         registry.reactor(0).rejected.add(RejectReason::LowDisk, 1);
         registry.partition(2).rejected.add(RejectReason::LowDisk, 4);
         registry.wal(2).sync_ns.record(40_000);
+        assert!(!registry.render().contains("iris_mirror"), "a node alone has no mirror");
+        registry.mirror(1).set(&crate::metrics::mirror::tests::alone(), &Default::default());
         let text = registry.render();
         let mut families = Vec::new();
         for line in text.lines() {
@@ -375,6 +380,14 @@ mod tests {
             "iris_rejected_total{reason=\"low_disk\"} 5",
             "iris_wal_sync_seconds_count{partition=\"2\"} 1",
             "iris_connections_limit 1000",
+            "iris_mirror_state{partition=\"1\",state=\"solo\"} 1",
+            "iris_mirror_state{partition=\"1\",state=\"normal\"} 0",
+            "iris_mirror_mode{partition=\"1\",mode=\"solo\"} 1",
+            "iris_mirror_lag_records{partition=\"1\"} 5",
+            "iris_mirror_one_copy_messages{partition=\"1\"} 4",
+            "iris_mirror_failovers_total{partition=\"1\"} 1",
+            "iris_mirror_last_failover_timestamp_seconds{partition=\"1\"} 1700000000",
+            "iris_mirror_last_failover_seconds{partition=\"1\"} 0.012",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}");
         }

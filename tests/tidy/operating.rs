@@ -5,6 +5,8 @@ use std::fmt::Write;
 
 use iris::config::schema;
 use iris::metrics::{CloseReason, Label, Registry, RejectReason};
+use iris_proto::id::Origin;
+use iris_proto::replica::{Now, Replica, ReplicaConfig};
 
 use crate::tree::{Faults, File, root};
 
@@ -68,7 +70,12 @@ fn exit_codes() -> String {
 
 /// Name, type and labels, and help of each family that a server shows.
 fn families() -> BTreeMap<String, (String, String)> {
-    let shown = Registry::new(1, 1, 1).render();
+    let registry = Registry::new(1, 1, 1);
+    let origin = Origin { node: 1, incarnation: 1 };
+    let of_a_pair = Replica::new(ReplicaConfig::new(origin, 2, 1));
+    let status = of_a_pair.status(Now { unix_ms: 0, mono_ms: 0 });
+    registry.mirror(0).set(&status, of_a_pair.counters());
+    let shown = registry.render();
     let mut families = BTreeMap::new();
     let mut help = "";
     let mut lines = shown.lines().peekable();

@@ -4,14 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::layers::{Data, Value};
-use super::super::{ClusterConfig, CoreNode, NodeConfig, Roles};
+use super::super::{CORES_MAX, ClusterConfig, CoreNode, NodeConfig, Roles};
 use super::{Name, Reader};
 use iris_proto::replica::WhenAlone;
 
 use crate::cluster::{CredentialFiles, Credentials, is_cluster_name};
 
-/// Cores of a cluster, at most: the two of a pair.
-const CORES_MAX: usize = 2;
 const CORES: Name = ("cluster", "cores");
 const CORE_EXAMPLE: &str = "write { node = 1, addr = \"10.0.0.1:7410\" }";
 

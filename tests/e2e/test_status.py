@@ -1,0 +1,228 @@
+"""What operators see: ``iris status``, /status and the metrics behind it, and ``iris core retire-node``."""
+
+from __future__ import annotations
+
+import json
+import signal
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from support.cluster import Cluster, Node
+from support.server import Server, iris
+from support.wait import PATIENCE, until
+
+
+def status(*nodes: Server) -> tuple[int, dict[str, Any]]:
+    """Return the exit code of ``iris status --json`` for these nodes, and what it printed."""
+    admins = [arg for node in nodes for arg in ("--admin", node.admin)]
+    done = iris("status", "--json", *admins)
+    assert done.stderr == "", done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def names(seen: dict[str, Any]) -> list[str]:
+    """Return the names of the problems."""
+    return [problem["name"] for problem in seen["problems"]]
+
+
+def page(node: Server) -> dict[str, Any]:
+    """Return /status of a node."""
+    with urllib.request.urlopen(f"http://{node.admin}/status", timeout=PATIENCE) as answer:
+        assert answer.headers["content-type"] == "application/json"
+        said: dict[str, Any] = json.load(answer)
+        return said
+
+
+def post(node: Server, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
+    """Return status and body of a POST."""
+    request = urllib.request.Request(f"http://{node.admin}{path}", method="POST", headers=headers or {})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+# ---- a node alone
+
+
+def test_a_node_alone_is_healthy_and_has_no_mirror(server: Server) -> None:
+    with server.login("alice") as alice:
+        assert alice.ask("bob", b"hello") == "accepted"
+        seen = until(lambda: said if (said := page(server))["inboxes"]["messages"] else None, "the message is counted")
+        assert seen["clients"]["logged_in"] == 1
+    assert seen["roles"] == ["edge", "core"] and seen["phase"] == "ready" and seen["ready"] is True
+    assert seen["mirror"] is None and seen["links"] is None
+    code, all_seen = status(server)
+    assert code == 0 and all_seen["healthy"] is True and all_seen["problems"] == []
+    done = iris("status", "--admin", server.admin)
+    assert done.returncode == 0 and done.stdout.endswith("\nhealthy\n"), done.stdout
+    assert "1 messages wait" in done.stdout
+
+
+def test_a_node_that_hangs_or_is_gone_is_told_within_seconds(server: Server) -> None:
+    assert server.process
+    server.process.send_signal(signal.SIGSTOP)
+    code, seen = status(server)
+    assert code == 10 and names(seen) == ["unreachable"]
+    assert "no answer within 5 s" in seen["nodes"][0]["error"]
+    server.process.send_signal(signal.SIGCONT)
+    until(lambda: status(server)[0] == 0, "it answers again")
+    server.kill()
+    code, seen = status(server)
+    assert code == 10 and "connection refused" in seen["nodes"][0]["error"]
+
+
+def test_a_node_alone_has_nobody_to_retire(server: Server) -> None:
+    done = iris("core", "retire-node", "--node", "2", "--admin", server.admin, "--yes")
+    assert done.returncode == 1 and "no core of a pair" in done.stderr
+    code, said = post(server, "/retire?node=2")
+    assert code == 404 and "not the mirror" in said["error"]
+    assert post(server, "/retire?node=2", {"Origin": "http://example.com"})[0] == 403
+    assert status(server)[0] == 0
+
+
+# ---- an edge and a core
+
+
+def test_an_edge_shows_its_core_and_what_became_of_it(one_core: Cluster) -> None:
+    edge, core = one_core.edges[0], one_core.cores[0]
+    code, seen = status(edge, core)
+    assert code == 0, seen
+    of_edge, of_core = (node["status"] for node in seen["nodes"])
+    link = of_edge["links"]["cores"][0]
+    assert link["node"] == 1 and link["clients"]["up"] is True and link["serving_partitions"] == 2
+    assert of_edge["roles"] == ["edge"] and of_edge["inboxes"] is None and of_edge["mirror"] is None
+    assert of_core["roles"] == ["core"] and of_core["clients"] is None and of_core["links"]["cores"] == []
+
+    core.kill()
+    seen = until(lambda: said if {"core_not_linked", "not_ready"} <= set(names(said := status(edge)[1])) else None, "told")
+    link = seen["nodes"][0]["status"]["links"]["cores"][0]
+    assert link["clients"]["up"] is False and link["serving_partitions"] == 0
+    assert link["clients"]["last_end"] in {"peer_closed", "io_error", "connect_failed"}
+    shown = iris("status", "--admin", edge.admin)
+    assert shown.returncode == 10 and "1 not linked (" in shown.stdout, shown.stdout
+    assert set(names(status(edge, core)[1])) == {"core_not_linked", "not_ready", "unreachable"}
+
+    core.start()
+    until(lambda: status(edge, core)[0] == 0, "all is well again")
+    assert page(edge)["links"]["cores"][0]["clients"]["came_up"] == 2
+
+
+# ---- a pair
+
+
+def mirror(node: Server) -> dict[str, Any]:
+    """Return what a core says of its mirror."""
+    said: dict[str, Any] = page(node)["mirror"] or {}
+    return said
+
+
+def is_normal(*cores: Server) -> bool:
+    """Whether all of them have two copies of everything."""
+    return all(mirror(core).get("state") == "normal" for core in cores)
+
+
+@pytest.fixture
+def pair(make_cluster: Callable[..., Cluster]) -> Cluster:
+    """Return a running edge with two cores that mirror each other."""
+    cluster = make_cluster(2, 1).start()
+    until(lambda: is_normal(*cluster.cores), "both have two copies of everything")
+    until(lambda: status(*cluster.nodes)[0] == 0, "all are healthy")
+    return cluster
+
+
+def send(edge: Node, count: int) -> None:
+    """Have messages accepted, to users of all shards."""
+    with edge.login("sender") as sender:
+        for number in range(count):
+            assert sender.ask(f"user-{number}", b"x" * 100) == "accepted"
+
+
+def test_a_pair_is_normal_then_solo_then_normal_again(pair: Cluster) -> None:
+    one, two = pair.cores
+    edge = pair.edges[0]
+    send(edge, 50)
+    code, seen = status(one, two)
+    assert code == 0, seen
+    for node, other in ((one, 2), (two, 1)):
+        said = mirror(node)
+        assert (said["node"], said["mode"], said["linked"]) == (other, "normal", True)
+        assert said["retired"] is False and said["damaged"] is False and said["fenced_streams"] == 0
+        assert len(said["partitions"]) == 2
+    until(lambda: all(mirror(core)["one_copy_messages"] == 0 for core in pair.cores), "nothing has one copy only")
+    shipped = sum(mirror(core)["shipped_bytes"] for core in pair.cores)
+    received = sum(mirror(core)["received_bytes"] for core in pair.cores)
+    assert shipped >= 50 * 100 and received >= 50 * 100
+    assert one.metrics().sum("iris_mirror_state", state="normal") == 2
+    assert one.metrics().sum("iris_mirror_linked") == 2
+
+    failovers = mirror(two)["failovers"]
+    one.kill()
+    until(lambda: mirror(two)["state"] == "solo", "the other one goes on alone")
+    send(edge, 30)
+    said = until(lambda: said if (said := mirror(two))["one_copy_messages"] >= 30 else None, "they are counted")
+    assert said["mode"] == "solo" and said["linked"] is False and said["failovers"] == failovers + 1
+    assert said["lag"]["records"] >= 30
+    assert said["last_failover"]["took_ms"] < PATIENCE * 1000
+    assert abs(said["last_failover"]["unix_ms"] - page(two)["time_unix_ms"]) < PATIENCE * 1000
+    metrics = two.metrics()
+    assert metrics.sum("iris_mirror_state", state="solo") == 2 and metrics.sum("iris_mirror_linked") == 0
+    assert metrics.sum("iris_mirror_one_copy_messages") >= 30
+    assert metrics.sum("iris_mirror_failovers_total", partition="0") == failovers + 1
+    code, seen = status(two, one, edge)
+    assert code == 10 and {"solo", "unreachable", "core_not_linked"} == set(names(seen)), seen["problems"]
+    shown = iris("status", "--admin", two.admin, "--admin", one.admin)
+    assert shown.returncode == 10 and "solo, mode solo" in shown.stdout and "unreachable" in shown.stdout
+
+    one.start()
+    until(lambda: is_normal(one, two), "both have two copies again")
+    until(lambda: status(one, two, edge)[0] == 0, "all are healthy")
+    until(lambda: mirror(two)["one_copy_messages"] == 0 and mirror(two)["lag"]["records"] == 0, "nothing lags")
+    assert mirror(two)["splits"] == 0 and mirror(one)["splits"] == 0
+
+
+def test_two_cores_that_run_without_each_other_are_a_split_for_who_asks_both(pair: Cluster) -> None:
+    one, two = pair.cores
+    for core in (one, two):
+        core.kill()
+    two.start()
+    until(lambda: mirror(two).get("state") == "solo", "it goes on alone")
+    send(pair.edges[0], 10)
+    assert two.process
+    two.process.send_signal(signal.SIGSTOP)
+    try:
+        one.start()
+        until(lambda: mirror(one).get("state") == "solo", "it goes on alone, too")
+        send(pair.edges[0], 10)
+    finally:
+        two.process.send_signal(signal.SIGCONT)
+    until(lambda: is_normal(one, two), "they are one again")
+    until(lambda: mirror(one)["splits"] == 1 and mirror(two)["splits"] == 1, "both report the split")
+    mine, theirs = mirror(one)["last_split"], mirror(two)["last_split"]
+    assert (mine["mine"], mine["theirs"]) == (theirs["theirs"], theirs["mine"])
+    assert mine["mine"] >= 1 and mine["theirs"] >= 1
+    shown = iris("status", "--admin", one.admin, "--admin", two.admin)
+    assert f"mine {mine['mine']}, theirs {mine['theirs']}" in shown.stdout, shown.stdout
+
+
+def test_a_mirror_that_never_comes_back_is_retired_and_a_linked_one_is_not(pair: Cluster) -> None:
+    one, two = pair.cores
+    done = iris("core", "retire-node", "--node", "1", "--admin", two.admin, "--yes")
+    assert done.returncode == 1 and "node 1 is linked" in done.stderr, done.stderr
+    code, said = post(two, "/retire?node=1")
+    assert code == 409 and "stop it first" in said["error"]
+    one.kill()
+    until(lambda: mirror(two)["state"] == "solo", "the other one goes on alone")
+    wrong = iris("core", "retire-node", "--node", "7", "--admin", two.admin, "--yes")
+    assert wrong.returncode == 1 and "is node 1, not node 7" in wrong.stderr, wrong.stderr
+    unasked = iris("core", "retire-node", "--node", "1", "--admin", two.admin)
+    assert unasked.returncode == 1 and "--yes" in unasked.stderr and mirror(two)["retired"] is False
+    done = iris("core", "retire-node", "--node", "1", "--admin", two.admin, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be undone" in done.stdout and "node 1 is retired" in done.stdout
+    assert mirror(two)["retired"] is True and two.metrics().sum("iris_mirror_retired") == 2
+    send(pair.edges[0], 10)
