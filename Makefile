@@ -8,7 +8,7 @@ IRIS := target/release/iris
 export IRIS_BIN := $(abspath $(IRIS))
 export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
 
-.PHONY: help run build test test-rust test-python test-e2e lint bench clean
+.PHONY: help run build test test-rust test-python test-e2e chaos lint bench clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vect
 
 test-e2e: build $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
 	$(PYTEST) -q -rs tests/e2e
+
+chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for one, ROUNDS=n of each; root
+	$(PYTHON) tests/chaos/run.py --rounds $(or $(ROUNDS),1) $(foreach name,$(SCENARIO),--scenario $(name))
 
 lint: needs-rust ## Formatting and lints, warnings are errors
 	$(CARGO) fmt --all --check

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import pytest
-
 from .wait import PATIENCE
 
 MIB = 1 << 20
@@ -24,6 +22,9 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def mounted(kind: str, place: Path, mib: int) -> Iterator[Path]:
     """Mount a tmpfs, or an ext4 in a file beside ``place``; skip where that is not possible."""
+    # Here, because the chaos runner fills disks as well, without pytest.
+    import pytest
+
     place.mkdir()
     if kind == "tmpfs":
         done = run("mount", "-t", "tmpfs", "-o", f"size={mib}m", "tmpfs", str(place))

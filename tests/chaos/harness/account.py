@@ -1,0 +1,187 @@
+"""What clients did and saw in one round, and what must be true of it.
+
+The words are those of docs/PROTOCOL.md. The checks:
+
+- *lost*: ACCEPTED for a recipient, and delivered to that recipient in no connection.
+- *doubled*: delivered twice within one connection during which nothing failed: two inbox entries.
+- *resurrected*: delivered in a connection that began after its ACK was known to be durable. A client knows that from a
+  receipt (made once the ACK is durable), or because all cores said that no inbox holds anything. An ACK alone promises
+  nothing about a crash: such a message may come again, and counts as `repeated`.
+- *foreign*: delivered, and never sent to this user, or with another content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Key(NamedTuple):
+    """An inbox entry: one message for one recipient."""
+
+    sender: str
+    id: bytes
+    to: str
+
+
+class Got(NamedTuple):
+    """A delivery."""
+
+    at: float
+    life: int
+    key: Key
+    intact: bool
+
+
+class Life(NamedTuple):
+    """A connection of a user: when it began, and whether nothing failed as long as it lasted."""
+
+    user: str
+    began: float
+    quiet: bool
+
+
+class Broken(NamedTuple):
+    """A connection that ended and was not meant to."""
+
+    at: float
+    user: str
+    why: str
+
+
+@dataclass
+class Verdict:
+    """What the checks found: numbers, and for people some examples."""
+
+    accepted: int = 0
+    lost: int = 0
+    doubled: int = 0
+    resurrected: int = 0
+    foreign: int = 0
+    repeated: int = 0
+    examples: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether nothing is wrong."""
+        return not (self.lost or self.doubled or self.resurrected or self.foreign)
+
+    def blame(self, what: str, count: int, keys: list[Key]) -> None:
+        """Keep some examples of a fault."""
+        if count:
+            shown = ", ".join(f"{key.sender}->{key.to} {key.id.hex()}" for key in keys[:3])
+            self.examples.append(f"{count} {what}: {shown}")
+
+
+def content(sender: str, msg_id: bytes, size: int = 64) -> bytes:
+    """Return the only payload that this message may have."""
+    seed = hashlib.sha256(sender.encode() + msg_id).digest()
+    return (seed * (size // 32 + 1))[:size]
+
+
+class Account:
+    """The record of a round. Written by the thread of the clients, read by the one that causes faults."""
+
+    def __init__(self) -> None:
+        self.sent: dict[Key, float] = {}
+        self.accepted: dict[Key, float] = {}
+        #: Times of ACCEPTED by sender, ascending.
+        self.answers: dict[str, list[float]] = defaultdict(list)
+        self.copies: Counter[int] = Counter()
+        #: What the newest ACCEPTED of a sender said.
+        self.newest_copies: dict[str, int] = {}
+        #: How often a SEND was refused, by the code's name.
+        self.refusals: Counter[str] = Counter()
+        self.received: list[Got] = []
+        self.lives: list[Life] = []
+        #: When the client knew that its ACK was durable.
+        self.confirmed: dict[Key, float] = {}
+        self.broken: list[Broken] = []
+        #: The longest time from the first SEND of a message to its ACCEPTED, in seconds.
+        self.slowest = 0.0
+
+    # ---- written by clients
+
+    def note_sent(self, key: Key, at: float) -> None:
+        """A SEND left, for the first time or again."""
+        self.sent.setdefault(key, at)
+
+    def note_accepted(self, key: Key, at: float, copies: int) -> None:
+        """ACCEPTED came."""
+        self.copies[copies] += 1
+        self.newest_copies[key.sender] = copies
+        self.answers[key.sender].append(at)
+        self.slowest = max(self.slowest, at - self.sent.get(key, at))
+        self.accepted.setdefault(key, at)
+
+    def begin_life(self, user: str, at: float, *, quiet: bool = False) -> int:
+        """A connection of a user logs in; return its number."""
+        self.lives.append(Life(user, at, quiet))
+        return len(self.lives) - 1
+
+    def note_received(self, life: int, key: Key, at: float, payload: bytes) -> None:
+        """MESSAGE came, not a receipt."""
+        intact = payload == content(key.sender, key.id, len(payload)) and bool(payload)
+        self.received.append(Got(at, life, key, intact))
+
+    def note_receipt(self, key: Key, at: float) -> None:
+        """A receipt came: the recipient's ACK is durable."""
+        self.confirmed.setdefault(key, at)
+
+    def confirm_all(self, at: float) -> None:
+        """All cores said that no inbox holds anything: every ACK so far is durable everywhere."""
+        for got in self.received:
+            self.confirmed.setdefault(got.key, at)
+
+    # ---- the checks
+
+    def check(self) -> Verdict:
+        """Return what is wrong."""
+        verdict = Verdict(accepted=len(self.accepted))
+        arrived = {got.key for got in self.received}
+        lost = [key for key in self.accepted if key not in arrived]
+        verdict.lost = len(lost)
+        verdict.blame("lost", len(lost), lost)
+        times = Counter((got.life, got.key) for got in self.received)
+        doubled = [key for (life, key), count in times.items() if count > 1 and self.lives[life].quiet]
+        verdict.doubled = len(doubled)
+        verdict.blame("doubled", len(doubled), doubled)
+        back = {
+            got.key
+            for got in self.received
+            if self.confirmed.get(got.key, float("inf")) < self.lives[got.life].began
+        }
+        verdict.resurrected = len(back)
+        verdict.blame("resurrected", len(back), sorted(back))
+        foreign = [got.key for got in self.received if not self.is_ours(got)]
+        verdict.foreign = len(foreign)
+        verdict.blame("foreign", len(foreign), foreign)
+        verdict.repeated = len(self.received) - len(arrived)
+        return verdict
+
+    def is_ours(self, got: Got) -> bool:
+        """Whether it was sent as it came, to whom it came."""
+        return got.key in self.sent and got.intact and self.lives[got.life].user == got.key.to
+
+    def gaps(self, faults: list[float], senders: list[str], end: float) -> list[float]:
+        """Return, for each fault and each of these senders, its longest time without an ACCEPTED, in seconds.
+
+        Counted from the fault on, until the next fault or the end: at least the time to the next ACCEPTED.
+        """
+        found = []
+        for fault, upto in zip(faults, [*faults[1:], end]):
+            for sender in senders:
+                times = [at for at in self.answers[sender] if fault < at < upto]
+                points = [fault, *times, upto]
+                found.append(max(b - a for a, b in zip(points, points[1:])))
+        return found
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the least value that at least ``share`` of the values do not exceed; 0 of none."""
+    if not values:
+        return 0.0
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, max(0, -int(-len(ordered) * share // 1) - 1))]
