@@ -75,7 +75,8 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
     let wakers = Wakers::new(&config, &cpus)?;
     let (mut links, inboxes) = wakers.links(&config);
     let me = directory.as_ref().map(|directory| origin_of(directory.identity()));
-    let (wiring, ends) = cluster::Wiring::new(&config, me, &wakers, &mut links).unzip();
+    let (wiring, ends) =
+        cluster::Wiring::new(&config, me, &wakers, &mut links, state.registry()).unzip();
     let ends = ends.unwrap_or_default();
     let node = NodeParts {
         config: &config,

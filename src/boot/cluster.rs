@@ -5,6 +5,7 @@ use crate::cli::exit::Failure;
 use crate::cluster::{self, CoreAttachment, CoreParts, EdgeParts, Me, States};
 use crate::config::{ClusterConfig, Config};
 use crate::link::{Attachment, Inbox, Outbox, links_into};
+use crate::metrics::Registry;
 use crate::partition::{Failed, MirrorParts};
 use crate::preflight::{explain_bind, explain_ring};
 use crate::reactor::{ClusterParts, GATEWAY};
@@ -61,6 +62,7 @@ impl Wiring {
         me: Option<Origin>,
         wakers: &Wakers,
         links: &mut Links,
+        registry: &Registry,
     ) -> Option<(Self, Ends)> {
         let cluster = config.cluster.clone()?;
         let waker = wakers.gateway.clone().expect("a node of a cluster has a gateway");
@@ -86,7 +88,8 @@ impl Wiring {
                     let (sender, news) = unbounded();
                     mirrors.push(sender);
                     let (states, gateway) = (Arc::clone(&states), waker.clone());
-                    MirrorParts { config, news, states, gateway }
+                    let metrics = registry.mirror(usize::from(index));
+                    MirrorParts { config, news, states, gateway, metrics }
                 });
                 let home = ways.next().flatten();
                 ends.partitions.push(PartitionEnds { attachments, home, mirror });

@@ -96,6 +96,7 @@ impl Partition {
             self.reclaim();
             self.free_by_checkpoint();
             self.set_gauges();
+            self.look_at_mirror();
         }
         worked
     }

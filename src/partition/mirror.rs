@@ -7,6 +7,7 @@ use super::effects::Fx;
 use super::{Failed, LINK_BACKLOG_MAX, Partition};
 use crate::cluster::{Cut, MirrorNews, States};
 use crate::link::{Inbox, Outbox};
+use crate::metrics::MirrorMetrics;
 use crate::rt::Waker;
 use crossbeam_channel::Receiver;
 use iris_proto::core::{Appended, Refusal};
@@ -34,6 +35,8 @@ pub struct MirrorParts {
     pub states: Arc<States>,
     /// The gateway, woken when that changes.
     pub gateway: Waker,
+    /// Where operators see how both are.
+    pub metrics: Arc<MirrorMetrics>,
 }
 
 /// The replica's hands.
@@ -43,6 +46,8 @@ pub(super) struct Hands {
     outbox: Option<(Outbox, Cut)>,
     scan: Option<(ScanFrom, usize)>,
     reincarnate: Option<u32>,
+    /// Something happened that operators see at once.
+    has_news: bool,
 }
 
 impl Hands {
@@ -68,6 +73,7 @@ pub(super) struct Mirror {
     link: Option<(u64, Inbox)>,
     states: Arc<States>,
     gateway: Waker,
+    metrics: Arc<MirrorMetrics>,
     /// Monotonic milliseconds.
     due_ms: u64,
     is_draining: bool,
@@ -75,9 +81,18 @@ pub(super) struct Mirror {
 
 impl Mirror {
     pub(super) fn new(index: u16, parts: MirrorParts) -> Self {
-        let MirrorParts { config, news, states, gateway } = parts;
-        let replica = Replica::new(config);
-        Self { replica, index, news, link: None, states, gateway, due_ms: 0, is_draining: false }
+        let MirrorParts { config, news, states, gateway, metrics } = parts;
+        Self {
+            replica: Replica::new(config),
+            index,
+            news,
+            link: None,
+            states,
+            gateway,
+            metrics,
+            due_ms: 0,
+            is_draining: false,
+        }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -147,7 +162,25 @@ impl Partition {
         if let Some(above) = self.fx.mirror.reincarnate.take() {
             let _ = self.failed.send(Failed::Reincarnate(above));
         }
+        if std::mem::take(&mut self.fx.mirror.has_news) {
+            mirror.metrics.set(&mirror.replica.status(now), mirror.replica.counters());
+        }
         self.more = true;
+    }
+
+    /// Shows operators how both are, and does what they wish.
+    pub(super) fn look_at_mirror(&mut self) {
+        let now = self.now();
+        let Some(mirror) = &mut self.mirror else { return };
+        mirror.metrics.set(&mirror.replica.status(now), mirror.replica.counters());
+        if let Some(node) = mirror.metrics.take_retire() {
+            tracing::warn!(
+                partition = mirror.index,
+                node,
+                "nothing is kept for this mirror any more"
+            );
+            mirror.replica.retire_peer();
+        }
     }
 
     /// A part of the log was read for the mirror.
@@ -257,6 +290,7 @@ impl ReplicaEffects for Fx {
 
     fn event(&mut self, event: &Event) {
         let partition = self.mirror.partition;
+        self.mirror.has_news = true;
         match *event {
             Event::Mode { mode: Mode::Solo, state_id, took_ms } => {
                 tracing::warn!(partition, state_id, took_ms, "solo: one copy is acknowledged");
