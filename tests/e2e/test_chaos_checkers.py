@@ -103,6 +103,17 @@ def test_a_connection_older_than_the_receipt_resurrects_nothing() -> None:
     assert account.check().is_clean
 
 
+def test_first_deliveries_against_the_order_of_sending_are_counted() -> None:
+    account = accepted(FIRST, SECOND)
+    life = account.begin_life("ben", 10.0, quiet=True)
+    deliver(account, life, SECOND, FIRST)
+    assert account.check().reordered == 1
+    again = accepted(FIRST, SECOND)
+    deliver(again, again.begin_life("ben", 10.0), FIRST, SECOND)
+    deliver(again, again.begin_life("ben", 60.0), FIRST)
+    assert again.check().reordered == 0, "a repeat is not late"
+
+
 def test_another_content_is_foreign() -> None:
     account = accepted(FIRST)
     account.note_received(account.begin_life("ben", 10.0), FIRST, 11.0, b"something else")

@@ -7,6 +7,8 @@ The words are those of docs/PROTOCOL.md. The checks:
 - *resurrected*: delivered in a connection that began after its ACK was known to be durable. A client knows that from a
   receipt (made once the ACK is durable), or because all cores said that no inbox holds anything. An ACK alone promises
   nothing about a crash: such a message may come again, and counts as `repeated`.
+- *reordered*: delivered for the first time after a message that the same sender sent to the same user later. Counted, no
+  fault: in a split, order is kept for each node that took the messages (docs/decisions/0011-replication.md).
 - *foreign*: delivered, and never sent to this user, or with another content.
 """
 
@@ -61,6 +63,7 @@ class Verdict:
     resurrected: int = 0
     foreign: int = 0
     repeated: int = 0
+    reordered: int = 0
     examples: list[str] = field(default_factory=list)
 
     @property
@@ -159,7 +162,23 @@ class Account:
         verdict.foreign = len(foreign)
         verdict.blame("foreign", len(foreign), foreign)
         verdict.repeated = len(self.received) - len(arrived)
+        verdict.reordered = self.out_of_order()
         return verdict
+
+    def out_of_order(self) -> int:
+        """Return how many messages came for the first time after a later one of the same sender to the same user."""
+        place = {key: number for number, key in enumerate(self.sent)}
+        newest: dict[tuple[str, str], int] = {}
+        seen: set[Key] = set()
+        count = 0
+        for got in self.received:
+            if got.key in seen or got.key not in place:
+                continue
+            seen.add(got.key)
+            flow = (got.key.sender, got.key.to)
+            count += place[got.key] < newest.get(flow, -1)
+            newest[flow] = max(newest.get(flow, -1), place[got.key])
+        return count
 
     def is_ours(self, got: Got) -> bool:
         """Whether it was sent as it came, to whom it came."""

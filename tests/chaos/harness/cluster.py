@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 from support.cluster import LINK_PORT, Cluster, Node
 
@@ -55,7 +57,8 @@ class ChaosNode(Node):
         #: Where this node finds cores, if not at their own addresses: a proxy.
         self.ways: dict[int, str] = {}
         self.data = self.home / "data"
-        self.bin_env: dict[str, str] = {}
+        #: Another program than IRIS_BIN to start.
+        self.program = ""
         self.ends: list[int] = []
         self.more = {
             "listen": {
@@ -76,6 +79,16 @@ class ChaosNode(Node):
                 assert own in text
                 text = text.replace(own, f'node = {core.number}, addr = "{self.ways[core.number]}"')
         return text
+
+    def start(self, **options: Any) -> ChaosNode:
+        """Start, and wait until it serves."""
+        usual = os.environ["IRIS_BIN"]
+        os.environ["IRIS_BIN"] = self.program or usual
+        try:
+            super().start(**options)
+        finally:
+            os.environ["IRIS_BIN"] = usual
+        return self
 
     @property
     def runs(self) -> bool:

@@ -146,7 +146,7 @@ class User:
             if self._mask:
                 self.crowd.selector.unregister(self._socket)
             self._socket.close()
-        self._socket, self._mask, self.state = None, 0, "away"
+        self._socket, self._mask, self.state, self._wake_at = None, 0, "away", 0.0
 
     def _fail(self, why: str, now: float) -> None:
         """The connection ended, and was not meant to: note it, and come back elsewhere."""

@@ -45,6 +45,7 @@ class Result:
         row["gaps_measured"] = len(gaps)
         row["foreign"] = sum(outcome.verdict.foreign for outcome in self.outcomes)
         row["repeated"] = sum(outcome.verdict.repeated for outcome in self.outcomes)
+        row["reordered"] = sum(outcome.verdict.reordered for outcome in self.outcomes)
         row["dropped"] = sum(outcome.dropped for outcome in self.outcomes)
         row["refusals"] = dict(sorted(refusals.items()))
         row["accepted_by_copies"] = {str(number): copies[number] for number in sorted(copies)}

@@ -43,9 +43,10 @@ class Flood:
 
 
 def kill_at_peak(r: Round) -> None:
-    """A core dies while the load generator sends as fast as it can."""
+    """A core dies while the load generator sends as fast as it can, and others keep many SENDs under way."""
     r.start()
     r.load(senders=4)
+    r.load(senders=2, stem="full", window=64, interval=0.001)
     r.wait_flow()
     flood = Flood(r, 6)
     r.go_on(2.0)
