@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -225,3 +227,18 @@ def test_a_mirror_that_never_comes_back_is_retired_and_a_linked_one_is_not(pair:
     assert "cannot be undone" in done.stdout and "node 1 is retired" in done.stdout
     assert mirror(two)["retired"] is True and two.metrics().sum("iris_mirror_retired") == 2
     send(pair.edges[0], 10)
+
+    # It comes back with what it had, and is not taken.
+    one.start()
+    until(lambda: mirror(two)["links_refused"].get("retired"), "it is refused")
+    assert two.metrics().sum("iris_mirror_refused_total", reason="retired") >= 1
+    assert mirror(two)["retired"] is True and mirror(two)["state"] == "solo"
+    one.kill()
+    ended = time.time()
+    until(lambda: time.time() > ended + 1, "lives are told apart by the second")
+    shutil.rmtree(one.data)
+    one.start()
+    until(lambda: is_normal(one, two), "empty, it is taken and filled")
+    assert mirror(two)["retired"] is False
+    until(lambda: status(one, two)[0] == 0, "both are healthy")
+    until(lambda: all(page(core)["inboxes"]["messages"] == 10 for core in (one, two)), "both have everything")
