@@ -89,7 +89,7 @@ fn checks(state: &NodeState) -> Vec<Value> {
         json!({ "name": "phase", "ok": phase == Phase::Ready, "value": phase.name() }),
         json!({ "name": "disk", "ok": !registry.low_disk(),
                 "detail": "sends are refused while the disk is nearly full" }),
-        json!({ "name": "log", "ok": unreadable == 0, "value": unreadable,
+        json!({ "name": "log", "ok": !registry.is_damaged(), "value": unreadable,
                 "detail": "unreadable ranges; see iris wal verify" }),
         json!({ "name": "connections", "ok": open < max, "value": open, "limit": max }),
         json!({ "name": "open_files", "ok": process.open_fds < process.max_fds,

@@ -223,7 +223,7 @@ fn problems(state: &NodeState) -> Vec<Value> {
         let text = "the disk is nearly full: new messages are refused";
         found.push(("low_disk", text.to_owned()));
     }
-    if registry.unreadable() > 0 {
+    if registry.is_damaged() && !is_paired(registry.mirrors()) {
         let text = format!("{} ranges of the log cannot be read", registry.unreadable());
         found.push(("damaged", text));
     }
@@ -253,6 +253,12 @@ fn mirror_problems(
     let sum = |of: fn(&MirrorMetrics) -> u64| mirrors.iter().map(|m| of(m)).sum::<u64>();
     let copies = sum(|m| m.copies_one.value());
     let is_linked = mirrors.iter().all(|m| m.is_linked());
+    let unmet = match mirrors.iter().any(|m| m.incomplete.value() != 0) {
+        true => {
+            "; inboxes may lack what only the other one has, they have not met since it started"
+        }
+        false => "",
+    };
     match worst_state(mirrors) {
         MirrorState::Normal if is_linked => {}
         MirrorState::Normal => {
@@ -260,7 +266,8 @@ fn mirror_problems(
             found.push(("mirror_not_linked", text));
         }
         MirrorState::Solo => {
-            let text = format!("it serves without node {node}; {copies} messages have one copy");
+            let text =
+                format!("it serves without node {node}; {copies} messages have one copy{unmet}");
             found.push(("solo", text));
         }
         MirrorState::Healing => {

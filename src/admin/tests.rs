@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
@@ -278,6 +279,11 @@ fn status_names_each_thing_that_should_not_be() {
     let wal = state.registry().wal(1);
     wal.low_disk.set(1);
     wal.unreadable.set(3);
+    assert_eq!(problems(&status(&control)), ["low_disk"], "the mirror gave back what was damaged");
+    assert_eq!(status(&control)["inboxes"]["unreadable_ranges"], 3);
+    mirrors[0].set(&Status { damaged: true, ..pair(Some(4)) }, &Counters::default());
+    assert_eq!(problems(&status(&control)), ["low_disk", "damaged_log"]);
+    mirrors.iter().for_each(|mirror| mirror.set_absent());
     assert_eq!(problems(&status(&control)), ["low_disk", "damaged"]);
     control.stop();
 }
@@ -315,6 +321,34 @@ fn status_of_an_edge_shows_which_cores_it_sees() {
     let seen = status(&control);
     assert_eq!(problems(&seen), ["not_ready"]);
     assert_eq!(seen["clients"]["unroutable_shards"], 5);
+    control.stop();
+}
+
+/// Adds the names of all fields, those within others included.
+fn fields(value: &serde_json::Value, names: &mut BTreeSet<String>) {
+    if let Some(object) = value.as_object() {
+        names.extend(object.keys().cloned());
+    }
+    let within = value.as_object().into_iter().flat_map(|object| object.values());
+    within.chain(value.as_array().into_iter().flatten()).for_each(|value| fields(value, names));
+}
+
+#[test]
+fn every_field_of_status_is_documented() {
+    let (control, state) = start();
+    let mut status_of_pair = pair(Some(4));
+    status_of_pair.splits = 1;
+    state.registry().mirrors()[0].set(&status_of_pair, &Counters::default());
+    let mut names = BTreeSet::new();
+    fields(&status(&control), &mut names);
+    assert!(names.contains("last_split") && names.contains("came_up"), "{names:?}");
+    let page = include_str!("../../docs/OPERATING.md");
+    let is_named = |name: &String| {
+        let forms = [format!("`{name}`"), format!("`{name}[]`"), format!("`status.{name}`")];
+        forms.iter().any(|form| page.contains(form))
+    };
+    let missing: Vec<&String> = names.iter().filter(|name| !is_named(name)).collect();
+    assert!(missing.is_empty(), "not in docs/OPERATING.md: {missing:?}");
     control.stop();
 }
 

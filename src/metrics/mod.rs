@@ -145,6 +145,13 @@ impl Registry {
         self.0.wals.iter().any(|wal| wal.low_disk.value() != 0)
     }
 
+    /// Whether a log has unreadable ranges that no mirror has made up for.
+    pub fn is_damaged(&self) -> bool {
+        let of_each = self.0.wals.iter().zip(&self.0.mirrors);
+        let is_mended = |mirror: &MirrorMetrics| mirror.is_present() && mirror.damaged.value() == 0;
+        of_each.into_iter().any(|(wal, mirror)| wal.unreadable.value() > 0 && !is_mended(mirror))
+    }
+
     /// Unreadable ranges of all logs.
     pub fn unreadable(&self) -> u64 {
         self.0.wals.iter().map(|wal| wal.unreadable.value()).sum()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from support.cluster import Cluster, Node
+from support.logs import BLOCK, flip
 from support.server import Server, iris
 from support.wait import PATIENCE, until
 
@@ -242,3 +243,42 @@ def test_a_mirror_that_never_comes_back_is_retired_and_a_linked_one_is_not(pair:
     assert mirror(two)["retired"] is False
     until(lambda: status(one, two)[0] == 0, "both are healthy")
     until(lambda: all(page(core)["inboxes"]["messages"] == 10 for core in (one, two)), "both have everything")
+
+
+def test_a_damaged_log_is_told_until_the_mirror_has_given_back_what_it_lacks(pair: Cluster) -> None:
+    one, two = pair.cores
+    send(pair.edges[0], 40)
+    one.kill()
+    two.kill()
+    segment = max(one.segments(), key=lambda path: path.read_bytes().count(b"x" * 100))
+    places = [at for at in range(0, segment.stat().st_size, BLOCK) if b"x" * 100 in segment.read_bytes()[at : at + BLOCK]]
+    flip(segment, segment.read_bytes().index(b"x" * 100, places[3]))
+    one.start()
+    seen = until(lambda: said if mirror(one).get("damaged") and (said := status(one)[1]) else None, "the damage is told")
+    assert "damaged_log" in names(seen) and "solo" in names(seen)
+    assert "have not met since it started" in str(seen["problems"])
+    assert seen["nodes"][0]["status"]["inboxes"]["unreadable_ranges"] >= 1
+    assert one.metrics().sum("iris_mirror_damaged") >= 1
+    two.start()
+    until(lambda: status(one, two)[0] == 0, "the other one gave it back")
+    assert mirror(one)["damaged"] is False and mirror(one)["lost_records"] == 0
+    until(lambda: all(page(core)["inboxes"]["messages"] == 40 for core in (one, two)), "nothing is lost")
+
+
+def test_a_core_that_ran_alone_becomes_one_of_a_pair(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(1, 1).start()
+    one, edge = cluster.cores[0], cluster.edges[0]
+    send(edge, 20)
+    assert page(one)["mirror"] is None
+    for node in (edge, one):
+        assert node.stop(signal.SIGTERM) == 0
+    two = Node(cluster, 2, ["core"])
+    cluster.cores.append(two)
+    for node in (one, two, edge):
+        node.start()
+    until(lambda: status(one, two, edge)[0] == 0, "all are healthy")
+    until(lambda: page(two)["inboxes"]["messages"] == 20, "the new one is filled")
+    one.kill()
+    until(lambda: mirror(two)["state"] == "solo", "the new one goes on alone")
+    with edge.login("user-7") as client:
+        assert client.welcome and client.welcome.waiting == 1
