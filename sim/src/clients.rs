@@ -13,10 +13,23 @@ use crate::node::{Life, SHARDS};
 pub struct Open {
     /// Its id.
     pub id: MsgId,
-    /// Where it is tried next.
-    pub node: usize,
-    /// When.
+    /// When it is sent next; it waits for an answer until then.
     pub at_ms: u64,
+}
+
+/// A connection over which a user sends.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    /// To which node.
+    pub node: usize,
+    /// Which connection.
+    pub conn: ConnId,
+    /// Its number among all connections.
+    pub number: u32,
+    /// SENDs so far.
+    pub sends: u32,
+    /// The client gives it up if nothing is answered until then.
+    pub until_ms: u64,
 }
 
 /// A login of a user at a node.
@@ -30,8 +43,10 @@ pub struct Session {
     pub got: u32,
     /// Of those, acknowledged.
     pub acked: u32,
-    /// The last number of each stream that was delivered.
-    pub last: BTreeMap<(u32, u32), u64>,
+    /// The last SEND of each connection of a sender that was delivered.
+    pub last: BTreeMap<u32, u32>,
+    /// When it began.
+    pub since_ms: u64,
 }
 
 /// All clients.
@@ -41,11 +56,13 @@ pub struct Clients {
     pub keys: Vec<UserKey>,
     /// Names of the users.
     pub names: Vec<String>,
-    /// Messages without an answer, by user.
+    /// Messages without an answer, by user, in the order in which they were begun.
     pub open: Vec<Vec<Open>>,
+    /// Over what each user sends.
+    pub sending: Vec<Option<Sending>>,
     /// Where each user reads.
     pub sessions: Vec<Option<Session>>,
-    /// Tries that an answer may come for: what, and where.
+    /// SENDs that an answer may come for: whose, what, and where.
     tries: BTreeMap<u32, (User, MsgId, usize)>,
     next: u32,
 }
@@ -58,12 +75,13 @@ impl Clients {
             keys: names.iter().map(|name| UserKey::of(name)).collect(),
             names,
             open: vec![Vec::new(); users],
+            sending: vec![None; users],
             sessions: vec![None; users],
             ..Self::default()
         }
     }
 
-    /// A connection that was never used.
+    /// A connection that was never used, and its number.
     pub fn connection(&mut self) -> (ConnId, u32) {
         self.next += 1;
         (ConnId::new(1, self.next, 0), self.next)
@@ -75,20 +93,38 @@ impl Clients {
         (0..self.keys.len()).filter(|other| shard(*other) == shard(user)).collect()
     }
 
-    /// Sends a message to a node that is up.
+    /// A user connects to a node to send.
+    pub fn connect(&mut self, user: User, node: usize, until_ms: u64) {
+        self.disconnect(user);
+        let (conn, number) = self.connection();
+        self.sending[user] = Some(Sending { node, conn, number, sends: 0, until_ms });
+        // What has no answer is sent again, in the old order and before anything new.
+        self.open[user].iter_mut().for_each(|open| open.at_ms = 0);
+    }
+
+    /// The connection over which a user sends breaks.
+    pub fn disconnect(&mut self, user: User) {
+        self.sending[user] = None;
+        self.tries.retain(|_, (of, ..)| *of != user);
+    }
+
+    /// Sends a message over the user's connection to a node that is up. If it was new there: the connection's number and
+    /// the SEND's.
     pub fn send(
         &mut self,
         life: &mut Life,
         unix_ms: u64,
-        node: usize,
         (user, id): (User, MsgId),
         (to, text): (&[User], &[u8]),
-    ) {
-        let (conn, seq) = self.connection();
-        self.tries.insert(seq, (user, id, node));
+    ) -> Option<(u32, u32)> {
+        self.next += 1;
+        let seq = self.next;
+        let sending = self.sending[user].as_mut().expect("who sends is connected");
+        sending.sends += 1;
+        self.tries.insert(seq, (user, id, sending.node));
         let recipients: Vec<u8> = to.iter().flat_map(|user| self.keys[*user].0).collect();
         let send = SendRequest {
-            conn,
+            conn: sending.conn,
             seq,
             sender: self.keys[user],
             from: &self.names[user],
@@ -97,7 +133,10 @@ impl Clients {
             recipients: &recipients,
             payload: text,
         };
+        let before = life.core.counters().appended;
         life.core.handle_send(&mut life.fx, unix_ms, &send);
+        let is_new = life.core.counters().appended > before;
+        is_new.then_some((sending.number, sending.sends))
     }
 
     /// What an answer is for; `None` if the connection broke meanwhile.
@@ -110,19 +149,16 @@ impl Clients {
         self.open[user].retain(|open| open.id != id);
     }
 
-    /// A node is gone: answers of it no longer come, and sessions there end.
+    /// Clients lose a node: answers of it no longer come, and sessions there end.
     pub fn node_is_gone(&mut self, node: usize) {
-        self.tries.retain(|_, (.., of)| *of != node);
-        for session in &mut self.sessions {
-            if session.as_ref().is_some_and(|session| session.node == node) {
-                *session = None;
+        for user in 0..self.keys.len() {
+            if self.sending[user].as_ref().is_some_and(|sending| sending.node == node) {
+                self.disconnect(user);
+            }
+            if self.sessions[user].as_ref().is_some_and(|session| session.node == node) {
+                self.sessions[user] = None;
             }
         }
-    }
-
-    /// Connections that waited for an answer break.
-    pub fn lose_answers(&mut self, user: User) {
-        self.tries.retain(|_, (of, ..)| *of != user);
     }
 
     /// Whether a refusal is for good.

@@ -1,4 +1,4 @@
-//! What goes wrong.
+//! What goes wrong, by name.
 
 /// A kind of fault.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -23,11 +23,33 @@ pub enum Kind {
     ClockJump,
     /// A node stops in good order and starts again.
     Drain,
+    /// A write fails with EIO.
+    WriteError,
+    /// A sync fails with EIO, and what it covered is there or not.
+    SyncError,
+    /// All reads of a node fail for a while.
+    ReadError,
+    /// A node's disk is full for a while.
+    DiskFull,
+    /// A bit of what a disk holds flips, where the other disk holds the record as well.
+    BitRot,
+    /// A write goes to another place and is reported as done.
+    Misdirected,
+    /// A node comes back with its disk of some time ago.
+    OldImage,
+    /// A node comes back with an empty disk.
+    EmptyDisk,
+    /// Clients cannot reach a node that the other node can reach.
+    EdgeCut,
+    /// A node is very slow, disk and link, and not dead.
+    GrayPeer,
+    /// Clients send everything twice, and not in order.
+    Resend,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 21] = [
         Self::Crash,
         Self::CrashBoth,
         Self::Kill,
@@ -38,6 +60,17 @@ impl Kind {
         Self::SlowDisk,
         Self::ClockJump,
         Self::Drain,
+        Self::WriteError,
+        Self::SyncError,
+        Self::ReadError,
+        Self::DiskFull,
+        Self::BitRot,
+        Self::Misdirected,
+        Self::OldImage,
+        Self::EmptyDisk,
+        Self::EdgeCut,
+        Self::GrayPeer,
+        Self::Resend,
     ];
 
     /// The name on the command line.
@@ -53,7 +86,23 @@ impl Kind {
             Self::SlowDisk => "slow_disk",
             Self::ClockJump => "clock_jump",
             Self::Drain => "drain",
+            Self::WriteError => "write_error",
+            Self::SyncError => "sync_error",
+            Self::ReadError => "read_error",
+            Self::DiskFull => "disk_full",
+            Self::BitRot => "bit_rot",
+            Self::Misdirected => "misdirected",
+            Self::OldImage => "old_image",
+            Self::EmptyDisk => "empty_disk",
+            Self::EdgeCut => "edge_cut",
+            Self::GrayPeer => "gray_peer",
+            Self::Resend => "resend",
         }
+    }
+
+    /// Whether it may destroy what a disk holds for good. Such faults hit one disk of a run only.
+    pub fn destroys(self) -> bool {
+        matches!(self, Self::BitRot | Self::Misdirected | Self::OldImage | Self::EmptyDisk)
     }
 
     /// The kind with this name.

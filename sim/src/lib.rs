@@ -1,12 +1,18 @@
 //! A pair of cores on a fake machine: the decisions of `iris-proto`, the log of `iris-wal`, and disks, a network, clocks and
 //! clients made of plain data. Single-threaded; a run is a function of its seed.
 //!
-//! In reading order: [`options`], what a run is; [`node`], one core with its log on a disk in memory, driven as the server
-//! drives it; [`net`], the link between the two; [`clients`], who send, retry, read and acknowledge; [`model`], what must
-//! be true, in plain maps; [`faults`], what goes wrong; [`world`], one millisecond after the other.
+//! In reading order: [`options`], what a run is; [`node`] and [`fx`], one core with its log on a disk in memory, driven as
+//! the server drives it; [`net`], the link between the two; [`clients`], who send, retry, read and acknowledge; [`model`],
+//! what must be true, in plain maps; [`faults`], what goes wrong, and [`disks`], how disks are spoiled; [`world`], one
+//! millisecond after the other.
 
 pub mod clients;
+pub mod disks;
+mod drive;
 pub mod faults;
+pub mod fx;
+mod hear;
+mod inject;
 pub mod model;
 pub mod net;
 pub mod node;

@@ -1,17 +1,23 @@
 //! What must be true, in plain maps that share nothing with the machines under test.
 //!
-//! The model hears what clients do and are told, and which records became durable on which disk. It knows nothing of
-//! streams, vectors or modes beyond what stands in the records.
+//! The model hears what clients do and are told, which records became durable on which disk, and what a fault took from a
+//! disk for good. It knows nothing of streams, vectors or modes beyond what stands in the records.
+//!
+//! **The loss budget.** A message that was accepted may be lost only if no disk holds a record of it any more, and that only
+//! happens when a fault destroyed each record of it. Faults that destroy hit one disk of a run, so a message that both disks
+//! held is never excused. A message may come back after its removal only if every record of the removal was destroyed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use iris_proto::id::{Dot, MsgId};
 use iris_proto::replica::Mode;
 use iris_wal::views::proto_dot;
-use iris_wal::{Body, Meta, MetaBody, Reason, record};
+use iris_wal::{Body, Meta, MetaBody, Reason, Record, record};
 
 /// A user's number.
 pub type User = usize;
+/// A record's identity, with its shard.
+pub type At = (u16, Dot);
 
 /// A message as its sender knows it.
 #[derive(Clone, Debug)]
@@ -24,18 +30,24 @@ pub struct Sent {
     pub text: Vec<u8>,
     /// The sender was told that it is in.
     pub accepted: bool,
-    /// The disk that alone held it is gone.
-    pub excused: bool,
+    /// Its records are in no doubt: it was made by one SEND, and no fault touched it.
+    made: Vec<(u32, u32)>,
+    touched: bool,
 }
 
 /// What is on one disk.
 #[derive(Clone, Default, Debug)]
 struct OnDisk {
-    msgs: BTreeSet<MsgId>,
-    /// Acknowledged for good, as far as this disk knows.
-    done: BTreeSet<(User, MsgId)>,
+    /// Messages that the node was told are synced here.
+    told: BTreeSet<MsgId>,
+    /// Records that are here as far as faults let them.
+    held: BTreeSet<At>,
+    /// Records that a fault took.
+    destroyed: BTreeSet<At>,
     /// An EPOCH(SOLO) of the present life.
     solo: bool,
+    /// What was told before the disk was replaced, until the pair has healed: the peer's words may speak of it.
+    before: BTreeSet<MsgId>,
 }
 
 /// The model of a run.
@@ -44,8 +56,14 @@ pub struct Model {
     /// Keys of the users, to find them by.
     keys: Vec<[u8; 16]>,
     sent: BTreeMap<MsgId, Sent>,
-    dots: BTreeMap<(u16, Dot), MsgId>,
+    dots: BTreeMap<At, MsgId>,
+    msgs: BTreeMap<MsgId, BTreeSet<At>>,
+    /// The TOMBs that say that a message is done, other than by collapsing into another record of it.
+    done: BTreeMap<(User, MsgId), BTreeSet<At>>,
+    /// Records that gave way to another one of the same id, by inbox.
+    collapsed: BTreeSet<(User, At)>,
     disks: [OnDisk; 2],
+    images: [Option<OnDisk>; 2],
     /// Who got what.
     seen: BTreeSet<(User, MsgId)>,
     /// Messages accepted, and those with one copy.
@@ -54,8 +72,8 @@ pub struct Model {
     pub alone: u64,
     /// Deliveries of what was seen before.
     pub repeated: u64,
-    /// Messages lost with their only disk.
-    pub excused: u64,
+    /// Deliveries whose order was checked.
+    pub ordered: u64,
 }
 
 /// What is not true.
@@ -69,7 +87,7 @@ impl Model {
 
     /// A sender begins a message.
     pub fn begin(&mut self, id: MsgId, from: User, to: Vec<User>, text: Vec<u8>) {
-        let sent = Sent { from, to, text, accepted: false, excused: false };
+        let sent = Sent { from, to, text, accepted: false, made: Vec::new(), touched: false };
         assert!(self.sent.insert(id, sent).is_none(), "ids are used once");
     }
 
@@ -78,43 +96,85 @@ impl Model {
         &self.sent[&id]
     }
 
+    /// Messages that were accepted and are not excused.
+    pub fn accepted_ids(&self) -> Vec<MsgId> {
+        let held = |id: &MsgId, sent: &Sent| sent.to.iter().any(|user| self.is_held(*user, *id));
+        let accepted = self.sent.iter().filter(|(id, sent)| sent.accepted && held(id, sent));
+        accepted.map(|(id, _)| *id).collect()
+    }
+
+    /// A node took a SEND as new: the `nth` of that connection.
+    pub fn made(&mut self, id: MsgId, conn: u32, nth: u32) {
+        let sent = self.sent.get_mut(&id).expect("only what was sent is made");
+        sent.made.push((conn, nth));
+    }
+
     fn user(&self, key: &[u8; 16]) -> User {
         self.keys.iter().position(|of| of == key).expect("inboxes are those of users")
     }
 
-    /// A batch is durable on a node's disk: its records.
-    pub fn durable(&mut self, node: usize, me: u32, mut records: &[u8]) {
+    /// The message that a record holds.
+    pub fn id_of(&self, at: At) -> Option<MsgId> {
+        self.dots.get(&at).copied()
+    }
+
+    /// A batch is durable on a node's disk: its records. `lied`: it never got there, and the node does not know.
+    pub fn durable(&mut self, node: usize, me: u32, mut records: &[u8], lied: bool) {
         while !records.is_empty() {
             let (record, len) = record::decode(records).expect("a durable batch is whole");
             records = &records[len..];
-            let (shard, dot) = (record.head.shard, proto_dot(record.head.dot()));
-            match record.body {
-                Body::Msg(msg) => self.has_msg(node, shard, dot, MsgId(msg.msg_id)),
-                Body::Tomb(tomb) => {
-                    let targets: Vec<Dot> = tomb.targets.dots().map(proto_dot).collect();
-                    self.has_tomb(node, shard, &tomb.inbox, tomb.reason, &targets);
+            let at = (record.head.shard, proto_dot(record.head.dot()));
+            self.says(at, &record);
+            if let Some(id) = self.dots.get(&at) {
+                self.disks[node].told.insert(*id);
+            }
+            if let Body::Epoch(epoch) = &record.body
+                && at.1.origin.node == me
+            {
+                self.disks[node].solo |= Mode::of(epoch.state) == Some(Mode::Solo);
+            }
+            if at.1.seq > 0 {
+                let disk = &mut self.disks[node];
+                match lied {
+                    true if disk.held.contains(&at) => {}
+                    true => _ = disk.destroyed.insert(at),
+                    false => {
+                        disk.held.insert(at);
+                        disk.destroyed.remove(&at);
+                    }
                 }
-                Body::Epoch(epoch) if dot.origin.node == me => {
-                    self.disks[node].solo |= Mode::of(epoch.state) == Some(Mode::Solo);
-                }
-                Body::Epoch(_) | Body::Dedup(_) | Body::Mark(_) | Body::Checkpoint(_) => {}
+            }
+            if lied {
+                self.touch(at);
             }
         }
     }
 
-    fn has_msg(&mut self, node: usize, shard: u16, dot: Dot, id: MsgId) {
-        self.dots.insert((shard, dot), id);
-        self.disks[node].msgs.insert(id);
+    /// What a record says of messages.
+    fn says(&mut self, at: At, record: &Record<'_>) {
+        match &record.body {
+            Body::Msg(msg) => self.has_msg(at, MsgId(msg.msg_id)),
+            Body::Tomb(tomb) => {
+                let targets: Vec<Dot> = tomb.targets.dots().map(proto_dot).collect();
+                self.has_tomb(at, &tomb.inbox, tomb.reason, &targets);
+            }
+            Body::Epoch(_) | Body::Dedup(_) | Body::Mark(_) | Body::Checkpoint(_) => {}
+        }
     }
 
-    fn has_tomb(&mut self, node: usize, shard: u16, inbox: &[u8; 16], reason: Reason, of: &[Dot]) {
-        if reason == Reason::COLLAPSED {
-            return;
-        }
+    fn has_msg(&mut self, at: At, id: MsgId) {
+        self.dots.insert(at, id);
+        self.msgs.entry(id).or_default().insert(at);
+    }
+
+    fn has_tomb(&mut self, at: At, inbox: &[u8; 16], reason: Reason, of: &[Dot]) {
         let user = self.user(inbox);
+        if reason == Reason::COLLAPSED {
+            return self.collapsed.extend(of.iter().map(|dot| (user, (at.0, *dot))));
+        }
         for dot in of {
-            if let Some(id) = self.dots.get(&(shard, *dot)) {
-                self.disks[node].done.insert((user, *id));
+            if let Some(id) = self.dots.get(&(at.0, *dot)) {
+                self.done.entry((user, *id)).or_default().insert(at);
             }
         }
     }
@@ -124,42 +184,85 @@ impl Model {
         self.disks[node].solo = false;
     }
 
-    /// A node's disk is another one than it was; what is on it follows.
-    pub fn disk_changed(&mut self, node: usize) {
-        self.disks[node] = OnDisk::default();
+    /// Both nodes have what the other had.
+    pub fn healed(&mut self) {
+        self.disks.iter_mut().for_each(|disk| disk.before.clear());
     }
 
-    /// What recovery found on a disk that changed.
+    /// What recovery found: a crash may leave more than was known to be synced.
     pub fn found(&mut self, node: usize, meta: &Meta<'_>) {
-        let (shard, dot) = (meta.head.shard, proto_dot(meta.head.dot()));
+        let at = (meta.head.shard, proto_dot(meta.head.dot()));
         match &meta.body {
-            MetaBody::Msg(msg) => self.has_msg(node, shard, dot, MsgId(msg.msg_id)),
+            MetaBody::Msg(msg) => {
+                self.has_msg(at, MsgId(msg.msg_id));
+                self.disks[node].told.insert(MsgId(msg.msg_id));
+            }
             MetaBody::Tomb(tomb) => {
                 let targets: Vec<Dot> = tomb.targets.dots().map(proto_dot).collect();
-                self.has_tomb(node, shard, &tomb.inbox, tomb.reason, &targets);
+                self.has_tomb(at, &tomb.inbox, tomb.reason, &targets);
             }
             MetaBody::Epoch(_) | MetaBody::Dedup(_) | MetaBody::Mark(_) => {}
             MetaBody::Checkpoint(_) => {}
         }
+        let disk = &mut self.disks[node];
+        if at.1.seq > 0 && !disk.destroyed.contains(&at) {
+            disk.held.insert(at);
+        }
     }
 
-    /// After a disk changed: what no disk holds any more is excused.
-    pub fn excuse(&mut self) {
-        let [a, b] = &self.disks;
-        for (id, sent) in &mut self.sent {
-            let is_held = a.msgs.contains(id) || b.msgs.contains(id);
-            if sent.accepted && !sent.excused && !is_held {
-                sent.excused = true;
-                self.excused += 1;
-            }
+    /// A fault took these records from a node's disk.
+    pub fn destroyed(&mut self, node: usize, lost: &BTreeSet<At>) {
+        for at in lost {
+            self.disks[node].held.remove(at);
+            self.disks[node].destroyed.insert(*at);
+            self.touch(*at);
         }
+    }
+
+    fn touch(&mut self, at: At) {
+        if let Some(id) = self.dots.get(&at) {
+            self.sent.get_mut(id).expect("records are of what was sent").touched = true;
+        }
+    }
+
+    /// An image of a node's disk is taken.
+    pub fn image_taken(&mut self, node: usize) {
+        self.images[node] = Some(self.disks[node].clone());
+    }
+
+    /// A node's disk is what it was when the last image was taken, or empty.
+    pub fn image_restored(&mut self, node: usize, is_empty: bool) {
+        let image = self.images[node].take().filter(|_| !is_empty).unwrap_or_default();
+        let now = std::mem::replace(&mut self.disks[node], image);
+        let disk = &mut self.disks[node];
+        disk.before = now.told;
+        let lost: BTreeSet<At> =
+            now.held.difference(&disk.held).chain(&now.destroyed).copied().collect();
+        let lost: BTreeSet<At> = lost.into_iter().filter(|at| !disk.held.contains(at)).collect();
+        self.destroyed(node, &lost);
+    }
+
+    /// Whether a disk still holds a record of a message for a user, other than one that gave way to another one.
+    fn is_held(&self, user: User, id: MsgId) -> bool {
+        let none = BTreeSet::new();
+        let records = self.msgs.get(&id).unwrap_or(&none);
+        let is_double = records.len() > 1;
+        let counts = |at: &&At| !(is_double && self.collapsed.contains(&(user, **at)));
+        let mut records = records.iter().filter(counts);
+        records.any(|at| self.disks.iter().any(|disk| disk.held.contains(at)))
+    }
+
+    /// Whether a message may be in an inbox: nothing says that it is done, or all that said so was destroyed.
+    fn may_be_there(&self, user: User, id: MsgId) -> bool {
+        let Some(tombs) = self.done.get(&(user, id)) else { return true };
+        !tombs.iter().any(|at| self.disks.iter().any(|disk| disk.held.contains(at)))
     }
 
     /// A sender is told that its message is in.
     pub fn accepted(&mut self, node: usize, id: MsgId, copies: u8) -> Result<(), Broken> {
-        let [a, b] = [0, 1].map(|disk| self.disks[disk].msgs.contains(&id));
-        let here = [a, b][node];
-        if !here {
+        let told = |disk: &OnDisk| disk.told.contains(&id) || disk.before.contains(&id);
+        let [a, b] = [0, 1].map(|disk| told(&self.disks[disk]));
+        if !self.disks[node].told.contains(&id) {
             return Err(format!("{id:?} is accepted by node {} that has not synced it", node + 1));
         }
         if copies == 2 && !(a && b) {
@@ -177,14 +280,15 @@ impl Model {
         Ok(())
     }
 
-    /// A recipient gets a message from a node. Whether it is new to them.
+    /// A recipient gets a message from a node. `last` are the SENDs that their session saw last, by connection.
     pub fn delivered(
         &mut self,
         node: usize,
         user: User,
         id: MsgId,
         text: &[u8],
-    ) -> Result<bool, Broken> {
+        last: &mut BTreeMap<u32, u32>,
+    ) -> Result<(), Broken> {
         let Some(sent) = self.sent.get(&id) else {
             return Err(format!("user {user} got {id:?}, which nobody sent"));
         };
@@ -193,12 +297,38 @@ impl Model {
                 "user {user} got {id:?}, which says something else or is not theirs"
             ));
         }
-        if !self.disks[node].msgs.contains(&id) {
+        let disk = &self.disks[node];
+        if !disk.told.contains(&id) {
             return Err(format!("{id:?} is delivered by node {} that has not synced it", node + 1));
+        }
+        // Removals of the other node take effect when both have synced them. A log that was damaged gets back what it had
+        // dropped, before it gets back why.
+        let is_whole = disk.destroyed.is_empty();
+        let own = |at: &&At| at.1.origin.node == node as u32 + 1 && disk.held.contains(at);
+        let tombs = self.done.get(&(user, id)).filter(|_| is_whole);
+        if tombs.is_some_and(|tombs| tombs.iter().any(|at| own(&at))) {
+            return Err(format!("{id:?} is delivered by node {} after its removal", node + 1));
+        }
+        if let [(conn, nth)] = sent.made[..]
+            && !sent.touched
+        {
+            let before = last.entry(conn).or_insert(0);
+            if *before > nth {
+                return Err(format!("{id:?} is delivered to user {user} after what came later"));
+            }
+            *before = nth;
+            self.ordered += 1;
         }
         let is_new = self.seen.insert((user, id));
         self.repeated += u64::from(!is_new);
-        Ok(is_new)
+        Ok(())
+    }
+
+    /// A node could not read a message for its recipient: it comes later.
+    pub fn put_off(&mut self, id: MsgId) {
+        if let Some(sent) = self.sent.get_mut(&id) {
+            sent.touched = true;
+        }
     }
 
     /// Everything is well again. `inboxes` are the ids in each user's inbox on each node.
@@ -213,16 +343,14 @@ impl Model {
                 if ids.len() != sets[node].len() {
                     return Err(format!("user {user} has an id twice on node {}", node + 1));
                 }
-                let is_done =
-                    |id: &&MsgId| self.disks.iter().any(|disk| disk.done.contains(&(user, **id)));
-                if let Some(id) = ids.iter().find(is_done) {
+                if let Some(id) = ids.iter().find(|id| !self.may_be_there(user, **id)) {
                     return Err(format!("{id:?} is back in user {user}'s inbox"));
                 }
             }
             let inbox = &sets[0];
             for (id, sent) in self.sent.iter().filter(|(_, sent)| sent.to.contains(&user)) {
                 let has = inbox.contains(id) || self.seen.contains(&(user, *id));
-                if sent.accepted && !sent.excused && !has {
+                if sent.accepted && !has && self.is_held(user, *id) {
                     return Err(format!("{id:?} to user {user} was accepted and is lost"));
                 }
             }
@@ -230,15 +358,16 @@ impl Model {
         Ok(())
     }
 
-    /// Every inbox was read to its end.
-    pub fn all_received(&self) -> Result<u64, Broken> {
-        for (id, sent) in self.sent.iter().filter(|(_, sent)| sent.accepted && !sent.excused) {
-            for user in &sent.to {
-                if !self.seen.contains(&(*user, *id)) {
-                    return Err(format!("{id:?} to user {user} was accepted and never came"));
-                }
+    /// Every inbox was read to its end: messages received, and messages lost with the only disk that held them.
+    pub fn all_received(&self) -> Result<(u64, u64), Broken> {
+        let mut excused = 0;
+        for (id, sent) in self.sent.iter().filter(|(_, sent)| sent.accepted) {
+            let mut lacks = sent.to.iter().filter(|user| !self.seen.contains(&(**user, *id)));
+            if let Some(user) = lacks.clone().find(|user| self.is_held(**user, *id)) {
+                return Err(format!("{id:?} to user {user} was accepted and never came"));
             }
+            excused += u64::from(lacks.next().is_some());
         }
-        Ok(self.seen.len() as u64)
+        Ok((self.seen.len() as u64, excused))
     }
 }

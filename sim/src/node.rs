@@ -1,30 +1,26 @@
 //! One core of the pair: its machines and its log on a disk in memory, driven as the server drives them.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 
-use iris_proto::core::{
-    Appended, CheckpointCursor, Core, CoreConfig, Delivery, Double, Effects, KickReason, LiveEntry,
-    MsgRecord, Pos, Presence, Receipt, Refusal, RejectCode, TombRecord,
-};
+use iris_proto::core::{CheckpointCursor, Core, CoreConfig, Delivery, LiveEntry, Pos};
 use iris_proto::hlc::Hlc;
-use iris_proto::id::{ConnId, Dot, MsgId, Origin, ShardId};
-use iris_proto::replica::{
-    EpochRecord, Event, Mode, Now, RecordView, RefuseCode, Replica, ReplicaConfig, ReplicaEffects,
-    ScanFrom, Scanned,
-};
+use iris_proto::id::{Origin, ShardId};
+use iris_proto::replica::{Mode, Now, Replica, ReplicaConfig, ScanFrom, Scanned};
 use iris_wal::disk::SyncMethod;
 use iris_wal::disk::mem::MemDisk;
 use iris_wal::feed::Feed;
 use iris_wal::reclaim::Threshold;
-use iris_wal::recovery::{Place, recover};
+use iris_wal::recovery::{Place, RecoverError, recover};
 use iris_wal::segment::Owner;
-use iris_wal::store::{Reader, Supply, SupplyConfig, Writer};
+use iris_wal::store::{PrepareError, Reader, Supply, SupplyConfig, Writer};
 use iris_wal::views;
-use iris_wal::{
-    AppendError, Body, Epoch, Head, Log, LogConfig, Mark, Msg, Reason, Record, Targets, Tomb,
-    Write, record,
-};
+use iris_wal::{Body, Log, LogConfig, Msg, Record, Write, record};
+
+use crate::disks;
+use crate::fx::Fx;
+use crate::model::At;
+use crate::random::Random;
 
 /// Shards of the cluster; all are in the one partition.
 pub const SHARDS: u16 = 2;
@@ -50,209 +46,6 @@ pub enum End {
     Start(String),
 }
 
-/// What a node said to clients and operators.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Said {
-    /// A SEND is in, on so many copies.
-    Accepted { conn: ConnId, seq: u32, copies: u8 },
-    /// A SEND is refused.
-    Rejected { conn: ConnId, seq: u32, code: RejectCode },
-    /// A login is done.
-    Welcome { conn: ConnId },
-    /// A connection must end.
-    Kick { conn: ConnId },
-    /// A message is delivered.
-    Deliver(Delivery),
-    /// An event of the replica.
-    Event(Event),
-}
-
-/// Where the effects go.
-pub struct Fx {
-    log: Log,
-    /// What was said, in order.
-    pub said: Vec<Said>,
-    /// Bytes for the peer.
-    pub out: Vec<u8>,
-    /// The replica closed the link.
-    pub closed: bool,
-    /// Two records of one id, to be compared.
-    pub doubles: Vec<Double>,
-    scan: Option<(ScanFrom, usize)>,
-    reincarnate: Option<u32>,
-    origin: Origin,
-    now_hlc: u64,
-    targets: Vec<iris_wal::Dot>,
-}
-
-impl Fx {
-    fn append(&mut self, record: &Record<'_>) -> Result<Appended, Refusal> {
-        let pos = self.log.append(record).map_err(|error| match error {
-            AppendError::LowDisk => Refusal::LowDisk,
-            AppendError::NoSegment | AppendError::Full => Refusal::Full,
-            AppendError::TooLarge => panic!("the machines keep records within the log's bound"),
-        })?;
-        self.now_hlc = self.now_hlc.max(record.head.hlc);
-        let len = record.encoded_len() as u32;
-        Ok(Appended { pos: views::proto_pos(pos), len, lsn: self.log.lsn() })
-    }
-
-    fn outside(&self, shard: ShardId) -> Head {
-        let origin = views::wal_origin(self.origin);
-        Head { shard: shard.0, origin, seq: 0, hlc: self.now_hlc }
-    }
-}
-
-impl Effects for Fx {
-    fn append_msg(&mut self, msg: &MsgRecord<'_>) -> Result<Appended, Refusal> {
-        let appended = self.append(&Record {
-            head: views::wal_head(msg.shard, msg.dot, msg.hlc),
-            body: Body::Msg(Msg {
-                msg_id: msg.msg_id.0,
-                sender: msg.sender.0,
-                msg_flags: msg.flags,
-                copy: false,
-                recipients: msg.recipients,
-                from: msg.from.as_bytes(),
-                payload: msg.payload,
-            }),
-        })?;
-        for _ in 0..msg.recipients.len() / 16 {
-            self.log.entry_added(views::wal_pos(appended.pos), appended.len);
-        }
-        Ok(appended)
-    }
-
-    fn append_tomb(&mut self, tomb: &TombRecord<'_>) -> Result<Appended, Refusal> {
-        let mut targets = std::mem::take(&mut self.targets);
-        targets.clear();
-        targets.extend(tomb.targets.iter().map(|target| views::wal_dot(target.dot)));
-        let body = Tomb {
-            inbox: tomb.inbox.0,
-            reason: Reason(tomb.reason as u8),
-            targets: Targets::List(&targets),
-        };
-        let head = views::wal_head(tomb.shard, tomb.dot, tomb.hlc);
-        let appended = self.append(&Record { head, body: Body::Tomb(body) });
-        self.targets = targets;
-        let appended = appended?;
-        for target in tomb.targets {
-            self.log.tomb_refers(appended.pos.segment, target.pos.segment);
-        }
-        Ok(appended)
-    }
-
-    fn append_dedup(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
-        let head = self.outside(shard);
-        self.append(&Record { head, body: Body::Dedup(body) })
-    }
-
-    fn entry_removed(&mut self, pos: Pos, len: u32) {
-        self.log.entry_removed(views::wal_pos(pos), len);
-    }
-
-    fn entry_live(&mut self, pos: Pos, len: u32) {
-        self.log.entry_added(views::wal_pos(pos), len);
-    }
-
-    fn entry_dead(&mut self, pos: Pos, tomb: Pos) {
-        self.log.tomb_refers(tomb.segment, pos.segment);
-    }
-
-    fn entry_repeated(&mut self, kept: Pos, other: Pos) {
-        self.log.entry_repeated(views::wal_pos(kept), views::wal_pos(other));
-    }
-
-    fn doubled(&mut self, double: &Double) {
-        self.doubles.push(*double);
-    }
-
-    fn accepted(&mut self, conn: ConnId, seq: u32, copies: u8) {
-        self.said.push(Said::Accepted { conn, seq, copies });
-    }
-
-    fn rejected(&mut self, conn: ConnId, seq: u32, code: RejectCode, _retry_after_ms: u32) {
-        self.said.push(Said::Rejected { conn, seq, code });
-    }
-
-    fn welcome(&mut self, conn: ConnId, _waiting: u32, _session: u64) {
-        self.said.push(Said::Welcome { conn });
-    }
-
-    fn kick(&mut self, conn: ConnId, _reason: KickReason) {
-        self.said.push(Said::Kick { conn });
-    }
-
-    fn deliver(&mut self, delivery: &Delivery) {
-        self.said.push(Said::Deliver(*delivery));
-    }
-
-    fn receipt(&mut self, _receipt: &Receipt<'_>) {}
-
-    fn presence(&mut self, _presence: &Presence<'_>) {}
-}
-
-impl ReplicaEffects for Fx {
-    fn decode<'a>(
-        &self,
-        bytes: &'a [u8],
-        check: bool,
-        targets: &'a mut Vec<Dot>,
-    ) -> Option<(RecordView<'a>, usize)> {
-        let decoded = if check { record::decode(bytes) } else { record::decode_own(bytes) };
-        let (record, len) = decoded.ok()?;
-        Some((views::view(&record, targets), len))
-    }
-
-    fn append_foreign(&mut self, bytes: &[u8]) -> Result<Appended, Refusal> {
-        let (record, _) = record::decode(bytes).expect("the replica has decoded it");
-        let appended = self.append(&record)?;
-        if let Body::Msg(msg) = record.body {
-            for _ in 0..msg.recipients.len() / 16 {
-                self.log.entry_added(views::wal_pos(appended.pos), appended.len);
-            }
-        }
-        Ok(appended)
-    }
-
-    fn append_epoch(&mut self, epoch: &EpochRecord<'_>) -> Result<Appended, Refusal> {
-        let head = views::wal_head(epoch.shard, epoch.dot, epoch.hlc);
-        let EpochRecord { mode: state, state_id, peer: peer_vv, .. } = *epoch;
-        self.append(&Record { head, body: Body::Epoch(Epoch { state, state_id, peer_vv }) })
-    }
-
-    fn append_mark(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
-        let head = self.outside(shard);
-        let mark = Mark { heartbeat_hlc: head.hlc, vv: body };
-        self.append(&Record { head, body: Body::Mark(mark) })
-    }
-
-    fn log_has_room(&self) -> bool {
-        self.log.has_room()
-    }
-
-    fn send(&mut self, head: &[u8], body: &[u8]) {
-        self.out.extend_from_slice(head);
-        self.out.extend_from_slice(body);
-    }
-
-    fn close(&mut self, _why: RefuseCode) {
-        self.closed = true;
-    }
-
-    fn scan(&mut self, from: ScanFrom, bytes_max: usize) {
-        assert!(self.scan.replace((from, bytes_max)).is_none(), "one scan at a time");
-    }
-
-    fn reincarnate(&mut self, above: u32) {
-        self.reincarnate = Some(above);
-    }
-
-    fn event(&mut self, event: &Event) {
-        self.said.push(Said::Event(*event));
-    }
-}
-
 /// One life of a node.
 pub struct Life {
     /// The core.
@@ -270,6 +63,11 @@ pub struct Life {
     feed: Feed<MemDisk>,
     reader: Reader<MemDisk>,
     in_flight: Option<(Write, u64)>,
+    /// The next batch goes to another place, which is chosen by this; the other node's disk.
+    pub misdirect: Option<(Random, MemDisk)>,
+    /// What that destroyed.
+    pub destroyed: BTreeSet<At>,
+    low_disk: bool,
     salt: u64,
     checkpoint: Option<CheckpointCursor>,
     checkpoint_end: bool,
@@ -278,8 +76,8 @@ pub struct Life {
     looked_ms: u64,
     /// Segments dropped.
     pub dropped: u64,
-    /// Batches that became durable since they were last asked for: their records.
-    pub durable: VecDeque<Vec<u8>>,
+    /// Batches that became durable since they were last asked for: their records, and whether they went elsewhere.
+    pub durable: VecDeque<(Vec<u8>, bool)>,
 }
 
 /// Where a node's log lies.
@@ -304,6 +102,7 @@ pub fn replica_config(me: Origin) -> ReplicaConfig {
     config.window_bytes = 32 << 10;
     config.tail_bytes = 16 << 10;
     config.heal_bytes_per_ms = 4 << 10;
+    config.unread_ms = 400;
     config.near_bytes = 4 << 10;
     config.near_ms = 4;
     config
@@ -332,7 +131,10 @@ impl Life {
             replica.recover(meta.pos.segment, &views::view_of_meta(&meta, &mut targets));
             keep(&meta);
         });
-        let recovered = recovered.map_err(|error| End::Start(error.to_string()))?;
+        let recovered = recovered.map_err(|error| match error {
+            RecoverError::Io { .. } => End::Disk(error.to_string()),
+            error => End::Start(error.to_string()),
+        })?;
         if let Some(bad) = bad {
             return Err(End::Start(bad));
         }
@@ -347,18 +149,7 @@ impl Life {
         let failed = |error: iris_wal::store::FileError| End::Disk(error.to_string());
         let supply = Supply::open(disk.clone(), place, supply, &recovered).map_err(failed)?;
         let last_segment = recovered.next_segment.saturating_sub(1);
-        let fx = Fx {
-            log: Log::resume(LOG, recovered),
-            said: Vec::new(),
-            out: Vec::new(),
-            closed: false,
-            doubles: Vec::new(),
-            scan: None,
-            reincarnate: None,
-            origin,
-            now_hlc: 0,
-            targets: Vec::new(),
-        };
+        let fx = Fx::new(Log::resume(LOG, recovered), origin);
         let mut life = Self {
             core,
             replica,
@@ -371,6 +162,9 @@ impl Life {
             feed: Feed::new(disk.clone(), dir()),
             reader: Reader::new(disk.clone(), dir()),
             in_flight: None,
+            misdirect: None,
+            destroyed: BTreeSet::new(),
+            low_disk: false,
             salt: seed,
             checkpoint: None,
             checkpoint_end: false,
@@ -428,12 +222,25 @@ impl Life {
         let Some((write, _)) = self.in_flight.take_if(|(_, due)| *due <= now.mono_ms) else {
             return Ok(());
         };
+        let goes_wrong = self.misdirect.take().and_then(|(mut random, other)| {
+            let place = disks::elsewhere(&self.disk, &other, &mut random, write.bytes().len())?;
+            self.disk.misdirect_next_write(&place.0, place.1);
+            Some(disks::readable(&self.disk))
+        });
         self.writer.perform(&write).map_err(|error| End::Disk(error.to_string()))?;
-        self.durable.push_back(write.body().to_vec());
+        if let Some(before) = &goes_wrong {
+            self.destroyed.extend(disks::gone(before, &disks::readable(&self.disk)));
+        }
+        self.durable.push_back((write.body().to_vec(), goes_wrong.is_some()));
         self.fx.log.synced(write);
         let lsn = self.fx.log.durable();
         self.replica.handle_durable(&mut self.fx, &mut self.core, now, lsn);
         Ok(())
+    }
+
+    /// A delivery cannot be read.
+    pub fn cannot_read(&mut self, now: Now, delivery: &Delivery) {
+        self.core.handle_unreadable(now.unix_ms, delivery.conn, delivery.user, delivery.no);
     }
 
     /// The process dies now. A write under way has reached the disk in part, or not.
@@ -462,17 +269,22 @@ impl Life {
             match self.supply.prepare(self.salt, Hlc::new(now.unix_ms, 0).0) {
                 Ok(ready) => {
                     self.last_segment = ready.segment;
-                    self.fx.log.set_low_disk(false);
+                    self.set_low_disk(false);
                     self.fx.log.add_segment(ready);
                 }
-                Err(iris_wal::store::PrepareError::LowDisk { .. }) => {
-                    self.fx.log.set_low_disk(true);
+                Err(error) if is_full(&error) => {
+                    self.set_low_disk(true);
                     return Ok(());
                 }
                 Err(error) => return Err(End::Disk(error.to_string())),
             }
         }
         Ok(())
+    }
+
+    fn set_low_disk(&mut self, low: bool) {
+        self.low_disk = low;
+        self.fx.log.set_low_disk(low);
     }
 
     fn keep_house(&mut self, now: Now) -> Result<(), End> {
@@ -489,11 +301,32 @@ impl Life {
         self.looked_ms = now.mono_ms;
         let head = self.fx.outside(ShardId(0));
         let _ = self.fx.log.idle_mark(head);
+        self.free_by_checkpoint();
         let threshold = Threshold { live_percent: 60, log_bytes_min: 2 * SEGMENT_BYTES as u64 };
         if let Some(segment) = self.fx.log.sparse(threshold) {
             self.rewrite(segment);
         }
         self.drop_segments()
+    }
+
+    /// On a full disk, a checkpoint for the sake of the segments that only wait for it.
+    fn free_by_checkpoint(&mut self) {
+        let gauges = self.core.gauges();
+        let bytes = 36 * gauges.senders + 16 * gauges.dedup_ids;
+        let bytes = bytes + bytes / 4 + (16 << 10);
+        let frees = self.low_disk
+            && self.fx.log.reclaim().waiting_for_checkpoint() >= 2 * bytes
+            && self.fx.log.room_bytes() as u64 >= bytes;
+        self.fx.log.set_checkpoint_frees(frees);
+        if frees && self.checkpoint.is_none() && !self.checkpoint_end {
+            self.begin_checkpoint();
+        }
+    }
+
+    fn begin_checkpoint(&mut self) {
+        self.checkpoint_segment = self.last_segment;
+        self.checkpoint = Some(CheckpointCursor::default());
+        self.fx.log.checkpoint_began();
     }
 
     fn checkpoint_some(&mut self) {
@@ -505,9 +338,7 @@ impl Life {
         }
         let Some(cursor) = self.checkpoint else {
             if self.last_segment >= self.checkpoint_segment + 3 {
-                self.checkpoint_segment = self.last_segment;
-                self.checkpoint = Some(CheckpointCursor::default());
-                self.fx.log.checkpoint_began();
+                self.begin_checkpoint();
             }
             return;
         };
@@ -562,31 +393,6 @@ impl Life {
         Ok(())
     }
 
-    /// The message id of a record of unknown length.
-    pub fn id_at(&mut self, pos: Pos) -> Option<MsgId> {
-        // The head tells the length.
-        let head = self.bytes_at(pos, record::HEAD_BYTES as u32)?;
-        let len = u32::from_le_bytes(*head.first_chunk()?);
-        let bytes = self.record_at(pos, len)?;
-        match record::decode(&bytes).ok()?.0.body {
-            Body::Msg(msg) => Some(MsgId(msg.msg_id)),
-            _ => None,
-        }
-    }
-
-    fn bytes_at(&self, pos: Pos, len: u32) -> Option<Vec<u8>> {
-        use iris_wal::disk::{Access, Disk};
-        let pos = views::wal_pos(pos);
-        if let Some(bytes) = self.fx.log.recent(pos, len) {
-            return Some(bytes.to_vec());
-        }
-        let path = dir().join(iris_wal::recovery::segment_name(pos.segment));
-        let file = self.disk.open(&path, Access::Read).ok()?;
-        let mut bytes = vec![0; len as usize];
-        self.disk.read_at(&file, u64::from(pos.offset), &mut bytes).ok()?;
-        Some(bytes)
-    }
-
     /// The bytes of a record, from memory or from disk.
     pub fn record_at(&mut self, pos: Pos, len: u32) -> Option<Vec<u8>> {
         let pos = views::wal_pos(pos);
@@ -594,5 +400,15 @@ impl Life {
             return Some(bytes.to_vec());
         }
         Some(self.reader.read_record(pos, len).ok()?.to_vec())
+    }
+}
+
+fn is_full(error: &PrepareError) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull, WriteZero};
+    match error {
+        PrepareError::LowDisk { .. } => true,
+        PrepareError::File(error) => {
+            matches!(error.error.kind(), StorageFull | QuotaExceeded | WriteZero)
+        }
     }
 }

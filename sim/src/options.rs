@@ -7,20 +7,20 @@ use crate::faults::Kind;
 pub struct Options {
     /// Decides everything.
     pub seed: u64,
-    /// Print each event.
-    pub trace: bool,
+    /// Keep so many of the last events.
+    pub trace: usize,
     /// Milliseconds in which things go wrong.
     pub fault_ms: u64,
     /// Milliseconds after the last fault in which everything must be well.
     pub calm_ms: u64,
-    /// Faults to choose from; all if empty.
+    /// Faults to choose from; if empty, some of all, as the seed decides.
     pub kinds: Vec<Kind>,
 }
 
 impl Options {
     /// A run of mixed faults.
     pub fn new(seed: u64) -> Self {
-        Self { seed, trace: false, fault_ms: 1500, calm_ms: 3000, kinds: Vec::new() }
+        Self { seed, trace: 0, fault_ms: 1500, calm_ms: 3000, kinds: Vec::new() }
     }
 }
 
@@ -41,6 +41,12 @@ pub struct Outcome {
     pub repeated: u64,
     /// Messages lost with the only disk that held them: allowed, and counted.
     pub excused: u64,
+    /// Deliveries whose order was checked.
+    pub ordered: u64,
+    /// Deliveries put off because the disk refused to read.
+    pub put_off: u64,
+    /// The last events, as many as were asked for.
+    pub trace: Vec<String>,
     /// Faults begun, by kind.
     pub faults: Vec<(Kind, u64)>,
     /// Times a node changed its mode.
@@ -67,6 +73,8 @@ impl Outcome {
         self.received += other.received;
         self.repeated += other.repeated;
         self.excused += other.excused;
+        self.ordered += other.ordered;
+        self.put_off += other.put_off;
         self.mode_changes += other.mode_changes;
         self.splits += other.splits;
         self.collapsed += other.collapsed;
@@ -98,6 +106,7 @@ impl Outcome {
             "seeds": seeds, "broken": broken, "simulated_ms": self.at_ms,
             "accepted": self.accepted, "accepted_alone": self.accepted_alone,
             "received": self.received, "repeated": self.repeated, "excused": self.excused,
+            "ordered": self.ordered, "put_off": self.put_off,
             "mode_changes": self.mode_changes, "splits": self.splits, "collapsed": self.collapsed,
             "lost_reported": self.lost_reported, "fenced": self.fenced, "dropped": self.dropped,
             "faults": faults,
@@ -110,7 +119,8 @@ impl Outcome {
             self.faults.iter().map(|(kind, count)| format!("{} {count}", kind.name())).collect();
         format!(
             "{seeds} seeds, {broken} broken, {} s simulated\n\
-             {} accepted ({} with one copy), {} received, {} repeated, {} excused\n\
+             {} accepted ({} with one copy), {} received, {} repeated, {} excused, {} in checked order, \
+             {} put off\n\
              {} changes of mode, {} splits, {} collapsed, {} records lost by report, {} fenced, \
              {} segments dropped\n\
              faults: {}",
@@ -120,6 +130,8 @@ impl Outcome {
             self.received,
             self.repeated,
             self.excused,
+            self.ordered,
+            self.put_off,
             self.mode_changes,
             self.splits,
             self.collapsed,

@@ -1,76 +1,93 @@
 //! One run: a millisecond after the other, until what must be true is not, or everything is well.
 
-use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::hash::{DefaultHasher, Hasher};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use iris_proto::core::Delivery;
-use iris_proto::id::{MsgId, Origin};
-use iris_proto::replica::{Event, Mode, Now};
-use iris_wal::Body;
-use iris_wal::disk::mem::MemDisk;
+use iris_proto::id::{MsgId, Origin, ShardId, shard_for_user};
+use iris_proto::replica::{Mode, Now};
+use iris_wal::disk::mem::{Image, MemDisk};
 
-use crate::clients::{Clients, Open, Session};
+use crate::clients::Clients;
 use crate::faults::Kind;
-use crate::model::{Broken, Model, User};
+use crate::inject::Ongoing;
+use crate::model::{Broken, Model};
 use crate::net::Net;
-use crate::node::{End, Life, Said};
+use crate::node::{End, Life, SHARDS};
 use crate::options::{Options, Outcome};
 use crate::random::Random;
 
 /// When runs begin, Unix milliseconds.
-const T0: u64 = 1_800_000_000_000;
-const USERS: usize = 6;
-/// Messages of one user without an answer, at most.
-const OPEN_MAX: usize = 3;
+pub(crate) const T0: u64 = 1_800_000_000_000;
+pub(crate) const USERS: usize = 6;
 
 /// A machine: a disk, a clock, and perhaps a process.
-struct Machine {
-    node: u32,
-    disk: MemDisk,
-    /// The incarnation of the last life.
-    incarnation: u32,
-    life: Option<Life>,
-    restart_ms: u64,
-    clock_ms: i64,
-    write_ms: (u64, u64),
-    draining: bool,
+pub(crate) struct Machine {
+    pub(crate) node: u32,
+    pub(crate) disk: MemDisk,
+    /// The incarnation of the last life; it lies on the disk.
+    pub(crate) incarnation: u32,
+    pub(crate) life: Option<Life>,
+    pub(crate) restart_ms: u64,
+    pub(crate) clock_ms: i64,
+    pub(crate) write_ms: (u64, u64),
+    pub(crate) draining: bool,
+    /// The disk refuses to read.
+    pub(crate) reads_fail: bool,
+    /// What the disk will come back as.
+    pub(crate) image: Option<(Image, u32)>,
     /// What was dropped in earlier lives.
-    dropped: u64,
-}
-
-/// A fault that lasts.
-struct Ongoing {
-    kind: Kind,
-    node: usize,
-    until_ms: u64,
+    pub(crate) dropped: u64,
+    /// Entries that collapsed in earlier lives.
+    pub(crate) collapsed: u64,
 }
 
 /// A run under way.
-struct World {
-    options: Options,
-    random: Random,
-    now_ms: u64,
-    nodes: [Machine; 2],
-    net: Net,
-    clients: Clients,
-    model: Model,
-    faults: Vec<Ongoing>,
-    next_fault_ms: u64,
-    counts: BTreeMap<Kind, u64>,
-    outcome: Outcome,
-    digest: DefaultHasher,
-    next_id: u128,
+pub(crate) struct World {
+    pub(crate) options: Options,
+    pub(crate) random: Random,
+    pub(crate) now_ms: u64,
+    pub(crate) nodes: [Machine; 2],
+    pub(crate) net: Net,
+    pub(crate) clients: Clients,
+    pub(crate) model: Model,
+    /// The kinds of faults of this run.
+    pub(crate) kinds: Vec<Kind>,
+    /// The node whose disk may be spoiled for good.
+    pub(crate) victim: usize,
+    pub(crate) faults: Vec<Ongoing>,
+    pub(crate) next_fault_ms: u64,
+    pub(crate) counts: BTreeMap<Kind, u64>,
+    /// The node that clients cannot reach.
+    pub(crate) edge_cut: Option<usize>,
+    /// Until when clients repeat and mix up what they send.
+    pub(crate) resend_until_ms: u64,
+    pub(crate) outcome: Outcome,
+    pub(crate) digest: DefaultHasher,
+    pub(crate) next_id: u128,
     /// Whether clients begin new messages.
-    is_sending: bool,
+    pub(crate) is_sending: bool,
     /// Whether clients log in and acknowledge.
-    is_reading: bool,
+    pub(crate) is_reading: bool,
+    /// The last lines of the trace.
+    told: RefCell<VecDeque<String>>,
 }
 
 /// Runs a seed.
 pub fn run(options: &Options) -> Outcome {
     let mut world = World::new(options.clone());
-    let broken = world.go().err();
+    // An assertion of the machines under test is something that is not true, as any other.
+    let went = catch_unwind(AssertUnwindSafe(|| world.go()));
+    let broken = went.unwrap_or_else(|panic| Err(words_of(panic.as_ref()))).err();
     world.end(broken)
+}
+
+fn words_of(panic: &(dyn Any + Send)) -> Broken {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied());
+    format!("panicked: {}", text.unwrap_or("without words"))
 }
 
 impl World {
@@ -84,12 +101,19 @@ impl World {
             clock_ms: 0,
             write_ms: (0, 2),
             draining: false,
+            reads_fail: false,
+            image: None,
             dropped: 0,
+            collapsed: 0,
         };
+        let mut random = Random::new(options.seed);
+        let kinds = kinds_of(&options, &mut random);
         let clients = Clients::new(USERS);
         let keys = clients.keys.iter().map(|key| key.0).collect();
         Self {
-            random: Random::new(options.seed),
+            victim: random.below(2) as usize,
+            random,
+            kinds,
             now_ms: 0,
             nodes: [machine(1), machine(2)],
             net: Net::new(),
@@ -98,6 +122,9 @@ impl World {
             faults: Vec::new(),
             next_fault_ms: 200,
             counts: BTreeMap::new(),
+            edge_cut: None,
+            resend_until_ms: 0,
+            told: RefCell::default(),
             outcome: Outcome::default(),
             digest: DefaultHasher::new(),
             next_id: 1,
@@ -107,23 +134,28 @@ impl World {
         }
     }
 
-    fn now(&self, node: usize) -> Now {
+    pub(crate) fn now(&self, node: usize) -> Now {
         let unix_ms = (T0 + self.now_ms).saturating_add_signed(self.nodes[node].clock_ms);
         Now { unix_ms, mono_ms: self.now_ms }
     }
 
-    fn trace(&self, what: impl FnOnce() -> String) {
-        if self.options.trace {
-            println!("{:>6} {}", self.now_ms, what());
+    pub(crate) fn trace(&self, what: impl FnOnce() -> String) {
+        if self.options.trace == 0 {
+            return;
         }
+        let mut told = self.told.borrow_mut();
+        if told.len() == self.options.trace {
+            told.pop_front();
+        }
+        told.push_back(format!("{:>6} {}", self.now_ms, what()));
     }
 
     fn go(&mut self) -> Result<(), Broken> {
         while self.now_ms < self.options.fault_ms {
-            self.fault_some();
+            self.fault_some()?;
             self.tick()?;
         }
-        self.end_faults();
+        self.end_faults()?;
         self.is_sending = false;
         let calm = self.now_ms + self.options.calm_ms;
         let mut quiet = 0;
@@ -138,6 +170,8 @@ impl World {
         }
         let inboxes = [self.inboxes(0)?, self.inboxes(1)?];
         self.model.settled(&inboxes)?;
+        self.compare_streams()?;
+        self.send_all_again()?;
         self.is_reading = true;
         self.read_everything()
     }
@@ -161,18 +195,55 @@ impl World {
     }
 
     fn inboxes(&mut self, node: usize) -> Result<Vec<Vec<MsgId>>, Broken> {
-        let keys = self.clients.keys.clone();
-        let life = self.nodes[node].life.as_mut().ok_or("a node is down in calm times")?;
+        let life = self.nodes[node].life.as_ref().ok_or("a node is down in calm times")?;
         let mut inboxes = Vec::new();
-        for key in keys {
-            let entries: Vec<_> = life.core.inbox(key).map(|(_, pos)| pos).collect();
-            let mut ids = Vec::new();
-            for pos in entries {
-                ids.push(life.id_at(pos).ok_or("an inbox entry cannot be read")?);
-            }
-            inboxes.push(ids);
+        for key in &self.clients.keys {
+            let shard = shard_for_user(*key, SHARDS).0;
+            let ids = life.core.inbox(*key).map(|(dot, _)| self.model.id_of((shard, dot)));
+            inboxes.push(ids.collect::<Option<_>>().ok_or("an inbox holds what nobody sent")?);
         }
         Ok(inboxes)
+    }
+
+    /// Both nodes know the same records.
+    fn compare_streams(&self) -> Result<(), Broken> {
+        let of = |node: usize| {
+            let life = self.nodes[node].life.as_ref();
+            life.map(|life| life.replica.streams().collect::<Vec<Stream>>()).unwrap_or_default()
+        };
+        let mut both = [of(0), of(1)];
+        both.iter_mut().for_each(|streams| streams.sort());
+        if self.outcome.fenced > 0 {
+            return Err(format!("{} streams are fenced", self.outcome.fenced));
+        }
+        let [a, b] = &both;
+        let differ = |a: &Stream, b: &Stream| {
+            let chains = a.3.zip(b.3);
+            (a.0, a.1, a.2) != (b.0, b.1, b.2) || chains.is_some_and(|(a, b)| a != b)
+        };
+        match a.iter().zip(b).find(|(a, b)| differ(a, b)) {
+            _ if a.len() != b.len() => Err(format!("streams differ: {a:?} {b:?}")),
+            Some((a, b)) => Err(format!("a stream differs: {a:?} {b:?}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Both nodes know each message that was accepted: sent again, it is in already.
+    fn send_all_again(&mut self) -> Result<(), Broken> {
+        for id in self.model.accepted_ids() {
+            let sent = self.model.sent(id).clone();
+            for node in 0..2 {
+                let now = self.now(node);
+                self.clients.connect(sent.from, node, u64::MAX);
+                let Some(life) = &mut self.nodes[node].life else { continue };
+                let what = (&sent.to[..], &sent.text[..]);
+                if self.clients.send(life, now.unix_ms, (sent.from, id), what).is_some() {
+                    return Err(format!("node {} takes {id:?} again as new", node + 1));
+                }
+            }
+        }
+        (0..USERS).for_each(|user| self.clients.disconnect(user));
+        Ok(())
     }
 
     /// Everybody reads what waits for them, and acknowledges it.
@@ -184,7 +255,7 @@ impl World {
             }
             self.tick()?;
         }
-        self.outcome.received = self.model.all_received()?;
+        (self.outcome.received, self.outcome.excused) = self.model.all_received()?;
         Ok(())
     }
 
@@ -201,16 +272,16 @@ impl World {
         for machine in &mut self.nodes {
             let here = machine.life.as_ref().map_or(0, |life| life.dropped);
             self.outcome.dropped += machine.dropped + here;
-            if let Some(life) = &machine.life {
-                self.outcome.collapsed += life.core.counters().collapsed;
-            }
+            let here = machine.life.as_ref().map_or(0, |life| life.core.counters().collapsed);
+            self.outcome.collapsed += machine.collapsed + here;
         }
         self.outcome.at_ms = self.now_ms;
         self.outcome.broken = broken;
         self.outcome.accepted = self.model.accepted;
         self.outcome.accepted_alone = self.model.alone;
         self.outcome.repeated = self.model.repeated;
-        self.outcome.excused = self.model.excused;
+        self.outcome.ordered = self.model.ordered;
+        self.outcome.trace = self.told.take().into();
         self.outcome.faults = self.counts.into_iter().collect();
         self.outcome.digest = self.digest.finish();
         self.outcome
@@ -235,7 +306,9 @@ impl World {
 
     fn start_nodes(&mut self) -> Result<(), Broken> {
         for node in 0..2 {
-            if self.nodes[node].life.is_none() && self.now_ms >= self.nodes[node].restart_ms {
+            let machine = &self.nodes[node];
+            let is_due = self.now_ms >= machine.restart_ms && !machine.reads_fail;
+            if machine.life.is_none() && is_due {
                 self.start(node)?;
             }
         }
@@ -302,7 +375,7 @@ impl World {
     }
 
     /// This end of the link is closed; the other one hears of it if it can.
-    fn close_link(&mut self, end: usize, is_process_gone: bool) {
+    pub(crate) fn close_link(&mut self, end: usize, is_process_gone: bool) {
         let links = [self.net.at(0), self.net.at(1)];
         let hears = self.net.close(end, self.now_ms);
         for (node, link) in links.into_iter().enumerate() {
@@ -325,12 +398,12 @@ impl World {
         let closed = std::mem::take(&mut life.fx.closed);
         let me = life.origin.node;
         let durable: Vec<_> = life.durable.drain(..).collect();
-        for records in durable {
-            if self.options.trace {
-                self.trace_records(node, &records);
-            }
-            self.model.durable(node, me, &records);
+        let destroyed = std::mem::take(&mut life.destroyed);
+        for (records, lied) in durable {
+            self.trace_records(node, &records, lied);
+            self.model.durable(node, me, &records, lied);
         }
+        self.model.destroyed(node, &destroyed);
         let (from, to) = self.net.delay_ms;
         let delay_ms = self.random.between(from, to);
         self.net.send(node, bytes, self.now_ms, delay_ms);
@@ -338,7 +411,7 @@ impl World {
             self.close_link(node, false);
         }
         match ended {
-            None => self.finish_drain(node),
+            None => self.finish_drain(node)?,
             Some(End::Reincarnate(above)) => {
                 self.trace(|| format!("node {} must start above {above}", node + 1));
                 self.nodes[node].incarnation = self.nodes[node].incarnation.max(above);
@@ -352,52 +425,26 @@ impl World {
         Ok(())
     }
 
-    fn trace_records(&self, node: usize, mut records: &[u8]) {
-        while let Ok((record, len)) = iris_wal::record::decode(records) {
-            records = &records[len..];
-            let iris_wal::Dot { origin, seq } = record.head.dot();
-            let dot = format!("{}/{}/{}:{seq}", record.head.shard, origin.node, origin.incarnation);
-            let user = |key: &[u8]| self.clients.keys.iter().position(|of| of.0 == *key);
-            let what = match record.body {
-                Body::Msg(msg) => {
-                    let to: Vec<_> = msg.recipients.chunks(16).filter_map(user).collect();
-                    let copy = if msg.copy { " copy" } else { "" };
-                    format!("MSG{copy} {:?} to {to:?}", MsgId(msg.msg_id))
-                }
-                Body::Tomb(tomb) => {
-                    let of = |dot: iris_wal::Dot| {
-                        format!("{}/{}:{}", dot.origin.node, dot.origin.incarnation, dot.seq)
-                    };
-                    let of: Vec<String> = tomb.targets.dots().map(of).collect();
-                    format!("TOMB {} {:?} of {of:?}", tomb.reason.name(), user(&tomb.inbox))
-                }
-                Body::Epoch(epoch) => format!("EPOCH {} {}", epoch.state, epoch.state_id),
-                Body::Mark(mark) => format!("MARK {} bytes", mark.vv.len()),
-                Body::Dedup(body) => format!("DEDUP {} bytes", body.len()),
-                Body::Checkpoint(_) => "CHECKPOINT".to_owned(),
-            };
-            self.trace(|| format!("node {} syncs {dot} {what}", node + 1));
-        }
-    }
-
-    fn finish_drain(&mut self, node: usize) {
+    fn finish_drain(&mut self, node: usize) -> Result<(), Broken> {
         let machine = &self.nodes[node];
         let is_over = machine.life.as_ref().is_some_and(|life| life.replica.is_drained());
         if machine.draining && is_over {
             self.trace(|| format!("node {} has drained", node + 1));
             // It stops when its last words are on their way.
             let restart = self.random.between(5, 60);
-            self.stop(node, Kind::Kill, restart).expect("nothing was said since");
+            self.stop(node, Kind::Kill, restart)?;
         }
+        Ok(())
     }
 
     /// A process ends. With a crash, its disk loses what was not synced.
-    fn stop(&mut self, node: usize, how: Kind, for_ms: u64) -> Result<(), Broken> {
+    pub(crate) fn stop(&mut self, node: usize, how: Kind, for_ms: u64) -> Result<(), Broken> {
         self.hear(node)?;
         let machine = &mut self.nodes[node];
         machine.restart_ms = self.now_ms + for_ms;
         let Some(life) = machine.life.take() else { return Ok(()) };
         machine.dropped += life.dropped;
+        machine.collapsed += life.core.counters().collapsed;
         life.die(self.random.one_in(2));
         match how {
             Kind::Crash | Kind::CrashBoth => {
@@ -410,274 +457,21 @@ impl World {
         self.close_link(node, true);
         Ok(())
     }
+}
 
-    // Clients.
+/// A stream as a replica knows it: shard, origin, up to where, and the digest there.
+type Stream = (ShardId, Origin, u64, Option<u64>);
 
-    fn use_clients(&mut self) {
-        for user in 0..USERS {
-            if self.is_sending && self.random.one_in(8) {
-                self.begin_message(user);
-            }
-            self.try_messages(user);
-            if self.is_reading {
-                self.read(user);
-            }
-            if self.is_sending && self.random.one_in(150) {
-                self.clients.lose_answers(user);
-            }
-        }
+/// A run has some kinds of faults, not all: what is rare beside everything else must be frequent in some runs.
+fn kinds_of(options: &Options, random: &mut Random) -> Vec<Kind> {
+    if !options.kinds.is_empty() {
+        return options.kinds.clone();
     }
-
-    fn begin_message(&mut self, user: User) {
-        if self.clients.open[user].len() >= OPEN_MAX {
-            return;
-        }
-        let first = self.random.below(USERS as u64) as User;
-        let mut to = vec![first];
-        if self.random.one_in(4) {
-            to = self.clients.same_shard(first);
-        }
-        let id = MsgId::v7(T0 + self.now_ms, self.next_id);
-        self.next_id += 1;
-        let len = if self.random.one_in(10) { 2000 } else { 40 };
-        let mut text = vec![self.random.draw() as u8; self.random.below(len) as usize];
-        text.extend_from_slice(&id.0.to_be_bytes());
-        self.model.begin(id, user, to, text);
-        let node = self.preferred(user);
-        self.clients.open[user].push(Open { id, node, at_ms: self.now_ms });
+    let mut all = Kind::ALL.to_vec();
+    let count = random.between(3, 12);
+    let mut kinds = Vec::new();
+    for _ in 0..count {
+        kinds.push(all.swap_remove(random.below(all.len() as u64) as usize));
     }
-
-    /// Most users agree on a node most of the time.
-    fn preferred(&mut self, user: User) -> usize {
-        if self.random.one_in(6) { self.random.below(2) as usize } else { user % 2 }
-    }
-
-    fn try_messages(&mut self, user: User) {
-        for index in 0..self.clients.open[user].len() {
-            let Open { id, node, at_ms } = self.clients.open[user][index].clone();
-            if at_ms > self.now_ms {
-                continue;
-            }
-            let sent = self.model.sent(id).clone();
-            let now = self.now(node);
-            let open = &mut self.clients.open[user][index];
-            // The next try goes to either node, with the same id.
-            open.at_ms = self.now_ms + self.random.between(4, 60);
-            open.node = if self.random.one_in(2) { 1 - node } else { node };
-            let Some(life) = &mut self.nodes[node].life else {
-                self.clients.open[user][index].at_ms = self.now_ms + 3;
-                continue;
-            };
-            let times = if self.random.one_in(12) { 2 } else { 1 };
-            for _ in 0..times {
-                let what = (&sent.to[..], &sent.text[..]);
-                self.clients.send(life, now.unix_ms, node, (user, id), what);
-            }
-        }
-    }
-
-    fn read(&mut self, user: User) {
-        match &self.clients.sessions[user] {
-            None => {
-                let chance = if self.is_sending { 30 } else { 5 };
-                if self.random.one_in(chance) {
-                    self.log_in(user);
-                }
-            }
-            Some(session) => {
-                let (node, behind) = (session.node, session.got > session.acked);
-                if behind && self.random.one_in(10) {
-                    self.acknowledge(user);
-                } else if self.is_sending && self.random.one_in(120) {
-                    self.log_out(user, node);
-                }
-            }
-        }
-    }
-
-    fn log_in(&mut self, user: User) {
-        let node = self.random.below(2) as usize;
-        let now = self.now(node);
-        let Some(life) = &mut self.nodes[node].life else { return };
-        if !life.replica.serves() {
-            return;
-        }
-        let (conn, _) = self.clients.connection();
-        let (key, name) = (self.clients.keys[user], self.clients.names[user].clone());
-        let window = 1 + self.random.below(20) as u32;
-        life.core.handle_login(&mut life.fx, now.unix_ms, conn, key, &name, window);
-        let session = Session { node, conn, got: 0, acked: 0, last: BTreeMap::new() };
-        self.clients.sessions[user] = Some(session);
-    }
-
-    fn log_out(&mut self, user: User, node: usize) {
-        let now = self.now(node);
-        let Some(session) = self.clients.sessions[user].take() else { return };
-        if let Some(life) = &mut self.nodes[node].life {
-            let key = self.clients.keys[user];
-            life.core.handle_logout(&mut life.fx, now.unix_ms, session.conn, key);
-        }
-    }
-
-    fn acknowledge(&mut self, user: User) {
-        let key = self.clients.keys[user];
-        let Some(session) = &mut self.clients.sessions[user] else { return };
-        let upto =
-            session.acked + 1 + self.random.below(u64::from(session.got - session.acked)) as u32;
-        (session.acked, _) = (upto, ());
-        let (node, conn) = (session.node, session.conn);
-        let now = self.now(node);
-        if let Some(life) = &mut self.nodes[node].life {
-            life.core.handle_ack(&mut life.fx, now.unix_ms, conn, key, upto);
-        }
-    }
-
-    // What nodes say.
-
-    fn hear(&mut self, node: usize) -> Result<(), Broken> {
-        let Some(life) = &mut self.nodes[node].life else { return Ok(()) };
-        for said in std::mem::take(&mut life.fx.said) {
-            let told = (self.now_ms, node, format!("{said:?}"));
-            told.hash(&mut self.digest);
-            match said {
-                Said::Accepted { seq, copies, .. } => {
-                    let Some((user, id, _)) = self.clients.answered(seq) else { continue };
-                    self.model.accepted(node, id, copies)?;
-                    self.trace(|| format!("node {} accepts {id:?}, {copies} copies", node + 1));
-                    self.clients.close(user, id);
-                }
-                Said::Rejected { seq, code, .. } => {
-                    let Some((user, id, _)) = self.clients.answered(seq) else { continue };
-                    if Clients::is_final(code) {
-                        self.clients.close(user, id);
-                    }
-                }
-                Said::Welcome { .. } => {}
-                Said::Kick { conn } => {
-                    if let Some(user) = self.clients.reader(node, conn) {
-                        self.clients.sessions[user] = None;
-                    }
-                }
-                Said::Deliver(delivery) => self.deliver(node, &delivery)?,
-                Said::Event(event) => self.note(node, &event),
-            }
-        }
-        Ok(())
-    }
-
-    fn deliver(&mut self, node: usize, delivery: &Delivery) -> Result<(), Broken> {
-        let Some(user) = self.clients.reader(node, delivery.conn) else { return Ok(()) };
-        let life = self.nodes[node].life.as_mut().expect("it has just spoken");
-        let bytes = life.record_at(delivery.pos, delivery.len);
-        let bytes =
-            bytes.ok_or_else(|| format!("node {} cannot read what it delivers", node + 1))?;
-        let record = iris_wal::record::decode(&bytes).map_err(|error| error.to_string())?.0;
-        let Body::Msg(msg) = record.body else {
-            return Err("something else than a message is delivered".to_owned());
-        };
-        let id = MsgId(msg.msg_id);
-        self.trace(|| format!("node {} delivers {id:?} to user {user}", node + 1));
-        self.model.delivered(node, user, id, msg.payload)?;
-        let session = self.clients.sessions[user].as_mut().expect("the reader has a session");
-        session.got += 1;
-        if session.got != delivery.no {
-            return Err(format!(
-                "delivery {} to user {user} is numbered {}",
-                session.got, delivery.no
-            ));
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, node: usize, event: &Event) {
-        self.trace(|| format!("node {}: {event:?}", node + 1));
-        match event {
-            Event::Mode { .. } => self.outcome.mode_changes += 1,
-            Event::Split { .. } => self.outcome.splits += 1,
-            Event::Lost { records, .. } => self.outcome.lost_reported += records,
-            Event::Fenced { .. } => self.outcome.fenced += 1,
-            Event::Closed(_)
-            | Event::RefusedByPeer(_)
-            | Event::PeerClockAhead(_)
-            | Event::Healed
-            | Event::Repaired
-            | Event::PeerDrains
-            | Event::Drained => {}
-        }
-    }
-
-    // Faults.
-
-    fn fault_some(&mut self) {
-        let now_ms = self.now_ms;
-        let over: Vec<Ongoing> = self.faults.extract_if(.., |of| of.until_ms <= now_ms).collect();
-        over.iter().for_each(|fault| self.end_fault(fault));
-        if self.now_ms < self.next_fault_ms {
-            return;
-        }
-        self.next_fault_ms = self.now_ms + self.random.between(30, 250);
-        let kinds = match self.options.kinds.is_empty() {
-            true => Kind::ALL.to_vec(),
-            false => self.options.kinds.clone(),
-        };
-        let kind = kinds[self.random.below(kinds.len() as u64) as usize];
-        let node = self.random.below(2) as usize;
-        let until_ms = self.now_ms + self.random.between(5, 200);
-        self.trace(|| format!("fault {kind:?} at node {} until {until_ms}", node + 1));
-        *self.counts.entry(kind).or_default() += 1;
-        self.begin_fault(&Ongoing { kind, node, until_ms });
-        self.faults.push(Ongoing { kind, node, until_ms });
-    }
-
-    fn begin_fault(&mut self, fault: &Ongoing) {
-        let Ongoing { kind, node, until_ms } = *fault;
-        let for_ms = until_ms - self.now_ms;
-        match kind {
-            Kind::Crash | Kind::Kill => _ = self.stop(node, kind, for_ms),
-            Kind::CrashBoth => {
-                let _ = self.stop(0, kind, for_ms);
-                let other = self.random.between(0, 100);
-                let _ = self.stop(1, kind, other);
-            }
-            Kind::Partition => self.net.cut = [true, true],
-            Kind::OneWay => self.net.cut[node] = true,
-            Kind::Delay => self.net.delay_ms = (5, 5 + self.random.below(40)),
-            Kind::Reset => self.close_link(node, self.random.clone().one_in(2)),
-            Kind::SlowDisk => self.nodes[node].write_ms = (5, 5 + self.random.below(80)),
-            Kind::ClockJump => {
-                let far = self.random.between(1, 5000) as i64;
-                let by = if self.random.one_in(2) { far } else { -far };
-                self.nodes[node].clock_ms += by;
-            }
-            Kind::Drain => {
-                let now = self.now(node);
-                if let Some(life) = &mut self.nodes[node].life {
-                    life.replica.drain(&mut life.fx, &mut life.core, now);
-                    self.nodes[node].draining = true;
-                    self.clients.node_is_gone(node);
-                }
-            }
-        }
-    }
-
-    fn end_fault(&mut self, fault: &Ongoing) {
-        match fault.kind {
-            Kind::Partition => self.net.cut = [false, false],
-            Kind::OneWay => self.net.cut[fault.node] = false,
-            Kind::Delay => self.net.delay_ms = (0, 2),
-            Kind::SlowDisk => self.nodes[fault.node].write_ms = (0, 2),
-            Kind::Crash
-            | Kind::CrashBoth
-            | Kind::Kill
-            | Kind::Reset
-            | Kind::ClockJump
-            | Kind::Drain => {}
-        }
-    }
-
-    fn end_faults(&mut self) {
-        let all = std::mem::take(&mut self.faults);
-        all.iter().for_each(|fault| self.end_fault(fault));
-        self.trace(|| "no more faults".to_owned());
-    }
+    kinds
 }

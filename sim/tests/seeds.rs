@@ -1,5 +1,6 @@
 //! Runs of mixed faults: those that failed once, and as many others as a test may take time for.
 
+use iris_sim::faults::Kind;
 use iris_sim::{Options, Outcome, run};
 
 fn check(seed: u64) -> Outcome {
@@ -27,9 +28,11 @@ fn two_hundred_seeds_of_mixed_faults_keep_what_was_promised() {
     let mut total = Outcome::default();
     (0..200).for_each(|seed| total.add(&check(seed)));
     // A run in which nothing happens proves nothing.
+    assert_eq!(total.faults.len(), Kind::ALL.len(), "{:?}", total.faults);
     assert!(total.faults.iter().all(|(_, count)| *count > 50), "{:?}", total.faults);
     assert!(total.accepted > 50_000 && total.accepted_alone > 10_000, "{total:?}");
     assert!(total.splits > 200 && total.collapsed > 200 && total.dropped > 200, "{total:?}");
+    assert!(total.ordered > 50_000 && total.put_off > 200 && total.excused > 50, "{total:?}");
 }
 
 #[test]

@@ -468,10 +468,12 @@ const CHECKPOINT_SLOTS: u32 = 4096;
 impl Dedup {
     /// Writes the next part of a checkpoint into `body`: at most [`DEDUP_RECORD_BYTES_MAX`] of one shard, nothing when the
     /// part has nothing to tell. Returns the shard and where to go on, `None` at the end.
+    /// `tells` says whether to tell of an id, by shard and packed dot.
     pub(super) fn checkpoint(
         &self,
         from: CheckpointCursor,
         body: &mut Vec<u8>,
+        tells: impl Fn(ShardId, u64) -> bool,
     ) -> (ShardId, Option<CheckpointCursor>) {
         body.clear();
         body.extend_from_slice(&[1, 0, 0, 0, 0, 0, 0, 0]);
@@ -490,17 +492,16 @@ impl Dedup {
         let last = from.slot.saturating_add(CHECKPOINT_SLOTS).min(slab.slots());
         while slot < last {
             if let Some(sender) = slab.live(slot) {
-                let bytes = SENDER_HEADER_BYTES + 16 * sender.ids.len();
+                let told = || sender.ids.iter().filter(|taken| tells(shard, taken.dot));
+                let ids = told().count();
+                let bytes = SENDER_HEADER_BYTES + 16 * ids;
                 if body.len() + bytes > DEDUP_RECORD_BYTES_MAX {
                     break;
                 }
                 body.extend_from_slice(&sender.key.0);
                 body.extend_from_slice(&sender.floor.0.to_be_bytes());
-                body.extend_from_slice(&(sender.ids.len() as u32).to_le_bytes());
-                sender
-                    .ids
-                    .iter()
-                    .for_each(|taken| body.extend_from_slice(&taken.id().0.to_be_bytes()));
+                body.extend_from_slice(&(ids as u32).to_le_bytes());
+                told().for_each(|taken| body.extend_from_slice(&taken.id().0.to_be_bytes()));
                 count += 1;
             }
             slot += 1;

@@ -22,7 +22,7 @@ use super::effects::{
     Appended, Double, Effects, IS_RECEIPT, Pos, Refusal, RejectCode, TombReason, TombRecord,
     TombTarget, WANTS_RECEIPT,
 };
-use super::inbox::{self, Entry, LEN_END, SEQ_END, pack};
+use super::inbox::{self, Entry, LEN_END, Origins, SEQ_END, pack};
 use super::slab::NIL;
 use super::user::HAS_TOMBED;
 use super::{BadRecord, CheckpointCursor, Core};
@@ -88,6 +88,14 @@ struct Owed {
     inbox: UserKey,
     dot: u64,
     reason: TombReason,
+    /// Because of another record with its id.
+    doubled: bool,
+}
+
+impl Owed {
+    fn doubled(inbox: UserKey, dot: u64, reason: TombReason) -> Self {
+        Self { inbox, dot, reason, doubled: true }
+    }
 }
 
 /// What the peer's records left to do.
@@ -120,13 +128,16 @@ impl Core {
     }
 
     /// The next part of what is remembered of message ids, as [`Core::checkpoint`] writes it: into `body`, which stays empty
-    /// if the part has nothing to tell. The shard, and where to go on.
+    /// if the part has nothing to tell. The shard, and where to go on. Ids of our own records after number `sent` of a shard
+    /// are left out: who is told of an id answers its retry, and nobody else may have that record yet.
     pub fn dedup_part(
         &self,
         from: CheckpointCursor,
         body: &mut Vec<u8>,
+        sent: impl Fn(ShardId) -> u64,
     ) -> (ShardId, Option<CheckpointCursor>) {
-        self.dedup.checkpoint(from, body)
+        let is_own = |dot: u64| dot as u16 == Origins::OWN && dot != 0;
+        self.dedup.checkpoint(from, body, |shard, dot| !is_own(dot) || dot >> 16 <= sent(shard))
     }
 
     /// Has `append` append a record of our own stream of a shard, with the next dot and the time.
@@ -278,6 +289,11 @@ impl Core {
         self.foreign.early.len()
     }
 
+    /// Whether a TOMB in this segment waits for its message.
+    pub fn has_early_tomb_in(&self, segment: u32) -> bool {
+        self.foreign.early.values().any(|tomb| tomb.segment == segment)
+    }
+
     /// The records of this stream up to `upto` are here or will never come.
     pub fn forget_early(&mut self, origin: Origin, shard: ShardId, upto: u64) {
         let Some(number) = self.origins.intern(origin) else { return };
@@ -299,6 +315,51 @@ impl Core {
         });
         let live = entries.filter(|entry| !entry.is_tombed());
         live.map(|entry| (self.origins.dot(entry), entry.pos()))
+    }
+
+    /// What is live, from `cursor` on and about `most` entries: inbox and dot. Returns where to go on, `None` at the end;
+    /// begin with 0. Messages of the peer that no inbox has taken in yet are live; they come first.
+    pub fn live_entries(
+        &self,
+        cursor: u32,
+        most: usize,
+        out: &mut Vec<(UserKey, Dot)>,
+    ) -> Option<u32> {
+        if cursor == 0 {
+            let mut keys = self.foreign.keys.iter();
+            for (_, waiting) in &self.foreign.waiting {
+                let Waiting::Msg { dot, recipients, .. } = waiting else { continue };
+                let dot = self.origins.unpack(*dot);
+                out.extend(keys.by_ref().take(*recipients).map(|key| (*key, dot)));
+            }
+        }
+        let slots = self.entries.slots();
+        let end = cursor.saturating_add(most as u32).min(slots);
+        for slot in cursor..end {
+            let Some(entry) = self.entries.live(slot).filter(|entry| !entry.is_tombed()) else {
+                continue;
+            };
+            out.push((self.users[entry.user].key, self.origins.dot(entry)));
+        }
+        (end < slots).then_some(end)
+    }
+
+    /// Inbox entries for which `gone` says so, by shard, inbox and dot, leave by a TOMB of ours with reason
+    /// [`TombReason::Collapsed`]: their records are no longer, or elsewhere nobody has them. How many there are.
+    pub fn owe_removal(&mut self, gone: impl Fn(ShardId, UserKey, Dot) -> bool) -> u64 {
+        let mut owed = 0;
+        for slot in 0..self.entries.slots() {
+            let Some(entry) = self.entries.live(slot).filter(|entry| !entry.is_tombed()) else {
+                continue;
+            };
+            let (inbox, dot) = (self.users[entry.user].key, entry.packed());
+            if gone(self.shard_of(inbox), inbox, self.origins.dot(entry)) {
+                let reason = TombReason::Collapsed;
+                self.foreign.owed.push_back(Owed { inbox, dot, reason, doubled: false });
+                owed += 1;
+            }
+        }
+        owed
     }
 
     fn packed(&mut self, dot: Dot) -> u64 {
@@ -364,7 +425,7 @@ impl Core {
                 return self.dedup.set_dot(shard, sender, msg_id, dot);
             }
             // The message is done, or its first record, which wins, is not for this inbox.
-            return self.foreign.owed.push_back(Owed { inbox, dot, reason: TombReason::Acked });
+            return self.foreign.owed.push_back(Owed::doubled(inbox, dot, TombReason::Acked));
         };
         let existing =
             (self.origins.unpack(other), self.entries[slot].pos(), self.entries[slot].len());
@@ -375,7 +436,7 @@ impl Core {
         };
         self.dedup.set_dot(shard, sender, msg_id, stays);
         self.note_collapsed(inbox, goes, stays);
-        self.foreign.owed.push_back(Owed { inbox, dot: goes, reason: TombReason::Collapsed });
+        self.foreign.owed.push_back(Owed::doubled(inbox, goes, TombReason::Collapsed));
         fx.doubled(&Double { shard, msg_id, kept, dropped });
     }
 
@@ -407,8 +468,7 @@ impl Core {
         for (dot, may_come) in wanted {
             let into = if collapsed { None } else { self.foreign.collapsed.remove(&(inbox, dot)) };
             if let Some(stays) = into.filter(|stays| *stays != 0) {
-                let reason = TombReason::Acked;
-                self.foreign.owed.push_back(Owed { inbox, dot: stays, reason });
+                self.foreign.owed.push_back(Owed::doubled(inbox, stays, TombReason::Acked));
             }
             if may_come {
                 self.foreign.early.insert((inbox, dot), tomb);
@@ -499,7 +559,8 @@ impl Core {
 
     /// Appends the TOMBs that are owed, until the log refuses one.
     pub(super) fn settle_owed(&mut self, fx: &mut impl Effects, now: u64) {
-        while let Some(Owed { inbox, dot, reason }) = self.foreign.owed.pop_front() {
+        while let Some(owed) = self.foreign.owed.pop_front() {
+            let Owed { inbox, dot, reason, doubled } = owed;
             let found = self.users.find(inbox);
             let Some(slot) = found.and_then(|user| self.find_entry(user, dot)) else { continue };
             let target =
@@ -511,11 +572,11 @@ impl Core {
             let targets = &[target];
             let tomb = TombRecord { shard, dot: own, hlc, inbox, reason, targets };
             let Ok(appended) = fx.append_tomb(&tomb) else {
-                return self.foreign.owed.push_front(Owed { inbox, dot, reason });
+                return self.foreign.owed.push_front(owed);
             };
             stream.next_seq += 1;
             self.note_lsn(&appended);
-            self.counters.collapsed += 1;
+            self.counters.collapsed += u64::from(doubled);
             let user = found.expect("it was found");
             self.remove_entries(fx, user, appended.pos, &mut BTreeMap::from([(dot, false)]));
         }
@@ -549,7 +610,7 @@ impl Core {
     ) {
         let live: BTreeSet<u64> = [first, second].iter().filter(|of| of.1).map(|of| of.0).collect();
         if first.2 || second.2 {
-            let owed = live.into_iter().map(|dot| Owed { inbox, dot, reason: TombReason::Acked });
+            let owed = live.into_iter().map(|dot| Owed::doubled(inbox, dot, TombReason::Acked));
             return self.foreign.owed.extend(owed);
         }
         let (low, high) = match self.is_before(first.0, second.0) {
@@ -560,8 +621,7 @@ impl Core {
             if live.contains(&low) || live.is_empty() { (high, low) } else { (low, high) };
         self.note_collapsed(inbox, goes, stays);
         if live.len() == 2 {
-            let reason = TombReason::Collapsed;
-            self.foreign.owed.push_back(Owed { inbox, dot: goes, reason });
+            self.foreign.owed.push_back(Owed::doubled(inbox, goes, TombReason::Collapsed));
         }
     }
 }

@@ -392,7 +392,7 @@ impl Core {
     ) -> Result<Option<CheckpointCursor>, Refusal> {
         self.assert_recovered();
         let mut body = std::mem::take(&mut self.scratch.body);
-        let (shard, next) = self.dedup.checkpoint(from, &mut body);
+        let (shard, next) = self.dedup.checkpoint(from, &mut body, |_, _| true);
         let appended =
             if body.is_empty() { Ok(()) } else { fx.append_dedup(shard, &body).map(|_| ()) };
         self.scratch.body = body;

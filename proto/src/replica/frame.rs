@@ -5,7 +5,7 @@
 
 use super::effects::{Mode, RefuseCode};
 use crate::hlc::Hlc;
-use crate::id::{Origin, ShardId};
+use crate::id::{Dot, Origin, ShardId, UserKey};
 use crate::limits::REPLICA_FRAME_BYTES_MAX;
 use crate::wire::{Reader, Writer};
 
@@ -15,6 +15,10 @@ pub(crate) const VERSION: u8 = 1;
 pub(crate) const ENTRIES_MAX: usize = 1024;
 /// Ranges beyond the prefix in one entry of KNOWN, at most; further ones are not claimed.
 pub(crate) const EXTRA_MAX: usize = 64;
+/// Bytes of an entry in a LIVE frame.
+const LIVE_ENTRY_BYTES: usize = 32;
+/// Entries in one LIVE frame, at most.
+pub(crate) const LIVE_MAX: usize = 4096;
 
 mod kind {
     pub(super) const HELLO: u8 = 1;
@@ -27,6 +31,7 @@ mod kind {
     pub(super) const REFUSE: u8 = 8;
     pub(super) const DEDUP: u8 = 9;
     pub(super) const FENCED: u8 = 10;
+    pub(super) const LIVE: u8 = 11;
     /// Who does not know such a kind skips it.
     pub(super) const IGNORABLE: u8 = 0x80;
 }
@@ -126,6 +131,12 @@ pub(crate) enum Frame<'a> {
         body: &'a [u8],
     },
     Fenced(StreamKey),
+    /// Of what the sender claimed in its greeting, only this is live. `more`: further LIVE frames follow.
+    Live {
+        number: u64,
+        more: bool,
+        entries: Vec<(UserKey, Dot)>,
+    },
     /// Of an unknown kind that may be skipped.
     Skipped,
 }
@@ -158,6 +169,9 @@ fn decode(kind: u8, body: &[u8]) -> Result<Frame<'_>, Malformed> {
         kind::REFUSE => Frame::Refuse(r.u8()?),
         kind::DEDUP => Frame::Dedup { number: r.u64()?, shard: ShardId(r.u16()?), body: r.rest() },
         kind::FENCED => Frame::Fenced(read_stream(r)?),
+        kind::LIVE => {
+            Frame::Live { number: r.u64()?, more: r.u8()? != 0, entries: read_live(r.rest())? }
+        }
         kind if kind & kind::IGNORABLE != 0 => {
             r.rest();
             Frame::Skipped
@@ -220,6 +234,17 @@ fn read_known(r: &mut Reader<'_>) -> Result<Known, Malformed> {
 
 fn read_point(r: &mut Reader<'_>) -> Result<Point, Malformed> {
     Ok(Point { stream: read_stream(r)?, seq: r.u64()?, digest: r.u64()? })
+}
+
+/// 32 bytes an entry: inbox, origin, number.
+fn read_live(bytes: &[u8]) -> Result<Vec<(UserKey, Dot)>, Malformed> {
+    let (entries, rest) = bytes.as_chunks::<LIVE_ENTRY_BYTES>();
+    let entry = |bytes: &[u8; LIVE_ENTRY_BYTES]| {
+        let (inbox, dot) = bytes.split_first_chunk::<16>().ok_or(Malformed)?;
+        let mut r = Reader::new(dot);
+        Ok((UserKey(*inbox), Dot { origin: read_origin(&mut r)?, seq: r.u64()? }))
+    };
+    if rest.is_empty() { entries.iter().map(entry).collect() } else { Err(Malformed) }
 }
 
 fn read_entries<T>(
@@ -314,6 +339,17 @@ pub(crate) fn put_refuse(out: &mut Vec<u8>, why: RefuseCode) {
 
 pub(crate) fn put_dedup(out: &mut Vec<u8>, number: u64, shard: ShardId, body: &[u8]) {
     put(out, kind::DEDUP, |w| _ = w.u64(number).u16(shard.0).bytes(body));
+}
+
+pub(crate) fn put_live(out: &mut Vec<u8>, number: u64, more: bool, entries: &[(UserKey, Dot)]) {
+    put(out, kind::LIVE, |w| {
+        w.u64(number).u8(u8::from(more));
+        for (inbox, dot) in entries {
+            w.bytes(&inbox.0);
+            put_origin(w, dot.origin);
+            w.u64(dot.seq);
+        }
+    });
 }
 
 pub(crate) fn put_fenced(out: &mut Vec<u8>, stream: StreamKey) {

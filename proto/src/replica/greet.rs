@@ -214,11 +214,18 @@ impl Replica {
         points.chunks(ENTRIES_MAX).for_each(|points| frame::put_check(out, points));
         fx.send(out, &[]);
         let segments = self.segments_wanted();
-        let with_dedup = self.peer_lacks_reclaimed();
+        let lacks_reclaimed = self.peer_lacks_reclaimed();
+        let has_records = hello.streams > 0;
         let points = self.points_of_end();
         let window = (hello.window_bytes as usize).min(self.config.window_bytes as usize);
         let link = self.link.as_mut().expect("a greeting is over a link");
-        link.shipping.begin(window, segments, points, with_dedup, self.closed_lsn);
+        link.shipping.begin(window, segments, points, self.closed_lsn);
+        if lacks_reclaimed {
+            link.shipping.say_dedup();
+        }
+        if lacks_reclaimed && has_records {
+            link.shipping.say_live();
+        }
         link.shipping.durable(self.durable_lsn);
         self.rule.greeted(fx, &hello);
         self.send_report(fx, core, now);
@@ -235,6 +242,7 @@ impl Replica {
         for stream in self.streams.iter_mut() {
             stream.peer_has = Default::default();
             stream.peer_synced = Default::default();
+            stream.peer_claimed = 0;
         }
         for known in claims {
             let ranges = claimed(known);
@@ -247,6 +255,7 @@ impl Replica {
                 let above = origin.incarnation;
                 return Err(self.reincarnate(fx, above));
             }
+            stream.peer_claimed = ranges.prefix();
             stream.peer_has = ranges.clone();
             stream.peer_synced = ranges;
         }

@@ -47,6 +47,7 @@ mod streams;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod unread;
 
 pub use effects::{
     EpochRecord, Event, Mode, RecordBody, RecordView, RefuseCode, ReplicaEffects, ScanFrom, Scanned,
@@ -117,6 +118,8 @@ pub struct ReplicaConfig {
     pub tail_bytes: usize,
     /// Bytes read from disk for healing in one millisecond, besides as many as are appended.
     pub heal_bytes_per_ms: usize,
+    /// How long a part of the log that the disk does not read is tried again before it counts as lost. Milliseconds.
+    pub unread_ms: u64,
     /// NORMAL begins when at most so many bytes are under way …
     pub near_bytes: usize,
     /// … or everything is, and since not longer than this. Milliseconds.
@@ -144,6 +147,7 @@ impl ReplicaConfig {
             window_bytes: 8 << 20,
             tail_bytes: 8 << 20,
             heal_bytes_per_ms: 64 << 10,
+            unread_ms: 30_000,
             near_bytes: 64 << 10,
             near_ms: 10,
             drift_ms_max: limits::ID_FUTURE_MS_MAX,

@@ -58,6 +58,11 @@ impl Ranges {
         self.ranges.last().map_or(0, |range| range.1)
     }
 
+    /// How many numbers are in.
+    pub(crate) fn count(&self) -> u64 {
+        self.ranges.iter().map(|(from, to)| to - from + 1).sum()
+    }
+
     /// The ranges after the prefix.
     pub(crate) fn beyond_prefix(&self) -> &[(u64, u64)] {
         match self.ranges.first() {

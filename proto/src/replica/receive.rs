@@ -1,6 +1,6 @@
 //! Receiving: frames out of bytes, records into our log, and what may be reported synced.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::chain::Chain;
 use super::effects::{Event, RecordBody, RecordView, RefuseCode, ReplicaEffects};
@@ -10,9 +10,10 @@ use super::streams::{Span, Streams, add_to_spans};
 use super::{LinkDown, Now, Replica};
 use crate::core::{Appended, Core, ForeignMsg, ForeignTomb, Refusal};
 use crate::hlc::Hlc;
-use crate::id::ShardId;
+use crate::id::{Dot, ShardId, UserKey};
 use crate::limits::{
-    DEDUP_RECORD_BYTES_MAX, EARLY_TOMBS_MAX, REPLICA_FRAME_BYTES_MAX, REPLICA_FRAMES_MAX,
+    DEDUP_RECORD_BYTES_MAX, EARLY_TOMBS_MAX, ENTRIES_PER_PARTITION_MAX, REPLICA_FRAME_BYTES_MAX,
+    REPLICA_FRAMES_MAX,
 };
 
 /// A numbered frame of the peer that was taken in.
@@ -40,6 +41,8 @@ pub(crate) struct Receiving {
     reported: u64,
     /// The peer synced what its frames up to this one hold.
     peer_durable: u64,
+    /// What is live at the peer, as far as it has told.
+    live: BTreeSet<(UserKey, Dot)>,
     /// END was received whole; it counts when this position of our log is synced.
     end_lsn: Option<u64>,
     healed: bool,
@@ -188,6 +191,7 @@ impl Replica {
             Frame::Dedup { number, shard, body } => {
                 self.take_dedup(fx, core, number, shard, body)?;
             }
+            Frame::Live { number, more, entries } => self.take_live(core, number, more, entries)?,
             Frame::End { number, more, points } => {
                 self.take_end(fx, core, now, number, more, &points)?;
             }
@@ -387,6 +391,33 @@ impl Replica {
         Ok(())
     }
 
+    /// What is live at the peer of all that it claimed. What is live here besides was removed there, and its TOMB is gone:
+    /// this log was damaged, or is older than it was.
+    fn take_live(
+        &mut self,
+        core: &mut Core,
+        number: u64,
+        more: bool,
+        entries: Vec<(UserKey, Dot)>,
+    ) -> Result<(), Stop> {
+        let receiving = self.open_frame(number)?;
+        if receiving.live.len() + entries.len() > ENTRIES_PER_PARTITION_MAX as usize {
+            return Err(RefuseCode::TooMuch.into());
+        }
+        receiving.live.extend(entries);
+        if !more {
+            let live = std::mem::take(&mut receiving.live);
+            let streams = &self.streams;
+            self.counters.unlisted += core.owe_removal(|shard, inbox, dot| {
+                let stream = streams.get(StreamKey { shard, origin: dot.origin });
+                let is_claimed = stream.is_some_and(|of| !of.fenced && dot.seq <= of.peer_claimed);
+                is_claimed && !live.contains(&(inbox, dot))
+            });
+        }
+        self.close_frame(core);
+        Ok(())
+    }
+
     fn take_end(
         &mut self,
         fx: &mut impl ReplicaEffects,
@@ -401,7 +432,7 @@ impl Replica {
         for point in points {
             core.check_foreign(
                 point.stream.shard,
-                crate::id::Dot { origin: point.stream.origin, seq: point.seq },
+                Dot { origin: point.stream.origin, seq: point.seq },
             )
             .map_err(|_| RefuseCode::Malformed)?;
             let stream = self.streams.find_or_add(point.stream).ok_or(RefuseCode::TooMuch)?;

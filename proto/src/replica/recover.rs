@@ -7,7 +7,6 @@
 use super::chain::Chain;
 use super::effects::{Mode, RecordBody, RecordView, ReplicaEffects};
 use super::frame::StreamKey;
-use super::streams::Span;
 use super::{Now, Replica};
 use crate::core::{Core, Refusal};
 use crate::id::{Origin, ShardId};
@@ -164,8 +163,7 @@ impl Replica {
             core.foreign_other(&appended);
             for index in some {
                 let last = self.streams[*index].known.prefix();
-                let span = Span { stream: *index, first: 1, last };
-                self.streams.claimable_at(appended.lsn, span);
+                self.streams.marked_at(appended.lsn, *index, last);
             }
             self.greet_lsn = self.greet_lsn.max(appended.lsn);
         }

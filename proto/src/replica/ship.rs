@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::effects::{RecordBody, ReplicaEffects, ScanFrom, Scanned};
-use super::frame::{self, ENTRIES_MAX, Point, StreamKey};
+use super::frame::{self, ENTRIES_MAX, LIVE_MAX, Point, StreamKey};
 use super::streams::{Span, Streams};
 use super::tail::{Batch, Chunk, Tail};
 use super::{Now, Replica};
@@ -35,10 +35,10 @@ struct Sent {
 
 /// A part of the log to be read.
 #[derive(Clone, Copy, Debug)]
-struct Part {
-    from: ScanFrom,
+pub(super) struct Part {
+    pub(super) from: ScanFrom,
     /// The peer lacked something in it when the link began.
-    initial: bool,
+    pub(super) initial: bool,
 }
 
 /// What a link has sent and has to send.
@@ -61,6 +61,10 @@ pub(crate) struct Shipping {
     budget: usize,
     budget_ms: u64,
     dedup: Option<CheckpointCursor>,
+    /// Where the list of what is live goes on.
+    live: Option<u32>,
+    /// Since when a part could not be read whole, and when it is tried again; both monotonic.
+    unread: Option<(u64, u64)>,
     end: End,
     /// Batches in memory up to here were shipped, and of the next one so many chunks.
     tail_lsn: u64,
@@ -115,28 +119,49 @@ impl Shipping {
     }
 
     /// Begins: `parts` are to be read, END will say `points` of everything up to `lsn`.
-    pub(super) fn begin(
-        &mut self,
-        window: usize,
-        parts: Vec<u32>,
-        points: Vec<Point>,
-        with_dedup: bool,
-        lsn: u64,
-    ) {
+    pub(super) fn begin(&mut self, window: usize, parts: Vec<u32>, points: Vec<Point>, lsn: u64) {
         self.ready = true;
         self.window = window;
         let part = |segment| Part { from: ScanFrom { segment, offset: 0 }, initial: true };
         self.from_log = !parts.is_empty();
         self.parts = parts.into_iter().map(part).collect();
         self.end = End { points: points.into(), lsn, ..End::default() };
-        self.dedup = with_dedup.then(CheckpointCursor::default);
     }
 
-    /// What END says changes, if it was not said: our log was damaged, and the peer has repaired it.
-    pub(super) fn renew_end(&mut self, points: Vec<Point>, lsn: u64) {
-        if !self.end.sent {
-            (self.end.points, self.end.lsn) = (points.into(), lsn);
+    /// The peer lacks records that were reclaimed here: message ids are told before END.
+    pub(super) fn say_dedup(&mut self) {
+        self.dedup = Some(CheckpointCursor::default());
+    }
+
+    /// The peer may have messages whose TOMB was reclaimed here: what is live is told before END.
+    pub(super) fn say_live(&mut self) {
+        self.live = Some(0);
+    }
+
+    /// The part of the log that is being read.
+    pub(super) fn part(&self) -> Option<Part> {
+        self.parts.front().copied()
+    }
+
+    /// It was read whole, or what is missing is lost.
+    pub(super) fn part_is_read(&mut self) {
+        self.parts.pop_front();
+        self.unread = None;
+    }
+
+    /// It is read again from its beginning, not before `again_ms`. Since when that is so.
+    pub(super) fn read_again(&mut self, again_ms: u64) -> u64 {
+        if let Some(part) = self.parts.front_mut() {
+            part.from.offset = 0;
         }
+        let since_ms = self.unread.map_or(again_ms, |(since_ms, _)| since_ms);
+        self.unread = Some((since_ms, again_ms));
+        since_ms
+    }
+
+    /// What END says changes, and it is said again if it was said: our log was damaged, and the peer has repaired it.
+    pub(super) fn renew_end(&mut self, points: Vec<Point>, lsn: u64) {
+        (self.end.points, self.end.lsn, self.end.sent) = (points.into(), lsn, false);
     }
 
     fn has_window(&self, bytes: usize) -> bool {
@@ -217,14 +242,17 @@ impl Shipping {
     }
 
     /// A batch leaves memory: if it was not shipped, it is read again later.
-    fn left_memory(&mut self, batch: &Batch) {
+    fn left_memory(&mut self, batch: &Batch, is_there: impl Fn(&Span) -> bool) {
         if batch.lsn <= self.tail_lsn {
             return;
         }
         (self.tail_lsn, self.tail_chunks) = (batch.lsn, 0);
         let from = ScanFrom { segment: batch.segment, offset: batch.offset };
         let initial = !self.end.sent && batch.lsn <= self.end.lsn;
-        if initial && self.from_log {
+        // Unless the log was read for it before.
+        let was_read = batch.chunks.iter().flat_map(|chunk| &chunk.spans).all(is_there);
+        let is_due = |part: &Part| part.initial && part.from.segment == batch.segment;
+        if initial && self.from_log && (was_read || self.parts.iter().any(is_due)) {
             return;
         }
         // A scan that is out may have looked before this batch was durable.
@@ -310,7 +338,10 @@ impl Replica {
     fn trim_tail(&mut self) {
         while let Some(batch) = self.tail.shrink(self.config.tail_bytes, self.durable_lsn) {
             if let Some(link) = &mut self.link {
-                link.shipping.left_memory(&batch);
+                let streams = &self.streams;
+                link.shipping.left_memory(&batch, |span| {
+                    streams[span.stream].peer_has.covers(span.first, span.last)
+                });
             }
         }
     }
@@ -320,11 +351,7 @@ impl Replica {
     /// What is shipped from the log comes in the order of the log, before anything from memory: a TOMB that lets one of two
     /// records of an id stay must not overtake that record, or this disk alone would hold the message again.
     pub(super) fn segments_wanted(&self) -> Vec<u32> {
-        let mut in_memory: BTreeMap<u32, u64> = BTreeMap::new();
-        for span in self.tail.iter().flat_map(|batch| &batch.chunks).flat_map(|chunk| &chunk.spans)
-        {
-            in_memory.entry(span.stream).or_insert(span.first);
-        }
+        let in_memory = self.first_in_memory();
         let lacks = |span: &Span, upto: u64| {
             let stream = &self.streams[span.stream];
             let last = span.last.min(upto);
@@ -340,6 +367,16 @@ impl Replica {
         let wanted = |spans: &[Span]| spans.iter().any(|span| lacks(span, u64::MAX));
         let segments = self.streams.segments().filter(|(_, spans)| wanted(spans));
         segments.map(|(segment, _)| segment).collect()
+    }
+
+    /// The first number of each stream that is still in memory.
+    pub(super) fn first_in_memory(&self) -> BTreeMap<u32, u64> {
+        let mut first = BTreeMap::new();
+        let chunks = self.tail.iter().flat_map(|batch| &batch.chunks);
+        for span in chunks.flat_map(|chunk| &chunk.spans) {
+            first.entry(span.stream).or_insert(span.first);
+        }
+        first
     }
 
     /// Whether the peer lacks records that are no longer in our log.
@@ -377,9 +414,8 @@ impl Replica {
             return self.ship(fx, core, now);
         }
         shipping.budget = shipping.budget.saturating_sub(scanned.records.len());
-        match scanned.next {
-            Some(offset) => part.from.offset = offset,
-            None => _ = shipping.parts.pop_front(),
+        if let Some(offset) = scanned.next {
+            part.from.offset = offset;
         }
         let mut targets = std::mem::take(&mut self.scratch.targets);
         let mut chunk = Chunk::default();
@@ -403,6 +439,9 @@ impl Replica {
             shipping.scanned.push_back(chunk);
         }
         self.scratch.targets = targets;
+        if scanned.next.is_none() {
+            self.end_part(fx, core, now);
+        }
         self.ship(fx, core, now);
     }
 
@@ -469,7 +508,8 @@ impl Replica {
         let more = elapsed.saturating_mul(self.config.heal_bytes_per_ms);
         shipping.budget = shipping.budget.saturating_add(more).min(most);
         // What lay in the log when the link began must be durable before a scan can find it.
-        let is_due = shipping.budget > 0 && self.durable_lsn >= shipping.end.lsn;
+        let is_late = shipping.unread.is_none_or(|(_, again_ms)| now.mono_ms >= again_ms);
+        let is_due = shipping.budget > 0 && self.durable_lsn >= shipping.end.lsn && is_late;
         let Some(part) = shipping.parts.front() else { return };
         if self.scan_is_out || !is_due || !shipping.has_window(SCAN_BYTES) {
             return;
@@ -496,7 +536,16 @@ impl Replica {
         out.clear();
         if let Some(cursor) = shipping.dedup {
             let mut body = Vec::new();
-            let (shard, next) = core.dedup_part(cursor, &mut body);
+            let (streams, origin) = (&self.streams, self.config.me);
+            // What was not sent yet comes after END.
+            let points = &shipping.end.points;
+            let sent = |shard| {
+                let key = StreamKey { shard, origin };
+                let point = points.iter().find(|point| point.stream == key);
+                let last = streams.get(key).map_or(0, |stream| stream.peer_has.last());
+                last.max(point.map_or(0, |point| point.seq))
+            };
+            let (shard, next) = core.dedup_part(cursor, &mut body, sent);
             shipping.dedup = next;
             if body.is_empty() {
                 shipping.last_number -= 1;
@@ -505,6 +554,14 @@ impl Replica {
             frame::put_dedup(out, number, shard, &body);
             fx.send(out, &[]);
             shipping.note_sent(now, body.len(), Vec::new(), (0, 0));
+            return true;
+        }
+        if let Some(cursor) = shipping.live {
+            let mut entries = Vec::new();
+            shipping.live = core.live_entries(cursor, LIVE_MAX, &mut entries);
+            frame::put_live(out, number, shipping.live.is_some(), &entries);
+            fx.send(out, &[]);
+            shipping.note_sent(now, entries.len() * 32, Vec::new(), (0, 0));
             return true;
         }
         let count = shipping.end.points.len().min(ENTRIES_MAX);

@@ -7,7 +7,7 @@ use super::streams::Streams;
 use super::tail::Tail;
 use super::{Now, Replica, ReplicaConfig, Scratch};
 use crate::core::Core;
-use crate::id::Origin;
+use crate::id::{Origin, ShardId};
 
 /// The state of a node of a pair, as operators call it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +65,8 @@ pub struct Counters {
     pub fenced: u64,
     /// Records that no node has any more.
     pub lost_records: u64,
+    /// Inbox entries removed because the peer had removed them and both TOMBs were gone.
+    pub unlisted: u64,
     /// Stamps of the peer that were too far ahead to follow.
     pub stamps_ahead: u64,
     /// Bytes of links that were down already.
@@ -145,7 +147,10 @@ impl Replica {
     /// all of it. The log's own rules come besides.
     pub fn may_drop(&self, core: &Core, segment: u32) -> bool {
         let is_applied = core.first_unapplied().is_none_or(|pos| segment < pos.segment);
-        is_applied && (self.retired.is_some() || self.streams.is_covered(segment))
+        // A TOMB that came before its message is what keeps that message out.
+        is_applied
+            && !core.has_early_tomb_in(segment)
+            && (self.retired.is_some() || self.streams.is_covered(segment))
     }
 
     /// A segment is gone from the log.
@@ -156,6 +161,15 @@ impl Replica {
     /// The peer never comes back: nothing is kept for it any more. It may only join again with an empty log.
     pub fn retire_peer(&mut self) {
         self.retired = Some(self.config.peer);
+    }
+
+    /// What is known of each stream: shard, origin, how far without a hole, and the chain digest there if it is known. Two
+    /// nodes that are alike say the same.
+    pub fn streams(&self) -> impl Iterator<Item = (ShardId, Origin, u64, Option<u64>)> {
+        self.streams.iter().map(|stream| {
+            let prefix = stream.known.prefix();
+            (stream.key.shard, stream.key.origin, prefix, stream.chain.at(prefix))
+        })
     }
 
     /// The state of the pair, seen from here.

@@ -41,6 +41,10 @@ pub(crate) struct Stream {
     pub(crate) peer_has: Ranges,
     /// What the peer has synced.
     pub(crate) peer_synced: Ranges,
+    /// What the peer claimed without a hole when the link began.
+    pub(crate) peer_claimed: u64,
+    /// Up to where a synced MARK says that all is known.
+    marked: u64,
     /// The segment that the newest record lies in, and its span there.
     at: (u32, usize),
 }
@@ -55,6 +59,8 @@ impl Stream {
             fenced: false,
             peer_has: Ranges::default(),
             peer_synced: Ranges::default(),
+            peer_claimed: 0,
+            marked: 0,
             at: (0, 0),
         }
     }
@@ -78,6 +84,8 @@ pub(crate) struct Streams {
     segments: BTreeMap<u32, Vec<Span>>,
     /// Appended and not synced: the log position, and what.
     unsynced: VecDeque<(u64, Span)>,
+    /// MARKs appended and not synced: the log position, the stream, and up to where all of it is known.
+    marks: VecDeque<(u64, u32, u64)>,
 }
 
 impl Streams {
@@ -138,9 +146,11 @@ impl Streams {
         }
     }
 
-    /// What is known to be dead may be claimed once this position is synced.
-    pub(crate) fn claimable_at(&mut self, lsn: u64, span: Span) {
-        self.unsynced.push_back((lsn, span));
+    /// A MARK at this position says that all of a stream is known up to `last`: it may be claimed once that is synced, also
+    /// what is dead, and also by lives to come.
+    pub(crate) fn marked_at(&mut self, lsn: u64, stream: u32, last: u64) {
+        self.unsynced.push_back((lsn, Span { stream, first: 1, last }));
+        self.marks.push_back((lsn, stream, last));
     }
 
     /// Everything up to this log position is synced.
@@ -148,6 +158,12 @@ impl Streams {
         while let Some((_, span)) = self.unsynced.front().filter(|(of, _)| *of <= lsn) {
             self.all[span.stream as usize].synced.insert(span.first, span.last);
             self.unsynced.pop_front();
+        }
+        while let Some((_, stream, last)) = self.marks.front().filter(|(of, ..)| *of <= lsn) {
+            let (stream, last) = (*stream, *last);
+            self.marks.pop_front();
+            let of = &mut self.all[stream as usize];
+            of.marked = of.marked.max(last);
         }
     }
 
@@ -179,12 +195,18 @@ impl Streams {
         self.segments.iter().map(|(segment, spans)| (*segment, spans.as_slice()))
     }
 
-    /// Whether the peer has everything in a segment synced. Records of fenced streams stay here for good.
+    /// What a segment holds.
+    pub(crate) fn in_segment(&self, segment: u32) -> &[Span] {
+        self.segments.get(&segment).map_or(&[][..], Vec::as_slice)
+    }
+
+    /// Whether the peer has everything in a segment synced, and a MARK will tell later lives that it was here: beyond a hole
+    /// none does. Records of fenced streams stay here for good.
     pub(crate) fn is_covered(&self, segment: u32) -> bool {
-        let spans = self.segments.get(&segment).map_or(&[][..], Vec::as_slice);
-        spans.iter().all(|span| {
+        self.in_segment(segment).iter().all(|span| {
             let stream = &self.all[span.stream as usize];
-            !stream.fenced && stream.peer_synced.covers(span.first, span.last)
+            let is_there = stream.peer_synced.covers(span.first, span.last);
+            !stream.fenced && is_there && span.last <= stream.marked
         })
     }
 

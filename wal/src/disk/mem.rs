@@ -40,6 +40,8 @@ struct State {
     fail_write: Option<ErrorKind>,
     write_at_most: Option<usize>,
     unreadable: Vec<(PathBuf, u64)>,
+    fail_reads: bool,
+    misdirect_write: Option<(PathBuf, u64)>,
     used_up: u64,
     operations_left: Option<u64>,
 }
@@ -48,6 +50,7 @@ impl State {
     fn end_faults(&mut self) {
         self.fail_sync = None;
         self.fail_write = None;
+        self.misdirect_write = None;
         self.write_at_most = None;
         self.operations_left = None;
     }
@@ -63,6 +66,13 @@ impl State {
             None => Ok(()),
         }
     }
+}
+
+/// What a disk held at some time: see [`MemDisk::image`].
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    files: Vec<Vec<u8>>,
+    names: BTreeMap<PathBuf, usize>,
 }
 
 /// A disk in memory. Clones share it.
@@ -131,6 +141,61 @@ impl MemDisk {
     /// Reads that touch this block of 4096 bytes fail from now on.
     pub fn make_unreadable(&self, path: &Path, block: u64) {
         self.state().unreadable.push((path.to_path_buf(), block));
+    }
+
+    /// All reads fail from now on, or no longer.
+    pub fn fail_reads(&self, fail: bool) {
+        self.state().fail_reads = fail;
+    }
+
+    /// The next write goes to this place instead of its own, and is reported as done. What it would make longer stays as
+    /// long as it is.
+    pub fn misdirect_next_write(&self, path: &Path, at: u64) {
+        self.state().misdirect_write = Some((path.to_path_buf(), at));
+    }
+
+    /// Flips a bit of what is in a file, live and durable alike.
+    pub fn flip_bit(&self, path: &Path, byte: usize, bit: u8) {
+        let mut state = self.state();
+        let inode = state.names[path];
+        let inode = &mut state.inodes[inode];
+        for bytes in [&mut inode.live, &mut inode.durable] {
+            if let Some(byte) = bytes.get_mut(byte) {
+                *byte ^= 1 << bit;
+            }
+        }
+    }
+
+    /// The files and their lengths, by name.
+    pub fn files(&self) -> Vec<(PathBuf, usize)> {
+        let state = self.state();
+        let len = |inode: &usize| state.inodes[*inode].live.len();
+        state.names.iter().map(|(path, inode)| (path.clone(), len(inode))).collect()
+    }
+
+    /// What a crash would leave now at least: an image to come back to.
+    pub fn image(&self) -> Image {
+        let state = self.state();
+        let names: Vec<_> = state.durable_names.iter().collect();
+        Image {
+            files: names.iter().map(|(_, inode)| state.inodes[**inode].durable.clone()).collect(),
+            names: names.iter().enumerate().map(|(i, (path, _))| ((*path).clone(), i)).collect(),
+        }
+    }
+
+    /// Becomes what an image holds; an empty one makes the disk empty. Nobody has a file of it open.
+    pub fn restore(&self, image: &Image) {
+        let mut state = self.state();
+        let inode = |bytes: &Vec<u8>| Inode {
+            live: bytes.clone(),
+            durable: bytes.clone(),
+            unsynced: Vec::new(),
+        };
+        state.inodes = image.files.iter().map(inode).collect();
+        (state.names, state.durable_names) = (image.names.clone(), image.names.clone());
+        state.unsynced_names.clear();
+        state.unreadable.clear();
+        state.end_faults();
     }
 
     /// Leaves so many bytes free.
@@ -232,6 +297,9 @@ impl Disk for MemDisk {
 
     fn read_at(&self, file: &MemFile, at: u64, into: &mut [u8]) -> io::Result<usize> {
         let state = self.state();
+        if state.fail_reads {
+            return Err(io::Error::from_raw_os_error(5));
+        }
         let (first, last) = (at / 4096, (at + into.len() as u64).saturating_sub(1) / 4096);
         let hit =
             |(path, block): &(PathBuf, u64)| *path == file.path && (first..=last).contains(block);
@@ -252,6 +320,19 @@ impl Disk for MemDisk {
             return Err(kind.into());
         }
         let len = state.write_at_most.take().unwrap_or(usize::MAX).min(bytes.len());
+        if let Some((path, at)) = state.misdirect_write.take() {
+            let inode = state.names.get(&path).copied();
+            let at = at as usize;
+            if let Some(inode) = inode.map(|inode| &mut state.inodes[inode]) {
+                for file in [&mut inode.live, &mut inode.durable] {
+                    let room = file.len().saturating_sub(at).min(len);
+                    if room > 0 {
+                        put(file, at, &bytes[..room]);
+                    }
+                }
+            }
+            return Ok(len);
+        }
         let dsync = match file.access {
             Access::Read => return Err(ErrorKind::PermissionDenied.into()),
             Access::Write(method) | Access::Create(method) => method == SyncMethod::DirectDsync,

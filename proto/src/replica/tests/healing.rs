@@ -191,6 +191,10 @@ fn a_segment_is_kept_until_the_peer_has_all_of_it() {
     assert!(!pair.a.replica.may_drop(&pair.a.core, with_tomb));
     pair.connect();
     pair.run(30);
+    // Later lives must know that it was here.
+    assert!(!pair.a.replica.may_drop(&pair.a.core, with_tomb));
+    pair.a.replica.checkpoint(&mut pair.a.fx, &mut pair.a.core).unwrap();
+    pair.run(5);
     assert!(pair.a.replica.may_drop(&pair.a.core, with_tomb));
     assert_eq!(pair.b.inbox("bob"), []);
 }

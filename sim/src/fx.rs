@@ -1,0 +1,231 @@
+//! The effects of one node's machines: records go to its log, words to whoever simulates clients and operators.
+
+use iris_proto::core::{
+    Appended, Delivery, Double, Effects, KickReason, MsgRecord, Pos, Presence, Receipt, Refusal,
+    RejectCode, TombRecord,
+};
+use iris_proto::id::{ConnId, Dot, Origin, ShardId};
+use iris_proto::replica::{EpochRecord, Event, RecordView, RefuseCode, ReplicaEffects, ScanFrom};
+use iris_wal::{
+    AppendError, Body, Epoch, Head, Log, Mark, Msg, Reason, Record, Targets, Tomb, record,
+};
+
+use iris_wal::views;
+
+/// What a node said to clients and operators.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Said {
+    /// A SEND is in, on so many copies.
+    Accepted { conn: ConnId, seq: u32, copies: u8 },
+    /// A SEND is refused.
+    Rejected { conn: ConnId, seq: u32, code: RejectCode },
+    /// A login is done.
+    Welcome { conn: ConnId },
+    /// A connection must end.
+    Kick { conn: ConnId },
+    /// A message is delivered.
+    Deliver(Delivery),
+    /// An event of the replica.
+    Event(Event),
+}
+
+/// Where the effects go.
+pub struct Fx {
+    pub(crate) log: Log,
+    /// What was said, in order.
+    pub said: Vec<Said>,
+    /// Bytes for the peer.
+    pub out: Vec<u8>,
+    /// The replica closed the link.
+    pub closed: bool,
+    /// Two records of one id, to be compared.
+    pub doubles: Vec<Double>,
+    pub(crate) scan: Option<(ScanFrom, usize)>,
+    pub(crate) reincarnate: Option<u32>,
+    origin: Origin,
+    now_hlc: u64,
+    targets: Vec<iris_wal::Dot>,
+}
+
+impl Fx {
+    pub(crate) fn new(log: Log, origin: Origin) -> Self {
+        Self {
+            log,
+            said: Vec::new(),
+            out: Vec::new(),
+            closed: false,
+            doubles: Vec::new(),
+            scan: None,
+            reincarnate: None,
+            origin,
+            now_hlc: 0,
+            targets: Vec::new(),
+        }
+    }
+
+    pub(crate) fn append(&mut self, record: &Record<'_>) -> Result<Appended, Refusal> {
+        let pos = self.log.append(record).map_err(|error| match error {
+            AppendError::LowDisk => Refusal::LowDisk,
+            AppendError::NoSegment | AppendError::Full => Refusal::Full,
+            AppendError::TooLarge => panic!("the machines keep records within the log's bound"),
+        })?;
+        self.now_hlc = self.now_hlc.max(record.head.hlc);
+        let len = record.encoded_len() as u32;
+        Ok(Appended { pos: views::proto_pos(pos), len, lsn: self.log.lsn() })
+    }
+
+    pub(crate) fn outside(&self, shard: ShardId) -> Head {
+        let origin = views::wal_origin(self.origin);
+        Head { shard: shard.0, origin, seq: 0, hlc: self.now_hlc }
+    }
+}
+
+impl Effects for Fx {
+    fn append_msg(&mut self, msg: &MsgRecord<'_>) -> Result<Appended, Refusal> {
+        let appended = self.append(&Record {
+            head: views::wal_head(msg.shard, msg.dot, msg.hlc),
+            body: Body::Msg(Msg {
+                msg_id: msg.msg_id.0,
+                sender: msg.sender.0,
+                msg_flags: msg.flags,
+                copy: false,
+                recipients: msg.recipients,
+                from: msg.from.as_bytes(),
+                payload: msg.payload,
+            }),
+        })?;
+        for _ in 0..msg.recipients.len() / 16 {
+            self.log.entry_added(views::wal_pos(appended.pos), appended.len);
+        }
+        Ok(appended)
+    }
+
+    fn append_tomb(&mut self, tomb: &TombRecord<'_>) -> Result<Appended, Refusal> {
+        let mut targets = std::mem::take(&mut self.targets);
+        targets.clear();
+        targets.extend(tomb.targets.iter().map(|target| views::wal_dot(target.dot)));
+        let body = Tomb {
+            inbox: tomb.inbox.0,
+            reason: Reason(tomb.reason as u8),
+            targets: Targets::List(&targets),
+        };
+        let head = views::wal_head(tomb.shard, tomb.dot, tomb.hlc);
+        let appended = self.append(&Record { head, body: Body::Tomb(body) });
+        self.targets = targets;
+        let appended = appended?;
+        for target in tomb.targets {
+            self.log.tomb_refers(appended.pos.segment, target.pos.segment);
+        }
+        Ok(appended)
+    }
+
+    fn append_dedup(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
+        let head = self.outside(shard);
+        self.append(&Record { head, body: Body::Dedup(body) })
+    }
+
+    fn entry_removed(&mut self, pos: Pos, len: u32) {
+        self.log.entry_removed(views::wal_pos(pos), len);
+    }
+
+    fn entry_live(&mut self, pos: Pos, len: u32) {
+        self.log.entry_added(views::wal_pos(pos), len);
+    }
+
+    fn entry_dead(&mut self, pos: Pos, tomb: Pos) {
+        self.log.tomb_refers(tomb.segment, pos.segment);
+    }
+
+    fn entry_repeated(&mut self, kept: Pos, other: Pos) {
+        self.log.entry_repeated(views::wal_pos(kept), views::wal_pos(other));
+    }
+
+    fn doubled(&mut self, double: &Double) {
+        self.doubles.push(*double);
+    }
+
+    fn accepted(&mut self, conn: ConnId, seq: u32, copies: u8) {
+        self.said.push(Said::Accepted { conn, seq, copies });
+    }
+
+    fn rejected(&mut self, conn: ConnId, seq: u32, code: RejectCode, _retry_after_ms: u32) {
+        self.said.push(Said::Rejected { conn, seq, code });
+    }
+
+    fn welcome(&mut self, conn: ConnId, _waiting: u32, _session: u64) {
+        self.said.push(Said::Welcome { conn });
+    }
+
+    fn kick(&mut self, conn: ConnId, _reason: KickReason) {
+        self.said.push(Said::Kick { conn });
+    }
+
+    fn deliver(&mut self, delivery: &Delivery) {
+        self.said.push(Said::Deliver(*delivery));
+    }
+
+    fn receipt(&mut self, _receipt: &Receipt<'_>) {}
+
+    fn presence(&mut self, _presence: &Presence<'_>) {}
+}
+
+impl ReplicaEffects for Fx {
+    fn decode<'a>(
+        &self,
+        bytes: &'a [u8],
+        check: bool,
+        targets: &'a mut Vec<Dot>,
+    ) -> Option<(RecordView<'a>, usize)> {
+        let decoded = if check { record::decode(bytes) } else { record::decode_own(bytes) };
+        let (record, len) = decoded.ok()?;
+        Some((views::view(&record, targets), len))
+    }
+
+    fn append_foreign(&mut self, bytes: &[u8]) -> Result<Appended, Refusal> {
+        let (record, _) = record::decode(bytes).expect("the replica has decoded it");
+        let appended = self.append(&record)?;
+        if let Body::Msg(msg) = record.body {
+            for _ in 0..msg.recipients.len() / 16 {
+                self.log.entry_added(views::wal_pos(appended.pos), appended.len);
+            }
+        }
+        Ok(appended)
+    }
+
+    fn append_epoch(&mut self, epoch: &EpochRecord<'_>) -> Result<Appended, Refusal> {
+        let head = views::wal_head(epoch.shard, epoch.dot, epoch.hlc);
+        let EpochRecord { mode: state, state_id, peer: peer_vv, .. } = *epoch;
+        self.append(&Record { head, body: Body::Epoch(Epoch { state, state_id, peer_vv }) })
+    }
+
+    fn append_mark(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
+        let head = self.outside(shard);
+        let mark = Mark { heartbeat_hlc: head.hlc, vv: body };
+        self.append(&Record { head, body: Body::Mark(mark) })
+    }
+
+    fn log_has_room(&self) -> bool {
+        self.log.has_room()
+    }
+
+    fn send(&mut self, head: &[u8], body: &[u8]) {
+        self.out.extend_from_slice(head);
+        self.out.extend_from_slice(body);
+    }
+
+    fn close(&mut self, _why: RefuseCode) {
+        self.closed = true;
+    }
+
+    fn scan(&mut self, from: ScanFrom, bytes_max: usize) {
+        assert!(self.scan.replace((from, bytes_max)).is_none(), "one scan at a time");
+    }
+
+    fn reincarnate(&mut self, above: u32) {
+        self.reincarnate = Some(above);
+    }
+
+    fn event(&mut self, event: &Event) {
+        self.said.push(Said::Event(*event));
+    }
+}
