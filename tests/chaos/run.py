@@ -56,8 +56,11 @@ def find_programs() -> str:
     return ""
 
 
-def remove_leftovers() -> None:
-    """Remove the directories of runs that were killed."""
+def remove_leftovers(names: list[str]) -> None:
+    """Remove the directories of runs that were killed, and what was kept of earlier rounds of these scenarios."""
+    for name in names:
+        for place in TARGET.glob(f"failed/{name}-[0-9]*"):
+            shutil.rmtree(place, ignore_errors=True)
     for place in TARGET.glob("run-*"):
         if not Path("/proc", place.name.removeprefix("run-")).exists():
             shutil.rmtree(place, ignore_errors=True)
@@ -73,7 +76,7 @@ def run(chosen: argparse.Namespace) -> int:
         missing = f"needs network namespaces and mounts, that is root: {error}"
     results = [report.Result(ALL[name]) for name in names]
     home = TARGET / f"run-{os.getpid()}"
-    remove_leftovers()
+    remove_leftovers(names)
     code = PASSED
     began = time.time()
     try:

@@ -34,6 +34,8 @@ def test_the_quick_scenarios_pass(tmp_path: Path) -> None:
 def test_the_names_that_others_script_against_are_all_there() -> None:
     done = subprocess.run([sys.executable, str(RUN), "--list"], capture_output=True, text=True, timeout=PATIENCE)
     listed = [line.split()[0] for line in done.stdout.splitlines()]
+    page = (RUN.parents[2] / "docs/CHAOS.md").read_text()
+    assert [name for name in listed if f"| `{name}` |" not in page] == []
     assert listed == (
         "kill-preferred kill-other graceful-vs-kill thousand-then-kill both-cores edge-and-core sniper partition-pair one-way "
         "edge-cut region-cut rejoin-empty rejoin-old-image rejoin-damaged rolling-restart rolling-upgrade kill-at-peak cascade "

@@ -47,6 +47,17 @@ def test_an_accepted_message_that_never_came_is_lost() -> None:
     assert SECOND.id.hex() in verdict.examples[0]
 
 
+def test_what_was_only_looked_at_must_come_again() -> None:
+    account = accepted(FIRST, SECOND)
+    deliver(account, account.begin_life("ben", 10.0, quiet=True, peek=True), FIRST, SECOND)
+    deliver(account, account.begin_life("ben", 20.0, quiet=True), FIRST)
+    verdict = account.check()
+    assert (verdict.lost, verdict.repeated, verdict.doubled) == (1, 0, 0)
+    twice = accepted(FIRST)
+    deliver(twice, twice.begin_life("ben", 10.0, quiet=True, peek=True), FIRST, FIRST)
+    assert twice.check().doubled == 1
+
+
 def test_a_message_that_came_to_somebody_else_is_lost_and_foreign() -> None:
     account = accepted(FIRST)
     deliver(account, account.begin_life("eve", 10.0), FIRST._replace(to="eve"))

@@ -2,7 +2,7 @@
 
 The words are those of docs/PROTOCOL.md. The checks:
 
-- *lost*: ACCEPTED for a recipient, and delivered to that recipient in no connection.
+- *lost*: ACCEPTED for a recipient, and delivered to that recipient in no connection that could acknowledge it.
 - *doubled*: delivered twice within one connection during which nothing failed: two inbox entries.
 - *resurrected*: delivered in a connection that began after its ACK was known to be durable. A client knows that from a
   receipt (made once the ACK is durable), or because all cores said that no inbox holds anything. An ACK alone promises
@@ -38,11 +38,14 @@ class Got(NamedTuple):
 
 
 class Life(NamedTuple):
-    """A connection of a user: when it began, and whether nothing failed as long as it lasted."""
+    """A connection of a user."""
 
     user: str
     began: float
+    #: Nothing failed as long as it lasted.
     quiet: bool
+    #: It acknowledged nothing, so all that it saw must come again.
+    peek: bool
 
 
 class Broken(NamedTuple):
@@ -119,9 +122,9 @@ class Account:
         self.slowest = max(self.slowest, at - self.sent.get(key, at))
         self.accepted.setdefault(key, at)
 
-    def begin_life(self, user: str, at: float, *, quiet: bool = False) -> int:
+    def begin_life(self, user: str, at: float, *, quiet: bool = False, peek: bool = False) -> int:
         """A connection of a user logs in; return its number."""
-        self.lives.append(Life(user, at, quiet))
+        self.lives.append(Life(user, at, quiet, peek))
         return len(self.lives) - 1
 
     def note_received(self, life: int, key: Key, at: float, payload: bytes) -> None:
@@ -135,15 +138,15 @@ class Account:
 
     def confirm_all(self, at: float) -> None:
         """All cores said that no inbox holds anything: every ACK so far is durable everywhere."""
-        for got in self.received:
-            self.confirmed.setdefault(got.key, at)
+        for key in self.arrived():
+            self.confirmed.setdefault(key, at)
 
     # ---- the checks
 
     def check(self) -> Verdict:
         """Return what is wrong."""
         verdict = Verdict(accepted=len(self.accepted))
-        arrived = {got.key for got in self.received}
+        arrived = self.arrived()
         lost = [key for key in self.accepted if key not in arrived]
         verdict.lost = len(lost)
         verdict.blame("lost", len(lost), lost)
@@ -161,7 +164,7 @@ class Account:
         foreign = [got.key for got in self.received if not self.is_ours(got)]
         verdict.foreign = len(foreign)
         verdict.blame("foreign", len(foreign), foreign)
-        verdict.repeated = len(self.received) - len(arrived)
+        verdict.repeated = sum(not self.lives[got.life].peek for got in self.received) - len(arrived)
         verdict.reordered = self.out_of_order()
         return verdict
 
@@ -172,13 +175,17 @@ class Account:
         seen: set[Key] = set()
         count = 0
         for got in self.received:
-            if got.key in seen or got.key not in place:
+            if got.key in seen or got.key not in place or self.lives[got.life].peek:
                 continue
             seen.add(got.key)
             flow = (got.key.sender, got.key.to)
             count += place[got.key] < newest.get(flow, -1)
             newest[flow] = max(newest.get(flow, -1), place[got.key])
         return count
+
+    def arrived(self) -> set[Key]:
+        """Return what was delivered to who could acknowledge it."""
+        return {got.key for got in self.received if not self.lives[got.life].peek}
 
     def is_ours(self, got: Got) -> bool:
         """Whether it was sent as it came, to whom it came."""

@@ -241,7 +241,7 @@ class User:
                 account.note_received(self._life, Key(said.sender, said.id, self.name), now, said.payload)
         elif isinstance(said, p.Welcome):
             self.waiting = said.waiting
-            self._life = account.begin_life(self.name, now, quiet=self.quiet)
+            self._life = account.begin_life(self.name, now, quiet=self.quiet, peek=not self.acks)
             self.state = "live"
         elif isinstance(said, p.Ping):
             self._out += p.encode_pong(said.echo)

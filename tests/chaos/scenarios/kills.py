@@ -12,10 +12,10 @@ def kill_one(r: Round, recipients_of: int, victim: int) -> None:
     """Kill a core while everybody sends to users of one of the two, and go on alone for a while."""
     r.start()
     r.load(core=recipients_of)
-    r.wait_flow()
+    r.wait_flow(60)
     r.fault()
     r.core(victim).kill()
-    r.wait_flow(80)
+    r.wait_flow(150)
     r.end_load()
 
 
@@ -55,6 +55,7 @@ def graceful_vs_kill(r: Round) -> None:
 def thousand_then_kill(r: Round) -> None:
     """1,000 messages to a user who is away; the moment the last one is accepted, the core that took them dies."""
     r.start()
+    r.load(senders=2, core=1)
     (reader,) = names("reader", 1, core=1)
     assert r.crowd
     r.crowd.add(reader, r.door())
@@ -65,11 +66,14 @@ def thousand_then_kill(r: Round) -> None:
     r.wait(lambda: sender.is_live, "the sender logs in")
     sender.budget = 1000
     wait_accepted(r, sender, 1000)
+    r.fault()
     r.core(1).kill()
     # Only the other core is left, and nothing heals yet.
     found = r.peek([reader], 1000)
-    r.notes["found_at_survivor"] = found
     assert found == 1000, f"{found} of 1000 are at the survivor"
+    r.notes["found_at_survivor"] = found
+    r.wait_flow()
+    r.end_load()
 
 
 def wait_accepted(r: Round, sender: User, count: int) -> None:
@@ -86,7 +90,7 @@ def both_cores(r: Round) -> None:
     """Both cores at once; clients stay, and are refused by name if it takes long."""
     r.start()
     r.load()
-    r.wait_flow()
+    r.wait_flow(60)
     r.fault()
     for number in (1, 2):
         assert (process := r.core(number).process)
@@ -139,7 +143,10 @@ SCENARIOS = [
     Scenario("kill-preferred", "kill -9 of the core that edges prefer", kill_preferred, gap_ms=1000, quick=True),
     Scenario("kill-other", "kill -9 of the core that only mirrors", kill_other, gap_ms=1000),
     Scenario("graceful-vs-kill", "SIGTERM of a core, then kill -9 of it", graceful_vs_kill, gap_ms=1000),
-    Scenario("thousand-then-kill", "1,000 messages, then kill -9 at once: 1,000 of 1,000", thousand_then_kill, quick=True),
+    Scenario(
+        "thousand-then-kill", "1,000 messages, then kill -9 at once: 1,000 of 1,000", thousand_then_kill,
+        gap_ms=1000, quick=True,
+    ),
     Scenario("both-cores", "kill -9 of both cores at once", both_cores, refusals=UNAVAILABLE, quick=True),
     Scenario("edge-and-core", "kill -9 of an edge and a core at once", edge_and_core, drops=True),
     Scenario("sniper", "a core is killed every 2 s", sniper, refusals=UNAVAILABLE),

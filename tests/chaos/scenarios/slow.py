@@ -48,7 +48,7 @@ def kill_at_peak(r: Round) -> None:
     r.load(senders=4)
     r.load(senders=2, stem="full", window=64, interval=0.001)
     r.wait_flow()
-    flood = Flood(r, 6)
+    flood = Flood(r, 5)
     r.go_on(2.0)
     r.wait_flow(5)
     r.fault()
@@ -75,13 +75,13 @@ def cascade(r: Round) -> None:
     r.start()
     r.load(senders=4)
     r.wait_flow()
-    flood = Flood(r, 9)
+    flood = Flood(r, 6)
     r.go_on(1.5)
     r.fault()
     r.core(1).kill()
     r.alone()
     sizes = [r.core(2).rss()]
-    for _ in range(12):
+    for _ in range(8):
         r.go_on(0.5)
         sizes.append(r.core(2).rss())
     r.end_load()
@@ -91,7 +91,7 @@ def cascade(r: Round) -> None:
     assert grown < GROWTH_MAX, f"the survivor grew by {grown / MIB:.0f} MiB under the flood"
 
 
-#: Bytes by which the survivor of a cascade may grow in 6 s: its bounds, and what it remembers of ids.
+#: Bytes by which the survivor of a cascade may grow in 4 s: its bounds, and what it remembers of ids.
 GROWTH_MAX = 256 * MIB
 
 
