@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from support import ids
 from support.cluster import Cluster, Node
 from support.logs import BLOCK, flip
 from support.server import Server, iris
@@ -29,6 +31,18 @@ def status(*nodes: Server) -> tuple[int, dict[str, Any]]:
 def names(seen: dict[str, Any]) -> list[str]:
     """Return the names of the problems."""
     return [problem["name"] for problem in seen["problems"]]
+
+
+def told(wanted: set[str], *nodes: Server) -> dict[str, Any]:
+    """Wait until ``iris status`` names these problems, and return what it printed."""
+    last: list[dict[str, Any]] = []
+
+    def is_told() -> bool:
+        last[:] = [status(*nodes)[1]]
+        return wanted <= set(names(last[0]))
+
+    until(is_told, f"it names {wanted}")
+    return last[0]
 
 
 def page(node: Server) -> dict[str, Any]:
@@ -55,7 +69,8 @@ def post(node: Server, path: str, headers: dict[str, str] | None = None) -> tupl
 def test_a_node_alone_is_healthy_and_has_no_mirror(server: Server) -> None:
     with server.login("alice") as alice:
         assert alice.ask("bob", b"hello") == "accepted"
-        seen = until(lambda: said if (said := page(server))["inboxes"]["messages"] else None, "the message is counted")
+        until(lambda: page(server)["inboxes"]["messages"] == 1, "the message is counted")
+        seen = page(server)
         assert seen["clients"]["logged_in"] == 1
     assert seen["roles"] == ["edge", "core"] and seen["phase"] == "ready" and seen["ready"] is True
     assert seen["mirror"] is None and seen["links"] is None
@@ -102,7 +117,7 @@ def test_an_edge_shows_its_core_and_what_became_of_it(one_core: Cluster) -> None
     assert of_core["roles"] == ["core"] and of_core["clients"] is None and of_core["links"]["cores"] == []
 
     core.kill()
-    seen = until(lambda: said if {"core_not_linked", "not_ready"} <= set(names(said := status(edge)[1])) else None, "told")
+    seen = told({"core_not_linked", "not_ready"}, edge)
     link = seen["nodes"][0]["status"]["links"]["cores"][0]
     assert link["clients"]["up"] is False and link["serving_partitions"] == 0
     assert link["clients"]["last_end"] in {"peer_closed", "io_error", "connect_failed"}
@@ -138,11 +153,12 @@ def pair(make_cluster: Callable[..., Cluster]) -> Cluster:
     return cluster
 
 
-def send(edge: Node, count: int) -> None:
-    """Have messages accepted, to users of all shards."""
+def send(edge: Node, count: int, msg_ids: list[bytes] | None = None) -> None:
+    """Have messages accepted, to users of all shards; under these ids if there are any."""
     with edge.login("sender") as sender:
         for number in range(count):
-            assert sender.ask(f"user-{number}", b"x" * 100) == "accepted"
+            msg_id = msg_ids[number] if msg_ids else ids.now()
+            assert sender.ask(f"user-{number}", b"x" * 100, msg_id=msg_id) == "accepted"
 
 
 def test_a_pair_is_normal_then_solo_then_normal_again(pair: Cluster) -> None:
@@ -157,8 +173,11 @@ def test_a_pair_is_normal_then_solo_then_normal_again(pair: Cluster) -> None:
         assert said["retired"] is False and said["damaged"] is False and said["fenced_streams"] == 0
         assert len(said["partitions"]) == 2
     until(lambda: all(mirror(core)["one_copy_messages"] == 0 for core in pair.cores), "nothing has one copy only")
-    for counter in ("shipped_bytes", "received_bytes"):
-        until(lambda: sum(mirror(core)[counter] for core in pair.cores) >= 50 * 100, "what was sent is counted")
+
+    def moved(counter: str) -> int:
+        return sum(mirror(core)[counter] for core in pair.cores)
+
+    until(lambda: min(moved("shipped_bytes"), moved("received_bytes")) >= 50 * 100, "what was sent is counted")
     assert one.metrics().sum("iris_mirror_state", state="normal") == 2
     assert one.metrics().sum("iris_mirror_linked") == 2
 
@@ -166,7 +185,8 @@ def test_a_pair_is_normal_then_solo_then_normal_again(pair: Cluster) -> None:
     one.kill()
     until(lambda: mirror(two)["state"] == "solo", "the other one goes on alone")
     send(edge, 30)
-    said = until(lambda: said if (said := mirror(two))["one_copy_messages"] >= 30 else None, "they are counted")
+    until(lambda: mirror(two)["one_copy_messages"] >= 30, "they are counted")
+    said = mirror(two)
     assert said["mode"] == "solo" and said["linked"] is False and said["failovers"] == failovers + 1
     assert said["lag"]["records"] >= 30
     assert said["last_failover"]["took_ms"] < PATIENCE * 1000
@@ -193,22 +213,38 @@ def test_two_cores_that_run_without_each_other_are_a_split_for_who_asks_both(pai
         core.kill()
     two.start()
     until(lambda: mirror(two).get("state") == "solo", "it goes on alone")
-    send(pair.edges[0], 10)
+    both = [ids.now() for _ in range(10)]
+    send(pair.edges[0], 10, both)
+    send(pair.edges[0], 3)
     assert two.process
     two.process.send_signal(signal.SIGSTOP)
     try:
         one.start()
         until(lambda: mirror(one).get("state") == "solo", "it goes on alone, too")
-        send(pair.edges[0], 10)
+        send(pair.edges[0], 10, both)
+        send(pair.edges[0], 5)
     finally:
         two.process.send_signal(signal.SIGCONT)
     until(lambda: is_normal(one, two), "they are one again")
+    until(lambda: all(page(core)["inboxes"]["messages"] == 18 for core in (one, two)), "what both took is there once")
     until(lambda: mirror(one)["splits"] == 1 and mirror(two)["splits"] == 1, "both report the split")
     mine, theirs = mirror(one)["last_split"], mirror(two)["last_split"]
     assert (mine["mine"], mine["theirs"]) == (theirs["theirs"], theirs["mine"])
-    assert mine["mine"] >= 1 and mine["theirs"] >= 1
+    assert (mine["mine"], mine["theirs"]) == (15, 13)
     shown = iris("status", "--admin", one.admin, "--admin", two.admin)
     assert f"mine {mine['mine']}, theirs {mine['theirs']}" in shown.stdout, shown.stdout
+
+
+def answered(answer: str, *args: str) -> tuple[int, str]:
+    """Return the exit code and stdout of a command at whose terminal somebody types an answer."""
+    terminal, typed = os.openpty()
+    try:
+        os.write(terminal, f"{answer}\n".encode())
+        done = iris(*args, stdin=typed)
+        return done.returncode, done.stdout
+    finally:
+        os.close(terminal)
+        os.close(typed)
 
 
 def test_a_mirror_that_never_comes_back_is_retired_and_a_linked_one_is_not(pair: Cluster) -> None:
@@ -223,6 +259,8 @@ def test_a_mirror_that_never_comes_back_is_retired_and_a_linked_one_is_not(pair:
     assert wrong.returncode == 1 and "is node 1, not node 7" in wrong.stderr, wrong.stderr
     unasked = iris("core", "retire-node", "--node", "1", "--admin", two.admin)
     assert unasked.returncode == 1 and "--yes" in unasked.stderr and mirror(two)["retired"] is False
+    code, said_no = answered("no", "core", "retire-node", "--node", "1", "--admin", two.admin)
+    assert code == 1 and "Type 1 to go on" in said_no and mirror(two)["retired"] is False
     done = iris("core", "retire-node", "--node", "1", "--admin", two.admin, "--yes")
     assert done.returncode == 0, done.stderr
     assert "cannot be undone" in done.stdout and "node 1 is retired" in done.stdout
@@ -241,6 +279,17 @@ def test_a_mirror_that_never_comes_back_is_retired_and_a_linked_one_is_not(pair:
     one.start()
     until(lambda: is_normal(one, two), "empty, it is taken and filled")
     assert mirror(two)["retired"] is False
+
+    # Again, this time typed.
+    one.kill()
+    until(lambda: mirror(two)["state"] == "solo", "the other one is alone again")
+    assert answered("1", "core", "retire-node", "--node", "1", "--admin", two.admin)[0] == 0
+    assert mirror(two)["retired"] is True
+    ended = time.time()
+    until(lambda: time.time() > ended + 1, "lives are told apart by the second")
+    shutil.rmtree(one.data)
+    one.start()
+    until(lambda: is_normal(one, two), "it is filled")
     until(lambda: status(one, two)[0] == 0, "both are healthy")
     until(lambda: all(page(core)["inboxes"]["messages"] == 10 for core in (one, two)), "both have everything")
 
@@ -250,12 +299,13 @@ def test_a_damaged_log_is_told_until_the_mirror_has_given_back_what_it_lacks(pai
     send(pair.edges[0], 40)
     one.kill()
     two.kill()
-    segment = max(one.segments(), key=lambda path: path.read_bytes().count(b"x" * 100))
-    places = [at for at in range(0, segment.stat().st_size, BLOCK) if b"x" * 100 in segment.read_bytes()[at : at + BLOCK]]
-    flip(segment, segment.read_bytes().index(b"x" * 100, places[3]))
+    payload = b"x" * 100
+    segment = max(one.segments(), key=lambda path: path.read_bytes().count(payload))
+    data = segment.read_bytes()
+    places = [at for at in range(0, len(data), BLOCK) if payload in data[at : at + BLOCK]]
+    flip(segment, data.index(payload, places[3]))
     one.start()
-    seen = until(lambda: said if mirror(one).get("damaged") and (said := status(one)[1]) else None, "the damage is told")
-    assert "damaged_log" in names(seen) and "solo" in names(seen)
+    seen = told({"damaged_log", "solo"}, one)
     assert "have not met since it started" in str(seen["problems"])
     assert seen["nodes"][0]["status"]["inboxes"]["unreadable_ranges"] >= 1
     assert one.metrics().sum("iris_mirror_damaged") >= 1
@@ -282,3 +332,28 @@ def test_a_core_that_ran_alone_becomes_one_of_a_pair(make_cluster: Callable[...,
     until(lambda: mirror(two)["state"] == "solo", "the new one goes on alone")
     with edge.login("user-7") as client:
         assert client.welcome and client.welcome.waiting == 1
+
+
+def test_a_core_that_refuses_alone_is_not_well_though_its_state_is_normal(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(2, 0)
+    for core in cluster.cores:
+        core.more = {"cluster": {"when_alone": "refuse"}}
+    one, two = cluster.start().cores
+    until(lambda: status(one, two)[0] == 0, "both are healthy")
+    one.kill()
+    seen = told({"mirror_not_linked"}, two)
+    assert mirror(two)["state"] == "normal" and mirror(two)["linked"] is False
+    assert "away" in seen["problems"][0]["next"]
+    one.start()
+    until(lambda: status(one, two)[0] == 0, "both are healthy again")
+
+
+def test_a_core_that_stops_in_order_says_so_and_leaves_nothing_with_one_copy(pair: Cluster) -> None:
+    one, two = pair.cores
+    send(pair.edges[0], 20)
+    assert one.stop(signal.SIGTERM) == 0
+    seen = told({"solo"}, two)
+    assert seen["nodes"][0]["status"]["mirror"]["one_copy_messages"] == 0
+    assert seen["nodes"][0]["status"]["mirror"]["lag"]["records"] <= 2, "but the change of mode itself"
+    one.start()
+    until(lambda: status(one, two)[0] == 0, "both are healthy again")
