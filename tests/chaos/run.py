@@ -9,12 +9,15 @@ wrong, 130 interrupted. IRIS_BIN and IRIS_LOADGEN_BIN name the programs; without
 from __future__ import annotations
 
 import argparse
+import contextlib
+import fcntl
 import os
 import platform
 import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,9 +64,26 @@ def remove_leftovers(names: list[str]) -> None:
     for name in names:
         for place in TARGET.glob(f"failed/{name}-[0-9]*"):
             shutil.rmtree(place, ignore_errors=True)
-    for place in TARGET.glob("run-*"):
-        if not Path("/proc", place.name.removeprefix("run-")).exists():
-            shutil.rmtree(place, ignore_errors=True)
+    for lock in TARGET.glob("run-*.lock"):
+        with lock.open("wb") as file, contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+            lock.unlink()
+
+
+@contextlib.contextmanager
+def own_directory() -> Iterator[Path]:
+    """Yield a directory for the rounds of this run. It is locked, so that others know a living run from a dead one."""
+    TARGET.mkdir(parents=True, exist_ok=True)
+    home = TARGET / f"run-{os.getpid()}"
+    lock = home.with_suffix(".lock")
+    with lock.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield home
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+            lock.unlink()
 
 
 def run(chosen: argparse.Namespace) -> int:
@@ -75,27 +95,18 @@ def run(chosen: argparse.Namespace) -> int:
     except OSError as error:
         missing = f"needs network namespaces and mounts, that is root: {error}"
     results = [report.Result(ALL[name]) for name in names]
-    home = TARGET / f"run-{os.getpid()}"
+    for result in results:
+        if missing and result.scenario.needs_root:
+            result.skipped = missing
     remove_leftovers(names)
     code = PASSED
     began = time.time()
     try:
-        for result in results:
-            if missing and result.scenario.needs_root:
-                result.skipped = missing
-                print(f"{result.scenario.name}: skipped, it {missing}", flush=True)
-                continue
-            for number in range(1, chosen.rounds + 1):
-                network = Loopback() if missing else Namespaces()
-                outcome = run_round(result.scenario, home, network)
-                result.outcomes.append(outcome)
-                print(report.line(result.scenario, number, outcome), flush=True)
-                if outcome.failures:
-                    keep(home, f"{result.scenario.name}-{number}")
+        with own_directory() as home:
+            run_all(results, chosen.rounds, home, has_root=not missing)
     except KeyboardInterrupt:
         code = INTERRUPTED
     finally:
-        shutil.rmtree(home, ignore_errors=True)
         about = {"began_unix_s": int(began), "seconds": round(time.time() - began, 1), "kernel": platform.release()}
         about |= {"cpus": os.cpu_count(), "iris": os.environ["IRIS_BIN"], "interrupted": code == INTERRUPTED}
         report.write(results, chosen.json, about)
@@ -105,6 +116,21 @@ def run(chosen: argparse.Namespace) -> int:
     if code == PASSED and any(result.skipped for result in results):
         return UNABLE
     return code
+
+
+def run_all(results: list[report.Result], rounds: int, home: Path, *, has_root: bool) -> None:
+    """Run the rounds of all scenarios that can run, and say what comes of each."""
+    for result in results:
+        if result.skipped:
+            print(f"{result.scenario.name}: skipped, it {result.skipped}", flush=True)
+            continue
+        for number in range(1, rounds + 1):
+            network = Namespaces() if has_root else Loopback()
+            outcome = run_round(result.scenario, home, network)
+            result.outcomes.append(outcome)
+            print(report.line(result.scenario, number, outcome), flush=True)
+            if outcome.failures:
+                keep(home, f"{result.scenario.name}-{number}")
 
 
 def keep(home: Path, name: str) -> None:

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from support import tokens
-from support.metrics import Metrics
 from support.server import iris
 from support.wait import until
 
@@ -319,11 +318,13 @@ class Round:
     def look_inside(self) -> None:
         """Note what the cores say of their mirrors; a stream that was fenced or a lost record is a failure."""
         assert self.cluster
+        lag = lambda: sum(int(core.metrics().sum("iris_mirror_lag_records")) for core in self.cluster.cores)  # noqa: E731
+        self.wait(lambda: lag() == 0, "both cores have all records")
         for core in self.cluster.cores:
-            said = Metrics.read(core.admin)
+            said = core.metrics()
             for name in ("splits", "failovers"):
                 self.notes[f"{name}_at_core_{core.number}"] = int(said.sum(f"iris_mirror_{name}_total"))
-            for name in ("iris_mirror_fenced_streams", "iris_mirror_lost_records_total", "iris_mirror_lag_records"):
+            for name in ("iris_mirror_fenced_streams", "iris_mirror_lost_records_total"):
                 if count := int(said.sum(name)):
                     self.failures.append(f"{name} of {core.home.name} is {count}")
 
@@ -396,7 +397,7 @@ class Round:
 
 def node_waiting(node: ChaosNode) -> int:
     """Return how many messages wait in a core's inboxes."""
-    return int(Metrics.read(node.admin).sum("iris_inbox_messages"))
+    return int(node.metrics().sum("iris_inbox_messages"))
 
 
 def run_round(scenario: Scenario, home: Path, network: Network) -> Outcome:
