@@ -16,7 +16,7 @@ from support.server import iris
 from support.wait import until
 
 from .account import Account, Verdict
-from .cluster import CLIENT_PORT, ChaosCluster, ChaosNode, names, preferred, shard
+from .cluster import CLIENT_PORT, ChaosCluster, ChaosNode, names, shard
 from .crowd import Crowd, User
 from .net import Network
 
@@ -332,7 +332,7 @@ class Round:
         """Each user begins a new connection, in which nothing fails."""
         self.log_out(users)
         for user in users:
-            user.quiet, user.online = True, True
+            user.acks, user.quiet, user.online = True, True, True
         self.wait(lambda: all(user.is_live for user in users), "everybody logs in")
 
     def log_out(self, users: list[User]) -> None:
@@ -400,6 +400,16 @@ def node_waiting(node: ChaosNode) -> int:
     return int(node.metrics().sum("iris_inbox_messages"))
 
 
+def wait_accepted(r: Round, sender: User, count: int) -> None:
+    """Return as soon as so many SENDs of a user are accepted."""
+    answers = r.account.answers[sender.name]
+    deadline = time.monotonic() + 60
+    while len(answers) < count:
+        assert r.crowd
+        r.crowd.check()
+        assert time.monotonic() < deadline, f"{len(answers)} of {count} were accepted in 60 s"
+
+
 def run_round(scenario: Scenario, home: Path, network: Network) -> Outcome:
     """Run one round; whatever goes wrong is a failure of it, but for Ctrl-C."""
     shutil.rmtree(home, ignore_errors=True)
@@ -407,16 +417,13 @@ def run_round(scenario: Scenario, home: Path, network: Network) -> Outcome:
     began = time.monotonic()
     round_ = Round(scenario, home, network)
     try:
-        try:
-            scenario.run(round_)
-            round_.finish()
-            round_.shut_down()
-        except Exception as failure:  # noqa: BLE001 - it is reported
-            round_.failures.insert(0, f"{type(failure).__name__}: {failure}")
-            round_.load_ended = round_.load_ended or time.monotonic()
+        # A round that failed on the way is finished as well: what is lost shows only when all inboxes were read.
+        for part in (lambda: scenario.run(round_), round_.finish, round_.shut_down):
+            try:
+                part()
+            except Exception as failure:  # noqa: BLE001 - it is reported
+                round_.failures.append(f"{type(failure).__name__}: {failure}")
+        round_.load_ended = round_.load_ended or time.monotonic()
         return round_.outcome(time.monotonic() - began)
     finally:
         round_.clean_up()
-
-
-__all__ = ["Outcome", "Round", "Scenario", "names", "preferred", "run_round"]

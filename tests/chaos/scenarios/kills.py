@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
-from harness.crowd import User
-from harness.round import Round, Scenario, names
+from harness.round import Round, Scenario, names, wait_accepted
 
 
 def kill_one(r: Round, recipients_of: int, victim: int) -> None:
@@ -74,16 +71,6 @@ def thousand_then_kill(r: Round) -> None:
     r.notes["found_at_survivor"] = found
     r.wait_flow()
     r.end_load()
-
-
-def wait_accepted(r: Round, sender: User, count: int) -> None:
-    """Return as soon as so many SENDs of a user are accepted."""
-    answers = r.account.answers[sender.name]
-    deadline = time.monotonic() + 60
-    while len(answers) < count:
-        assert r.crowd
-        r.crowd.check()
-        assert time.monotonic() < deadline, f"{len(answers)} of {count} were accepted in 60 s"
 
 
 def both_cores(r: Round) -> None:

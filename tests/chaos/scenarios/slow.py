@@ -7,7 +7,7 @@ import os
 import subprocess
 
 from harness.proxy import Proxy
-from harness.round import Round, Scenario
+from harness.round import Round, Scenario, names, wait_accepted
 from support.cluster import LINK_PORT
 from support.disks import MIB, Ballast, run
 from support.server import clean_env, dies_with_us
@@ -168,8 +168,31 @@ def slow_link(r: Round) -> None:
         proxy.reset()
         r.wait_flow(20)
     r.wait_healthy()
+    two_copies_are_two(r, proxy)
     r.notes["bytes_through_the_proxy"] = proxy.carried
     r.end_load()
+
+
+def two_copies_are_two(r: Round, proxy: Proxy) -> None:
+    """What is under way between the cores is lost with one of them; what was accepted with two copies is at the other."""
+    assert r.crowd
+    (reader,) = names("two", 1, core=1)
+    r.crowd.add(reader, r.door())
+    sender = r.crowd.add("two-sender", r.door())
+    sender.recipients, sender.window, sender.interval = [reader], 50, 0.0
+    sender.online = True
+    proxy.delay = 0.03
+    sender.budget = 200
+    wait_accepted(r, sender, 150)
+    assert r.account.newest_copies[sender.name] == 2
+    r.fault()
+    assert r.core(1).process
+    r.core(1).process.kill()
+    proxy.reset()
+    r.core(1).ended()
+    r.wait(lambda: sender.is_idle, "all are accepted")
+    proxy.delay = 0.0
+    assert r.peek([reader], 200) == 200
 
 
 LOW_DISK = frozenset({"low_disk"})
