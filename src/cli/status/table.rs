@@ -8,7 +8,7 @@ use super::{Node, Seen, next_step};
 
 const INFALLIBLE: &str = "writing to a String cannot fail";
 /// Characters of one cell, at most.
-const CELL_MAX: usize = 48;
+const CELL_MAX: usize = 64;
 
 /// The name of a row, and its cell for a node; `None`: the row does not apply to it.
 type Row = (&'static str, fn(&Node) -> Option<String>);
@@ -127,10 +127,10 @@ fn core(core: &Value) -> Option<String> {
     let clients = core["clients"].as_object()?;
     if clients.get("up")?.as_bool()? {
         let serving = core["serving_partitions"].as_u64()?;
-        return Some(format!("{node} linked, {serving} partitions serve"));
+        return Some(format!("{node}: {serving} partitions serve"));
     }
     let why = clients.get("last_end")?.as_str().unwrap_or("not tried yet");
-    Some(format!("{node} not linked ({why})"))
+    Some(format!("{node}: not linked, {why}"))
 }
 
 fn number(node: &Node, pointer: &str) -> u64 {

@@ -138,7 +138,7 @@ fn two_addresses_that_are_one_node_by_its_number_are_found() {
 fn an_edge_shows_which_cores_it_sees() {
     let table = table::render(&Seen::of(vec![node("a", edge(true)), node("b", edge(false))]));
     assert_eq!(row(&table, "clients"), ["12 open, 11 logged in"; 2]);
-    assert_eq!(row(&table, "cores"), ["2 linked, 4 partitions serve", "2 not linked (silent)"]);
+    assert_eq!(row(&table, "cores"), ["2: 4 partitions serve", "2: not linked, silent"]);
     assert!(!table.contains("copies=1"), "{table}");
 }
 
