@@ -128,7 +128,11 @@ fn in_all(mirrors: &[Arc<MirrorMetrics>]) -> Map<String, Value> {
         "last_split": any(|m| m.splits.value() > 0).then(|| json!({
             "mine": sum(|m| m.last_split_mine.value()),
             "theirs": sum(|m| m.last_split_theirs.value()),
+            "collapsed": sum(MirrorMetrics::last_split_collapsed),
+            "conflicts": sum(MirrorMetrics::last_split_conflicts),
         })),
+        "collapsed": sum(|m| m.collapsed.value()),
+        "conflicts": sum(|m| m.conflicts.value()),
         "fenced_streams": sum(|m| m.fenced_streams.value()),
         "incomplete": any(|m| m.incomplete.value() != 0),
         "damaged": any(|m| m.damaged.value() != 0),

@@ -44,6 +44,13 @@ pub struct MirrorMetrics {
     pub last_split_mine: Gauge,
     /// Messages that the other one had.
     pub last_split_theirs: Gauge,
+    /// Messages that both nodes had taken and that are there once now.
+    pub collapsed: Counter,
+    /// Of those, the ones that were two messages under one id.
+    pub conflicts: Counter,
+    /// Of the last split: how many had collapsed before.
+    collapsed_before: Gauge,
+    conflicts_before: Gauge,
     /// Streams that mean different things on both nodes.
     pub fenced_streams: Gauge,
     /// 1 until the mirror was met in this life.
@@ -134,12 +141,32 @@ impl MirrorMetrics {
             self.last_failover_unix_ms.set(failover.0);
             self.last_failover_ms.set(failover.1);
         }
+        if status.splits > self.splits.value() {
+            self.collapsed_before.set(self.collapsed.value());
+            self.conflicts_before.set(self.conflicts.value());
+        }
         self.splits.set(status.splits);
         self.last_split_mine.set(status.last_split.0);
         self.last_split_theirs.set(status.last_split.1);
         self.fenced_streams.set(status.fenced_streams);
         self.incomplete.set(status.possibly_incomplete.into());
         self.damaged.set(status.damaged.into());
+    }
+
+    /// So many messages that both nodes had taken collapsed into one each; of so many of them the payloads differed.
+    pub fn note_doubles(&self, collapsed: u64, conflicts: u64) {
+        self.collapsed.add(collapsed);
+        self.conflicts.add(conflicts);
+    }
+
+    /// Messages that collapsed since the last split was found.
+    pub fn last_split_collapsed(&self) -> u64 {
+        self.collapsed.value().saturating_sub(self.collapsed_before.value())
+    }
+
+    /// Of those, the ones that were two messages under one id.
+    pub fn last_split_conflicts(&self) -> u64 {
+        self.conflicts.value().saturating_sub(self.conflicts_before.value())
     }
 
     fn set_counters(&self, counters: &Counters) {
@@ -262,6 +289,23 @@ pub(crate) mod tests {
         mirror.set(&status, &Counters::default());
         assert_eq!(mirror.failovers.value(), 2);
         assert_eq!(mirror.last_failover_unix_ms.value(), 1_700_000_009_000);
+    }
+
+    #[test]
+    fn what_collapsed_counts_for_the_split_that_it_came_after() {
+        let mirror = MirrorMetrics::default();
+        let mut status = alone();
+        (status.splits, status.last_split) = (1, (3, 4));
+        mirror.set(&status, &Counters::default());
+        mirror.note_doubles(2, 1);
+        mirror.set(&status, &Counters::default());
+        assert_eq!((mirror.last_split_collapsed(), mirror.last_split_conflicts()), (2, 1));
+        status.splits = 2;
+        mirror.set(&status, &Counters::default());
+        assert_eq!((mirror.last_split_collapsed(), mirror.last_split_conflicts()), (0, 0));
+        mirror.note_doubles(5, 0);
+        assert_eq!((mirror.last_split_collapsed(), mirror.last_split_conflicts()), (5, 0));
+        assert_eq!((mirror.collapsed.value(), mirror.conflicts.value()), (7, 1));
     }
 
     #[test]

@@ -9,11 +9,12 @@
 //! node stops (I6).
 
 use super::SLEEP_MAX;
+use super::doubles::{self, Compared};
 use super::effects::{Delivered, put_message};
 use crate::queue::Queue;
 use crate::rt::{self, Waker};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use iris_proto::core::{Delivery, LiveEntry};
+use iris_proto::core::{Delivery, Double, LiveEntry};
 use iris_proto::replica::ScanFrom;
 use iris_wal::disk::SyncMethod;
 use iris_wal::feed::{Fed, Feed};
@@ -89,6 +90,7 @@ pub(super) enum Done {
     },
     Read(Records),
     CopyRead(CopyRecords),
+    Compared(Compared),
     Forgotten(u32),
     Scanned {
         from: ScanFrom,
@@ -106,6 +108,7 @@ enum KeeperJob {
 enum ReaderJob {
     Deliver(Vec<Wanted>),
     Copy(Vec<CopyWanted>),
+    Compare(Vec<Double>),
     Forget(u32),
     Scan { from: ScanFrom, durable: u64, bytes_max: usize },
 }
@@ -232,6 +235,10 @@ impl Disk {
 
     pub(super) fn read_copies(&self, wanted: Vec<CopyWanted>) {
         let _ = self.reader.send(ReaderJob::Copy(wanted));
+    }
+
+    pub(super) fn compare(&self, doubles: Vec<Double>) {
+        let _ = self.reader.send(ReaderJob::Compare(doubles));
     }
 }
 
@@ -377,6 +384,9 @@ fn read_loop(
             }
             ReaderJob::Copy(wanted) => {
                 report.done(Done::CopyRead(read_copies(&mut reader, wanted)));
+            }
+            ReaderJob::Compare(doubles) => {
+                report.done(Done::Compared(doubles::compare(&mut reader, &doubles)));
             }
             ReaderJob::Forget(segment) => {
                 reader.forget(segment);

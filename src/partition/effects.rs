@@ -5,7 +5,7 @@ use super::mirror::Hands;
 use crate::link::Links;
 use crate::metrics::{PartitionMetrics, RejectReason, WalMetrics};
 use iris_proto::core::{
-    Appended, CoreConfig, Delivery, Effects, KickReason, MsgRecord, Pos, Presence, Receipt,
+    Appended, CoreConfig, Delivery, Double, Effects, KickReason, MsgRecord, Pos, Presence, Receipt,
     Refusal, RejectCode, TombRecord, Watch,
 };
 use iris_proto::hlc::Hlc;
@@ -246,6 +246,10 @@ impl Effects for Fx {
             self.log.entry_added(views::wal_pos(appended.pos), appended.len);
         }
         Ok(appended)
+    }
+
+    fn doubled(&mut self, double: &Double) {
+        self.mirror.doubled(double);
     }
 
     fn append_tomb(&mut self, record: &TombRecord<'_>) -> Result<Appended, Refusal> {

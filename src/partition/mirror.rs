@@ -10,7 +10,7 @@ use crate::link::{Inbox, Outbox};
 use crate::metrics::MirrorMetrics;
 use crate::rt::Waker;
 use crossbeam_channel::Receiver;
-use iris_proto::core::{Appended, Refusal};
+use iris_proto::core::{Appended, Double, Refusal};
 use iris_proto::id::{Dot, ShardId};
 use iris_proto::peer::PartitionState;
 use iris_proto::replica::{
@@ -48,11 +48,25 @@ pub(super) struct Hands {
     reincarnate: Option<u32>,
     /// Something happened that operators see at once.
     has_news: bool,
+    /// What both nodes took, and nobody has compared yet.
+    doubles: Vec<Double>,
 }
 
 impl Hands {
     pub(super) fn new(partition: u16) -> Self {
         Self { partition, ..Self::default() }
+    }
+
+    /// Notes a message that both nodes took. One with many recipients is told of for each inbox, one right after the other.
+    pub(super) fn doubled(&mut self, double: &Double) {
+        let records = |double: &Double| (double.shard, double.kept.0, double.dropped.0);
+        if self.doubles.last().map(records) != Some(records(double)) {
+            self.doubles.push(*double);
+        }
+    }
+
+    pub(super) fn take_doubles(&mut self) -> Vec<Double> {
+        std::mem::take(&mut self.doubles)
     }
 
     pub(super) fn flush(&mut self) -> bool {
@@ -73,7 +87,7 @@ pub(super) struct Mirror {
     link: Option<(u64, Inbox)>,
     states: Arc<States>,
     gateway: Waker,
-    metrics: Arc<MirrorMetrics>,
+    pub(super) metrics: Arc<MirrorMetrics>,
     /// Monotonic milliseconds.
     due_ms: u64,
     is_draining: bool,
@@ -165,6 +179,7 @@ impl Partition {
         if std::mem::take(&mut self.fx.mirror.has_news) {
             mirror.metrics.set(&mirror.replica.status(now), mirror.replica.counters());
         }
+        self.look_at_doubles();
         self.more = true;
     }
 

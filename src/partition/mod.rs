@@ -7,6 +7,7 @@
 //! preparing segments are other threads' work ([`disk`]), and [`housekeeping`] decides on it a little each turn.
 
 mod disk;
+mod doubles;
 mod edges;
 mod effects;
 mod housekeeping;
@@ -197,6 +198,7 @@ impl Partition {
                 Done::Dropped(segment) => self.dropped(segment),
                 Done::Space { free } => self.space(free),
                 Done::CopyRead(records) => self.copy(records),
+                Done::Compared(compared) => self.compared(&compared),
                 Done::Forgotten(segment) => self.disk.retire(segment),
                 Done::Scanned { from, fed } => self.scanned(from, &fed),
             }

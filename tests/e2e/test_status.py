@@ -153,12 +153,12 @@ def pair(make_cluster: Callable[..., Cluster]) -> Cluster:
     return cluster
 
 
-def send(edge: Node, count: int, msg_ids: list[bytes] | None = None) -> None:
+def send(edge: Node, count: int, msg_ids: list[bytes] | None = None, payload: bytes = b"x" * 100) -> None:
     """Have messages accepted, to users of all shards; under these ids if there are any."""
     with edge.login("sender") as sender:
         for number in range(count):
             msg_id = msg_ids[number] if msg_ids else ids.now()
-            assert sender.ask(f"user-{number}", b"x" * 100, msg_id=msg_id) == "accepted"
+            assert sender.ask(f"user-{number}", payload, msg_id=msg_id) == "accepted"
 
 
 def test_a_pair_is_normal_then_solo_then_normal_again(pair: Cluster) -> None:
@@ -213,8 +213,9 @@ def test_two_cores_that_run_without_each_other_are_a_split_for_who_asks_both(pai
         core.kill()
     two.start()
     until(lambda: mirror(two).get("state") == "solo", "it goes on alone")
-    both = [ids.now() for _ in range(10)]
+    both, other = [ids.now() for _ in range(10)], [ids.now() for _ in range(4)]
     send(pair.edges[0], 10, both)
+    send(pair.edges[0], 4, other, b"one")
     send(pair.edges[0], 3)
     assert two.process
     two.process.send_signal(signal.SIGSTOP)
@@ -222,17 +223,28 @@ def test_two_cores_that_run_without_each_other_are_a_split_for_who_asks_both(pai
         one.start()
         until(lambda: mirror(one).get("state") == "solo", "it goes on alone, too")
         send(pair.edges[0], 10, both)
+        send(pair.edges[0], 4, other, b"another")
         send(pair.edges[0], 5)
     finally:
         two.process.send_signal(signal.SIGCONT)
     until(lambda: is_normal(one, two), "they are one again")
-    until(lambda: all(page(core)["inboxes"]["messages"] == 18 for core in (one, two)), "what both took is there once")
+    until(lambda: all(page(core)["inboxes"]["messages"] == 22 for core in (one, two)), "what both took is there once")
     until(lambda: mirror(one)["splits"] == 1 and mirror(two)["splits"] == 1, "both report the split")
     mine, theirs = mirror(one)["last_split"], mirror(two)["last_split"]
     assert (mine["mine"], mine["theirs"]) == (theirs["theirs"], theirs["mine"])
-    assert (mine["mine"], mine["theirs"]) == (15, 13)
+    assert (mine["mine"], mine["theirs"]) == (19, 17)
+    for core in (one, two):
+        until(lambda: mirror(core)["last_split"]["collapsed"] == 14, "what both took is counted")
+        assert mirror(core)["last_split"]["conflicts"] == mirror(core)["conflicts"] == 4
+        assert core.metrics().sum("iris_mirror_last_split_messages", kind="conflicts") == 4
+        assert core.metrics().sum("iris_mirror_collapsed_total") == 14
+        assert core.log().count("two messages under one id") == 4
     shown = iris("status", "--admin", one.admin, "--admin", two.admin)
-    assert f"mine {mine['mine']}, theirs {mine['theirs']}" in shown.stdout, shown.stdout
+    assert "mine 19, theirs 17, both 14, conflicts 4" in shown.stdout, shown.stdout
+    assert "mine 17, theirs 19, both 14, conflicts 4" in shown.stdout, shown.stdout
+    with pair.edges[0].login("user-0") as reader:
+        payloads = [delivery.payload for delivery in reader.take(4)]
+    assert len(set(payloads) & {b"one", b"another"}) == 1, "one of two under the same id is left"
 
 
 def answered(answer: str, *args: str) -> tuple[int, str]:

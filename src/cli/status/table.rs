@@ -72,7 +72,10 @@ const ROWS: [Row; 15] = [
     ("splits", |node| Some(node.at("/mirror/splits").as_u64()?.to_string())),
     ("last split", |node| {
         let mine = node.at("/mirror/last_split/mine").as_u64()?;
-        Some(format!("mine {mine}, theirs {}", number(node, "/mirror/last_split/theirs")))
+        let theirs = number(node, "/mirror/last_split/theirs");
+        let collapsed = number(node, "/mirror/last_split/collapsed");
+        let conflicts = number(node, "/mirror/last_split/conflicts");
+        Some(format!("mine {mine}, theirs {theirs}, both {collapsed}, conflicts {conflicts}"))
     }),
 ];
 

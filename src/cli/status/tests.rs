@@ -21,7 +21,7 @@ fn core(id: u64, mirror: u64, state: &str) -> Value {
             "lag": { "records": 3, "bytes": 2048, "ms": 4 },
             "one_copy_messages": 5,
             "failovers": 2, "last_failover": { "unix_ms": 1_700_000_010_000_u64, "took_ms": 31 },
-            "splits": 1, "last_split": { "mine": 7, "theirs": 8 },
+            "splits": 1, "last_split": { "mine": 7, "theirs": 8, "collapsed": 2, "conflicts": 1 },
         },
         "links": { "up": 1, "cores": [] },
     })
@@ -76,7 +76,7 @@ fn a_pair_with_two_copies_is_healthy_and_stands_side_by_side() {
         ("copies=1", ["5 messages", "5 messages"]),
         ("last failover", ["1 min 30 s ago, took 31 ms (2 in all)"; 2]),
         ("splits", ["1", "1"]),
-        ("last split", ["mine 7, theirs 8", "mine 7, theirs 8"]),
+        ("last split", ["mine 7, theirs 8, both 2, conflicts 1"; 2]),
     ] {
         assert_eq!(row(&table, name), cells, "{table}");
     }

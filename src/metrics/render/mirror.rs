@@ -11,6 +11,14 @@ const COUNTERS: Cells<MirrorMetrics> = &[
     ("iris_mirror_splits_total", "Times that both nodes had taken messages alone.", |m| {
         m.splits.value()
     }),
+    (
+        "iris_mirror_collapsed_total",
+        "Messages that both had taken, and that are there once.",
+        |m| m.collapsed.value(),
+    ),
+    ("iris_mirror_conflicts_total", "Of those, two different messages under one id.", |m| {
+        m.conflicts.value()
+    }),
     ("iris_mirror_links_total", "Links to the mirror that came up.", |m| m.links.value()),
     ("iris_mirror_refused_by_mirror_total", "Links that the mirror ended by name.", |m| {
         m.refused_by_peer.value()
@@ -106,12 +114,16 @@ pub(super) fn render(text: &mut Text, mirrors: &[std::sync::Arc<MirrorMetrics>])
             family.sample(&labels, u64::from(m.mode() == *mode));
         }
     });
-    let help = "Messages that each side had taken alone in the last split.";
+    let help = "The last split: taken alone here and there, by both, and by both differently.";
     let mut family = text.gauges("iris_mirror_last_split_messages", help);
     each("partition", mirrors, |labels, m| {
-        let sides = [("mine", &m.last_split_mine), ("theirs", &m.last_split_theirs)];
-        for (side, messages) in sides {
-            family.sample(&[labels[0], ("side", side)], messages.value());
+        for (kind, messages) in [
+            ("mine", m.last_split_mine.value()),
+            ("theirs", m.last_split_theirs.value()),
+            ("collapsed", m.last_split_collapsed()),
+            ("conflicts", m.last_split_conflicts()),
+        ] {
+            family.sample(&[labels[0], ("kind", kind)], messages);
         }
     });
     let help = "Links to the mirror that this node ended, by reason.";
