@@ -6,6 +6,7 @@ use iris_proto::core::Delivery;
 use iris_proto::id::{MsgId, shard_for_user};
 use iris_proto::replica::Event;
 use iris_wal::Body;
+use iris_wal::views::proto_dot;
 
 use crate::clients::Clients;
 use crate::fx::Said;
@@ -57,6 +58,10 @@ impl World {
         let Body::Msg(msg) = record.body else {
             return Err("something else than a message is delivered".to_owned());
         };
+        if proto_dot(record.head.dot()) != delivery.dot {
+            self.put_off(node, user, delivery);
+            return Ok(());
+        }
         let id = MsgId(msg.msg_id);
         self.trace(|| format!("node {} delivers {id:?} to user {user}", node + 1));
         let session = self.clients.sessions[user].as_mut().expect("the reader has a session");

@@ -361,6 +361,9 @@ impl Life {
             };
             let bytes = original.to_vec();
             let (original, _) = record::decode(&bytes).expect("it was just read");
+            if views::proto_dot(original.head.dot()) != entries[0].dot {
+                return self.fx.log.quarantine(segment);
+            }
             let Body::Msg(msg) = original.body else { return };
             let fx = &mut self.fx;
             let mut copied = None;

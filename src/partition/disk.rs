@@ -430,7 +430,11 @@ fn read_copies(reader: &mut Reader<RealDisk>, wanted: Vec<CopyWanted>) -> CopyRe
         wanted.iter().map(|entries| (views::wal_pos(entries[0].pos), entries[0].len)).collect();
     let mut records: CopyRecords = wanted.into_iter().map(|entries| (entries, None)).collect();
     reader.read_records(&places, &mut |index, result| match result {
-        Ok(record) => records[index].1 = Some(record.to_vec()),
+        // A whole record of another message is worse than none.
+        Ok(record) if views::proto_dot(record.head.dot()) == records[index].0[0].dot => {
+            records[index].1 = Some(record.to_vec());
+        }
+        Ok(_) => tracing::error!("another record stands where a message was to be copied from"),
         Err(error) => tracing::error!(%error, "a message cannot be copied and stays where it is"),
     });
     records

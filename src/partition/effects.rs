@@ -184,7 +184,8 @@ pub(super) fn put_message(
 ) -> Option<Option<Delivered>> {
     let Body::Msg(msg) = &record.body else { return None };
     // A whole record of somebody else's message is worse than none.
-    if !msg.recipients.as_chunks::<16>().0.contains(&delivery.user.0) {
+    let is_theirs = msg.recipients.as_chunks::<16>().0.contains(&delivery.user.0);
+    if !is_theirs || views::proto_dot(record.head.dot()) != delivery.dot {
         return None;
     }
     let head = MessageHead {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use crate::batch::FRAME_HEADER_BYTES;
 use crate::codec::as_u32;
 use crate::disk::{Access, Disk};
+use crate::recovery::look::life_without_header;
 use crate::recovery::segment_name;
 use crate::scan::{FrameAt, Life, SegmentFile};
 use crate::segment::{SEGMENT_BYTES_MAX, SegmentHeader, TRAILER_BYTES, Trailer};
@@ -40,7 +41,7 @@ impl<D: Disk> Feed<D> {
 
     /// Reads frames from `from` on, which is the place of a frame or the segment's beginning, until `bytes_max` bytes of
     /// records are there, or a batch after `durable`, or the end of the frames. At least one frame is read if there is
-    /// one. A segment whose header is lost gives nothing.
+    /// one. A segment whose header is lost is read by the salt that its trailer or its frames name, as recovery does.
     pub fn read(&mut self, from: Pos, durable: u64, bytes_max: usize) -> io::Result<Fed> {
         let path = self.dir.join(segment_name(from.segment));
         let handle = self.disk.open(&path, Access::Read)?;
@@ -56,7 +57,9 @@ impl<D: Disk> Feed<D> {
 }
 
 fn life<D: Disk>(file: &mut SegmentFile<'_, D>, segment: u32) -> Option<Life> {
-    let header = SegmentHeader::decode(file.bytes(0, BLOCK)).ok()?;
+    let Ok(header) = SegmentHeader::decode(file.bytes(0, BLOCK)) else {
+        return life_without_header(file, segment);
+    };
     let bytes = (header.segment_bytes as usize).min(file.len);
     let trailer = file.bytes(bytes.checked_sub(TRAILER_BYTES)?, TRAILER_BYTES);
     let trailer = Trailer::decode(trailer, segment, header.salt, as_u32(bytes));

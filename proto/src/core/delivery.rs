@@ -312,6 +312,7 @@ impl Core {
                 conn: record.conn,
                 user: record.key,
                 no: record.sent,
+                dot: self.origins.dot(entry),
                 pos: entry.pos(),
                 len: entry.len(),
                 wants_receipt: entry.wants_receipt(),

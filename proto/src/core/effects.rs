@@ -119,6 +119,9 @@ pub struct Delivery {
     pub user: UserKey,
     /// Which delivery of this login it is, from 1.
     pub no: u32,
+    /// Which message. A record with another identity at this place was put there by a disk that writes astray: it counts
+    /// as unreadable.
+    pub dot: Dot,
     /// Where the record is.
     pub pos: Pos,
     /// Bytes of the whole record.

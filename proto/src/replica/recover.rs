@@ -24,6 +24,8 @@ const MARK_ENTRY_BYTES: usize = 2 + 4 + 4 + 8 + 8 + 8;
 #[derive(Debug, Default)]
 pub(crate) struct Recovery {
     marks: Vec<MarkEntry>,
+    /// A life with a peer wrote here.
+    had_peer: bool,
     /// The last EPOCH record of this node.
     state_id: u64,
     mode: Option<Mode>,
@@ -45,6 +47,7 @@ impl Replica {
     pub fn recover(&mut self, segment: u32, record: &RecordView<'_>) {
         let recovery = self.recovery.as_mut().expect("records come before recovery_done");
         if let RecordBody::Mark(body) = record.body {
+            recovery.had_peer |= body.first() == Some(&MARK_VERSION);
             for entry in mark_entries(body) {
                 recovery.marks.push(entry);
                 let index = self.streams.find_or_add(entry.stream);
@@ -109,9 +112,7 @@ impl Replica {
         let solo_msgs = if is_solo { recovery.solo_msgs } else { 0 };
         self.rule.begin(now, recovery.state_id, lsn, solo_msgs);
         self.greet_lsn = lsn;
-        if self.streams.len() > 0 {
-            self.marks_owed = self.append_marks(fx, core).is_err();
-        }
+        self.marks_owed = self.append_marks(fx, core).is_err();
         self.settle(fx, core, now);
     }
 
@@ -123,7 +124,7 @@ impl Replica {
             stream.known.insert(1, entry.prefix);
             stream.synced.insert(1, entry.prefix);
         }
-        if !recovery.marks.is_empty() {
+        if recovery.had_peer {
             return;
         }
         // A log of before this node had a peer: our own numbers were given out one after the other, so what is missing
@@ -141,7 +142,8 @@ impl Replica {
         }
     }
 
-    /// Appends what is known of all streams. It may be claimed once that is synced.
+    /// Appends what is known of all streams, also if there are none: from then on the log is one of a pair. It may be claimed
+    /// once that is synced.
     pub(super) fn append_marks(
         &mut self,
         fx: &mut impl ReplicaEffects,
@@ -149,7 +151,8 @@ impl Replica {
     ) -> Result<(), Refusal> {
         let streams: Vec<u32> = (0..self.streams.len() as u32).collect();
         let per_mark = (MARK_BYTES_MAX - MARK_HEADER_BYTES) / MARK_ENTRY_BYTES;
-        for some in streams.chunks(per_mark) {
+        let none = streams.is_empty().then_some(&[][..]);
+        for some in none.into_iter().chain(streams.chunks(per_mark)) {
             let mut body = vec![MARK_VERSION, 0, 0, 0];
             body.extend_from_slice(&(some.len() as u32).to_le_bytes());
             for index in some {
@@ -178,7 +181,7 @@ impl Replica {
         core: &mut Core,
     ) -> Result<(), Refusal> {
         let greet_lsn = self.greet_lsn;
-        let appended = if self.streams.len() > 0 { self.append_marks(fx, core) } else { Ok(()) };
+        let appended = self.append_marks(fx, core);
         // A link need not wait for it: nothing new is claimed.
         self.greet_lsn = greet_lsn;
         appended
