@@ -10,6 +10,7 @@ pub mod limits;
 pub mod link;
 pub mod peer;
 pub mod replica;
+pub mod sabotage;
 pub mod session;
 pub mod wheel;
 pub mod wire;

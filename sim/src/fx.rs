@@ -6,6 +6,7 @@ use iris_proto::core::{
 };
 use iris_proto::id::{ConnId, Dot, Origin, ShardId};
 use iris_proto::replica::{EpochRecord, Event, RecordView, RefuseCode, ReplicaEffects, ScanFrom};
+use iris_proto::sabotage::{self, Sabotage};
 use iris_wal::{
     AppendError, Body, Epoch, Head, Log, Mark, Msg, Reason, Record, Targets, Tomb, record,
 };
@@ -114,6 +115,9 @@ impl Effects for Fx {
         self.targets = targets;
         let appended = appended?;
         for target in tomb.targets {
+            if sabotage::is(Sabotage::TombsPruned) {
+                break;
+            }
             self.log.tomb_refers(appended.pos.segment, target.pos.segment);
         }
         Ok(appended)
@@ -133,6 +137,9 @@ impl Effects for Fx {
     }
 
     fn entry_dead(&mut self, pos: Pos, tomb: Pos) {
+        if sabotage::is(Sabotage::TombsPruned) {
+            return;
+        }
         self.log.tomb_refers(tomb.segment, pos.segment);
     }
 

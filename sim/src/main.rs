@@ -10,6 +10,9 @@ use clap::Parser;
 use iris_sim::faults::Kind;
 use iris_sim::{Options, Outcome, run};
 
+#[cfg(feature = "sabotage")]
+mod sabotage;
+
 /// Lines of the trace that a failing seed shows.
 const TAIL_LINES: usize = 40;
 /// How often a terminal is told how far the run is.
@@ -49,6 +52,11 @@ struct Args {
     /// Kinds of faults, separated by commas; by default each seed chooses some of all.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
+    /// Run a build that is wrong on purpose in this way, or in each of them, one after the other: `all`. Each must break
+    /// something within --seeds; the first seed that does is named.
+    #[cfg(feature = "sabotage")]
+    #[arg(long)]
+    sabotage: Option<String>,
     /// Runs at the same time; by default as many as there are CPUs.
     #[arg(long)]
     jobs: Option<u64>,
@@ -69,6 +77,10 @@ fn main() -> ExitCode {
     }
     // What a seed breaks by a panic is told with the seed.
     std::panic::set_hook(Box::new(|_| {}));
+    #[cfg(feature = "sabotage")]
+    if let Some(name) = &args.sabotage {
+        return sabotage::run_all(&args, name);
+    }
     let (total, broken, seeds) = run_all(&args, &kinds);
     if args.json {
         println!("{}", total.to_json(seeds, &broken));

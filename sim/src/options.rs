@@ -13,6 +13,9 @@ pub struct Options {
     pub fault_ms: u64,
     /// Milliseconds after the last fault in which everything must be well.
     pub calm_ms: u64,
+    /// A way in which the machines are wrong on purpose.
+    #[cfg(feature = "sabotage")]
+    pub sabotage: Option<iris_proto::sabotage::Sabotage>,
     /// Faults to choose from; if empty, some of all, as the seed decides.
     pub kinds: Vec<Kind>,
 }
@@ -20,7 +23,15 @@ pub struct Options {
 impl Options {
     /// A run of mixed faults.
     pub fn new(seed: u64) -> Self {
-        Self { seed, trace: 0, fault_ms: 1500, calm_ms: 3000, kinds: Vec::new() }
+        Self {
+            seed,
+            trace: 0,
+            fault_ms: 1500,
+            calm_ms: 3000,
+            kinds: Vec::new(),
+            #[cfg(feature = "sabotage")]
+            sabotage: None,
+        }
     }
 }
 

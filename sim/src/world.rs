@@ -8,6 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use iris_proto::id::{MsgId, Origin, ShardId, shard_for_user};
 use iris_proto::replica::{Mode, Now};
+use iris_proto::sabotage::{self, Sabotage};
 use iris_wal::disk::mem::{Image, MemDisk};
 
 use crate::clients::Clients;
@@ -77,6 +78,8 @@ pub(crate) struct World {
 
 /// Runs a seed.
 pub fn run(options: &Options) -> Outcome {
+    #[cfg(feature = "sabotage")]
+    sabotage::set(options.sabotage);
     let mut world = World::new(options.clone());
     // An assertion of the machines under test is something that is not true, as any other.
     let went = catch_unwind(AssertUnwindSafe(|| world.go()));
@@ -320,7 +323,10 @@ impl World {
         let seed = self.random.draw();
         let machine = &mut self.nodes[node];
         // A number that no life had before, also when an old disk is back: the time, if that is later.
-        machine.incarnation = (machine.incarnation + 1).max(self.now_ms as u32);
+        let next = (machine.incarnation + 1).max(self.now_ms as u32);
+        let again =
+            sabotage::is(Sabotage::IncarnationReused) || sabotage::is(Sabotage::DigestIgnored);
+        machine.incarnation = if again { machine.incarnation.max(1) } else { next };
         let origin = Origin { node: machine.node, incarnation: machine.incarnation };
         self.model.node_starts(node);
         // What a crash left on the disk counts from now on, whether it was known to be synced or not.

@@ -11,6 +11,7 @@ use crate::id::{ConnId, Dot, MsgId, UserKey};
 use crate::limits::{
     PRESENCE_USERS_MAX, RECV_WINDOW_MAX, TOMB_TARGETS_MAX, TURN_DELIVERIES_MAX, USER_BYTES_MAX,
 };
+use crate::sabotage::{self, Sabotage};
 
 /// A login, first or moved.
 struct Login<'a> {
@@ -292,7 +293,8 @@ impl Core {
             let entry = &mut self.entries[record.cursor];
             if entry.origin() == Origins::OWN {
                 let shard = crate::id::shard_for_user(record.key, self.config.num_shards);
-                if entry.seq() > self.shards[usize::from(shard.0)].durable_seq {
+                let durable = self.shards[usize::from(shard.0)].durable_seq;
+                if entry.seq() > durable && !sabotage::is(Sabotage::DeliverUnsynced) {
                     // Its `handle_durable` wakes the user.
                     return made;
                 }

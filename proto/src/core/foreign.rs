@@ -29,6 +29,7 @@ use super::{BadRecord, CheckpointCursor, Core};
 use crate::hlc::{Hlc, TooFarAhead};
 use crate::id::{Dot, MsgId, Origin, ShardId, UserKey};
 use crate::limits::{COLLAPSED_MAX, EARLY_TOMBS_MAX, TOMB_TARGETS_MAX};
+use crate::sabotage::{self, Sabotage};
 
 /// A MSG record of the peer, or one of ours that the peer gives back.
 #[derive(Clone, Copy, Debug)]
@@ -223,6 +224,7 @@ impl Core {
         let is_receipt = msg.flags & IS_RECEIPT != 0;
         let double = match is_receipt {
             true => None,
+            false if sabotage::is(Sabotage::ForeignIdsForgotten) => None,
             false => self.dedup.take_id(msg.shard, msg.sender, msg.msg_id, dot),
         };
         let keys = msg.recipients.as_chunks::<16>().0;
@@ -298,8 +300,15 @@ impl Core {
     pub fn forget_early(&mut self, origin: Origin, shard: ShardId, upto: u64) {
         let Some(number) = self.origins.intern(origin) else { return };
         let num_shards = self.config.num_shards;
+        // A message that is here and that no inbox has taken in yet still needs its TOMB.
+        let waiting = self.foreign.waiting.iter().filter_map(|(_, waiting)| match waiting {
+            Waiting::Msg { dot, .. } => Some(*dot),
+            Waiting::Tomb { .. } => None,
+        });
+        let waiting: BTreeSet<u64> = waiting.collect();
         self.foreign.early.retain(|(inbox, dot), _| {
             *dot as u16 != number
+                || waiting.contains(dot)
                 || *dot >> 16 > upto
                 || crate::id::shard_for_user(*inbox, num_shards) != shard
         });
@@ -400,7 +409,7 @@ impl Core {
                 continue;
             }
             let user = self.users.find_or_insert(key);
-            if let Some(other) = double {
+            if let Some(other) = double.filter(|_| !sabotage::is(Sabotage::BothKept)) {
                 self.collapse(fx, user, (shard, sender, msg_id), other, (dot, &at));
             }
             inbox::push(&mut self.entries, &mut self.users[user], user, entry);

@@ -79,6 +79,7 @@ pub use send::SendRequest;
 use crate::hlc::HlcClock;
 use crate::id::{ConnId, Origin, ShardId, UserKey, shard_for_user};
 use crate::limits;
+use crate::sabotage::{self, Sabotage};
 use dedup::Dedup;
 use inbox::{Entries, Origins};
 use index::Hashing;
@@ -392,7 +393,8 @@ impl Core {
     ) -> Result<Option<CheckpointCursor>, Refusal> {
         self.assert_recovered();
         let mut body = std::mem::take(&mut self.scratch.body);
-        let (shard, next) = self.dedup.checkpoint(from, &mut body, |_, _| true);
+        let tells = |_, _| !sabotage::is(Sabotage::DedupForgotten);
+        let (shard, next) = self.dedup.checkpoint(from, &mut body, tells);
         let appended =
             if body.is_empty() { Ok(()) } else { fx.append_dedup(shard, &body).map(|_| ()) };
         self.scratch.body = body;

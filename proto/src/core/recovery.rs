@@ -12,6 +12,7 @@ use super::inbox::{self, Entry, LEN_END, Origins, SEQ_END};
 use super::slab::NIL;
 use crate::hlc::Hlc;
 use crate::id::{Dot, MsgId, ShardId, UserKey};
+use crate::sabotage::{self, Sabotage};
 
 /// A MSG record (or a copy of one) as the log's index gives it.
 #[derive(Clone, Copy, Debug)]
@@ -335,6 +336,9 @@ fn merge(items: &mut [Item], ranks: &[u16], kept: &mut Vec<Item>, fx: &mut impl 
         }
     }
     kept.sort_by_key(|item| (item.hlc, rank(item), item.seq()));
+    if sabotage::is(Sabotage::OrderLost) {
+        kept.reverse();
+    }
 }
 
 impl Origins {

@@ -7,6 +7,7 @@ use super::slab::NIL;
 use super::{Core, Pending};
 use crate::id::{ConnId, Dot, MsgId, ShardId, UserKey};
 use crate::limits::{PAYLOAD_BYTES_MAX, RECIPIENTS_MAX, USER_BYTES_MAX};
+use crate::sabotage::{self, Sabotage};
 
 /// A SEND, as its edge passes it on.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +117,7 @@ impl Core {
         fx: &mut impl Effects,
         send: &SendRequest<'_>,
     ) -> Result<(), RejectCode> {
-        if self.last_msg_lsn > self.durable_lsn {
+        if self.last_msg_lsn > self.durable_lsn && !sabotage::is(Sabotage::RetryAnswered) {
             if self.pending.len() >= self.config.pending_max {
                 return Err(RejectCode::Overloaded);
             }

@@ -11,6 +11,7 @@ use super::{Link, LinkDown, Now, Replica};
 use crate::core::Core;
 use crate::id::Dot;
 use crate::limits::STREAMS_PER_PARTITION_MAX;
+use crate::sabotage::{self, Sabotage};
 
 /// How far a greeting is.
 #[derive(Debug, Default)]
@@ -171,7 +172,8 @@ impl Replica {
             return Err(RefuseCode::Retired);
         }
         greeting.hello = Some(hello);
-        if hello.known_incarnation > config.me.incarnation {
+        let ignored = sabotage::is(Sabotage::DigestIgnored);
+        if hello.known_incarnation > config.me.incarnation && !ignored {
             return Err(self.reincarnate(fx, hello.known_incarnation));
         }
         self.take_known(fx, core, now, Vec::new())
@@ -223,7 +225,7 @@ impl Replica {
         if lacks_reclaimed {
             link.shipping.say_dedup();
         }
-        if lacks_reclaimed && has_records {
+        if lacks_reclaimed && has_records && !sabotage::is(Sabotage::NothingUnlisted) {
             link.shipping.say_live();
         }
         link.shipping.durable(self.durable_lsn);
@@ -251,7 +253,8 @@ impl Replica {
             core.check_foreign(shard, dot).map_err(|_| RefuseCode::Malformed)?;
             let index = self.streams.find_or_add(known.stream).ok_or(RefuseCode::TooMuch)?;
             let stream = &mut self.streams[index];
-            if origin == self.config.me && ranges.last() > stream.known.last() {
+            let is_behind = origin == self.config.me && ranges.last() > stream.known.last();
+            if is_behind && !sabotage::is(Sabotage::DigestIgnored) {
                 let above = origin.incarnation;
                 return Err(self.reincarnate(fx, above));
             }
@@ -296,7 +299,7 @@ impl Replica {
             let Some(index) = self.streams.find(point.stream) else { continue };
             let stream = &self.streams[index];
             let is_other = stream.chain.at(point.seq).is_some_and(|mine| mine != point.digest);
-            if is_other && !stream.fenced {
+            if is_other && !stream.fenced && !sabotage::is(Sabotage::DigestIgnored) {
                 self.fence(fx, index)?;
             }
         }

@@ -54,11 +54,14 @@ pub use effects::{
 };
 pub use status::{Counters, Label, Status};
 
+use std::collections::BTreeMap;
+
 #[cfg(doc)]
 use crate::core::Core;
 use crate::id::{Dot, Origin, ShardId};
 use crate::limits;
 use greet::Greeting;
+use ranges::Ranges;
 use receive::Receiving;
 use recover::Recovery;
 use rule::Rule;
@@ -203,6 +206,8 @@ pub struct Replica {
     /// A scan was asked for and not answered.
     scan_is_out: bool,
     last_link: u64,
+    /// What could not be read for an earlier link, by stream.
+    unread_before: BTreeMap<u32, Ranges>,
     retired: Option<u32>,
     counters: Counters,
     scratch: Scratch,

@@ -15,6 +15,7 @@ use crate::limits::{
     DEDUP_RECORD_BYTES_MAX, EARLY_TOMBS_MAX, ENTRIES_PER_PARTITION_MAX, REPLICA_FRAME_BYTES_MAX,
     REPLICA_FRAMES_MAX,
 };
+use crate::sabotage::{self, Sabotage};
 
 /// A numbered frame of the peer that was taken in.
 #[derive(Debug, Default)]
@@ -89,7 +90,8 @@ impl Receiving {
 
     /// The number of the last frame that is synced here, given how far the log is.
     fn synced_number(&self, durable_lsn: u64) -> u64 {
-        let after = self.got.partition_point(|got| got.last_lsn <= durable_lsn);
+        let early = sabotage::is(Sabotage::ReportUnsynced);
+        let after = self.got.partition_point(|got| early || got.last_lsn <= durable_lsn);
         after.checked_sub(1).map_or(self.reported, |last| self.got[last].number)
     }
 
@@ -341,7 +343,8 @@ impl Replica {
                     let index = self.streams.find(key);
                     let is_known =
                         index.is_some_and(|index| self.streams[index].known.contains(target.seq));
-                    self.scratch.come.push((*target, !is_known));
+                    let may_come = !is_known && !sabotage::is(Sabotage::EarlyTombLost);
+                    self.scratch.come.push((*target, may_come));
                 }
                 let appended = fx.append_foreign(bytes)?;
                 let targets = &self.scratch.come;
@@ -472,7 +475,8 @@ impl Replica {
             return Ok(false);
         }
         let is_whole = of.known.covers(1, point.seq);
-        if of.chain.at(point.seq).is_some_and(|mine| mine != point.digest) && point.digest != 0 {
+        let is_other = of.chain.at(point.seq).is_some_and(|mine| mine != point.digest);
+        if is_other && point.digest != 0 && !sabotage::is(Sabotage::DigestIgnored) {
             self.fence(fx, stream)?;
             return Ok(false);
         }

@@ -11,6 +11,7 @@ use super::{Now, Replica};
 use crate::core::{Core, Refusal};
 use crate::id::{Origin, ShardId};
 use crate::limits::MARK_BYTES_MAX;
+use crate::sabotage::{self, Sabotage};
 use crate::wire::{Reader, Writer};
 
 /// The version of a MARK's body.
@@ -124,7 +125,8 @@ impl Replica {
             stream.known.insert(1, entry.prefix);
             stream.synced.insert(1, entry.prefix);
         }
-        if recovery.had_peer {
+        let taken_for_old = recovery.marks.is_empty() && sabotage::is(Sabotage::LogWithoutPeer);
+        if recovery.had_peer && !taken_for_old {
             return;
         }
         // A log of before this node had a peer: our own numbers were given out one after the other, so what is missing
@@ -142,8 +144,8 @@ impl Replica {
         }
     }
 
-    /// Appends what is known of all streams, also if there are none: from then on the log is one of a pair. It may be claimed
-    /// once that is synced.
+    /// Appends what is known of all streams, also if there are none: from then on the log is one of a pair. It may be
+    /// claimed once that is synced.
     pub(super) fn append_marks(
         &mut self,
         fx: &mut impl ReplicaEffects,
@@ -160,12 +162,12 @@ impl Replica {
                 let StreamKey { shard, origin } = stream.key;
                 let mut w = Writer::new(&mut body);
                 w.u16(shard.0).u32(origin.node).u32(origin.incarnation);
-                w.u64(stream.known.prefix()).u64(stream.chain.seq()).u64(stream.chain.digest());
+                w.u64(stream.marks_upto()).u64(stream.chain.seq()).u64(stream.chain.digest());
             }
             let appended = fx.append_mark(self.config.first_shard, &body)?;
             core.foreign_other(&appended);
             for index in some {
-                let last = self.streams[*index].known.prefix();
+                let last = self.streams[*index].marks_upto();
                 self.streams.marked_at(appended.lsn, *index, last);
             }
             self.greet_lsn = self.greet_lsn.max(appended.lsn);

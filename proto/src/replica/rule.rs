@@ -22,6 +22,7 @@ use super::effects::{EpochRecord, Event, Mode, RefuseCode, ReplicaEffects};
 use super::frame::{self, Hello};
 use super::{Label, Now, Replica, WhenAlone};
 use crate::core::{Core, RejectCode};
+use crate::sabotage::{self, Sabotage};
 use crate::wire::Writer;
 
 /// A NORMAL that was shorter than this makes the next one wait for longer. Milliseconds.
@@ -297,12 +298,19 @@ impl Replica {
         let rule = &self.rule;
         let (two, local) = (rule.two_lsn, self.durable_lsn);
         let pending = rule.change.and_then(|change| Some((change.to, change.lsn?)));
+        let two = if sabotage::is(Sabotage::AckBeforePeer) { local } else { two };
+        let is_solo = rule.mode == Mode::Solo;
+        let early = is_solo && sabotage::is(Sabotage::AckBeforeSync);
+        let local = if early { self.closed_lsn } else { local };
+        let alone = if is_solo && sabotage::is(Sabotage::CopiesLie) { 2 } else { 1 };
         match (rule.mode, pending) {
             (Mode::Normal, _) => core.handle_durable(fx, now.unix_ms, two, 2),
             (Mode::Solo | Mode::Recovering, Some((Mode::Normal, lsn))) => {
-                core.handle_durable(fx, now.unix_ms, local.min(lsn - 1), 1);
+                core.handle_durable(fx, now.unix_ms, local.min(lsn - 1), alone);
             }
-            (Mode::Solo | Mode::Recovering, _) => core.handle_durable(fx, now.unix_ms, local, 1),
+            (Mode::Solo | Mode::Recovering, _) => {
+                core.handle_durable(fx, now.unix_ms, local, alone);
+            }
         }
     }
 
@@ -382,7 +390,8 @@ impl Replica {
             Mode::Normal => self.rule.two_lsn,
             Mode::Solo | Mode::Recovering => self.durable_lsn,
         };
-        if synced < lsn {
+        let unsynced = to == Mode::Solo && sabotage::is(Sabotage::SoloUnsynced);
+        if synced < lsn && !unsynced {
             return;
         }
         // What both nodes have is acknowledged as that, before the rule changes.

@@ -17,6 +17,7 @@ use super::tail::{Batch, Chunk, Tail};
 use super::{Now, Replica};
 use crate::core::{CheckpointCursor, Core};
 use crate::limits::REPLICA_FRAMES_MAX;
+use crate::sabotage::{self, Sabotage};
 
 /// Bytes that one scan reads, about.
 const SCAN_BYTES: usize = 256 << 10;
@@ -267,7 +268,8 @@ impl Shipping {
     fn is_end_due(&self, tail: &Tail) -> bool {
         let in_memory = tail.after(self.tail_lsn).is_some_and(|batch| batch.lsn <= self.end.lsn);
         let on_disk = self.parts.iter().any(|part| part.initial) || !self.scanned.is_empty();
-        !self.end.sent && !in_memory && !on_disk
+        let early = sabotage::is(Sabotage::EndTooEarly);
+        !self.end.sent && (early || !in_memory && !on_disk)
     }
 }
 
@@ -364,7 +366,11 @@ impl Replica {
         if !self.streams.segments().any(|(_, spans)| spans.iter().any(on_disk)) {
             return Vec::new();
         }
-        let wanted = |spans: &[Span]| spans.iter().any(|span| lacks(span, u64::MAX));
+        let memory_first = sabotage::is(Sabotage::MemoryFirst);
+        let wanted = |spans: &[Span]| match memory_first {
+            true => spans.iter().any(on_disk),
+            false => spans.iter().any(|span| lacks(span, u64::MAX)),
+        };
         let segments = self.streams.segments().filter(|(_, spans)| wanted(spans));
         segments.map(|(segment, _)| segment).collect()
     }
@@ -540,6 +546,9 @@ impl Replica {
             // What was not sent yet comes after END.
             let points = &shipping.end.points;
             let sent = |shard| {
+                if sabotage::is(Sabotage::DedupTooEarly) {
+                    return u64::MAX;
+                }
                 let key = StreamKey { shard, origin };
                 let point = points.iter().find(|point| point.stream == key);
                 let last = streams.get(key).map_or(0, |stream| stream.peer_has.last());

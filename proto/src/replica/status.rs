@@ -8,6 +8,7 @@ use super::tail::Tail;
 use super::{Now, Replica, ReplicaConfig, Scratch};
 use crate::core::Core;
 use crate::id::{Origin, ShardId};
+use crate::sabotage::{self, Sabotage};
 
 /// The state of a node of a pair, as operators call it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,6 +127,7 @@ impl Replica {
             marks_owed: false,
             ends_filled: false,
             scan_is_out: false,
+            unread_before: Default::default(),
             retired: None,
             counters: Default::default(),
             scratch: Scratch::default(),
@@ -148,9 +150,10 @@ impl Replica {
     pub fn may_drop(&self, core: &Core, segment: u32) -> bool {
         let is_applied = core.first_unapplied().is_none_or(|pos| segment < pos.segment);
         // A TOMB that came before its message is what keeps that message out.
-        is_applied
-            && !core.has_early_tomb_in(segment)
-            && (self.retired.is_some() || self.streams.is_covered(segment))
+        let early = core.has_early_tomb_in(segment) && !sabotage::is(Sabotage::EarlyTombDropped);
+        let is_covered = self.streams.is_covered(segment);
+        let is_needed = !sabotage::is(Sabotage::DroppedBeforePeer) && (early || !is_covered);
+        is_applied && (self.retired.is_some() || !is_needed)
     }
 
     /// A segment is gone from the log.

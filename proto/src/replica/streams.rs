@@ -8,6 +8,7 @@ use super::effects::RecordView;
 use super::frame::{Known, StreamKey};
 use super::ranges::Ranges;
 use crate::limits::STREAMS_PER_PARTITION_MAX;
+use crate::sabotage::{self, Sabotage};
 
 /// A run of numbers of a stream.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,11 +66,20 @@ impl Stream {
         }
     }
 
+    /// Up to where a MARK says that all is known.
+    pub(crate) fn marks_upto(&self) -> u64 {
+        match sabotage::is(Sabotage::MarkTooHigh) {
+            true => self.known.last(),
+            false => self.known.prefix(),
+        }
+    }
+
     /// What may be claimed of it.
     pub(crate) fn claim(&self) -> Known {
-        let extra = self.synced.beyond_prefix();
+        let synced = if sabotage::is(Sabotage::ClaimUnsynced) { &self.known } else { &self.synced };
+        let extra = synced.beyond_prefix();
         let extra = extra[..extra.len().min(super::frame::EXTRA_MAX)].to_vec();
-        Known { stream: self.key, prefix: self.synced.prefix(), extra }
+        Known { stream: self.key, prefix: synced.prefix(), extra }
     }
 }
 
@@ -206,7 +216,8 @@ impl Streams {
         self.in_segment(segment).iter().all(|span| {
             let stream = &self.all[span.stream as usize];
             let is_there = stream.peer_synced.covers(span.first, span.last);
-            !stream.fenced && is_there && span.last <= stream.marked
+            let is_marked = span.last <= stream.marked || sabotage::is(Sabotage::HolesDropped);
+            !stream.fenced && is_there && is_marked
         })
     }
 

@@ -1,8 +1,9 @@
 //! What the log should have given and did not: records that a disk no longer reads, or reads wrongly.
 //!
 //! END says that what was not sent is dead, so nothing may be left out because of a disk. A part of the log that was not
-//! read whole is read again, before any later part: records keep their order. What stays unread is lost, and said to be: no
-//! node has it.
+//! read whole is read again, before any later part: records keep their order. If it stays unread, the link is begun anew: the
+//! peer may have synced by then what it had only appended. What it still lacks, and we still cannot read, is lost, and said
+//! to be.
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use super::ranges::Ranges;
 use super::streams::Span;
 use super::{Now, Replica};
 use crate::core::Core;
+use crate::sabotage::{self, Sabotage};
 
 impl Replica {
     /// The first part of the log was read to its end.
@@ -20,16 +22,24 @@ impl Replica {
         let unread = self.unread(part.from.segment);
         let Some(link) = &mut self.link else { return };
         let shipping = &mut link.shipping;
-        if unread.is_empty() {
+        if unread.is_empty() || sabotage::is(Sabotage::UnreadIgnored) {
             return shipping.part_is_read();
         }
         let again_ms = now.mono_ms + self.config.heartbeat_ms;
-        if now.mono_ms < shipping.read_again(again_ms) + self.config.unread_ms {
+        let since_ms = shipping.read_again(again_ms);
+        let is_old = |span: &Span| {
+            let before = self.unread_before.get(&span.stream);
+            before.is_some_and(|before| before.covers(span.first, span.last))
+        };
+        if !part.initial || !unread.iter().all(is_old) {
+            if now.mono_ms >= since_ms + self.config.unread_ms {
+                for span in &unread {
+                    let before = self.unread_before.entry(span.stream).or_default();
+                    before.insert(span.first, span.last);
+                }
+                self.refuse(fx, now, RefuseCode::BadRecord);
+            }
             return;
-        }
-        if !part.initial {
-            // END has been said: another greeting finds it missing, and another END says that it is dead.
-            return self.refuse(fx, now, RefuseCode::BadRecord);
         }
         shipping.part_is_read();
         // Among it may be TOMBs.

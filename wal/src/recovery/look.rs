@@ -128,7 +128,10 @@ pub(crate) fn look_at<D: Disk>(
 
 /// What counts in a segment whose header is lost: numbers are never used again, so a trailer or a frame that was
 /// written for this number tells the salt.
-pub(crate) fn life_without_header<D: Disk>(file: &mut SegmentFile<'_, D>, number: u32) -> Option<Life> {
+pub(crate) fn life_without_header<D: Disk>(
+    file: &mut SegmentFile<'_, D>,
+    number: u32,
+) -> Option<Life> {
     let bytes = file.len / BLOCK * BLOCK;
     if bytes < SEGMENT_BYTES_MIN {
         return None;
