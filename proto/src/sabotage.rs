@@ -50,6 +50,8 @@ pub enum Sabotage {
     ForeignIdsForgotten,
     /// I1: the peer is told of an id before its record.
     DedupTooEarly,
+    /// I3: records are shipped from memory after their segment went with the TOMBs of the peer.
+    TailOutlives,
     /// order: a restart turns an inbox around.
     OrderLost,
     /// I4: a life goes on under the numbers of the one before.
@@ -90,7 +92,7 @@ mod on {
 
     impl Sabotage {
         /// All of them: name, and what it breaks.
-        pub const ALL: [(Self, &'static str, &'static str); 26] = [
+        pub const ALL: [(Self, &'static str, &'static str); 27] = [
             (
                 Self::AckBeforePeer,
                 "ack_before_peer",
@@ -173,6 +175,11 @@ mod on {
                 Self::DedupTooEarly,
                 "dedup_too_early",
                 "I1: the peer is told of an id before its record",
+            ),
+            (
+                Self::TailOutlives,
+                "tail_outlives",
+                "I3: records are shipped from memory after their segment went with the TOMBs of the peer",
             ),
             (Self::OrderLost, "order_lost", "order: a restart turns an inbox around"),
             (

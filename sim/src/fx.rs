@@ -43,6 +43,8 @@ pub struct Fx {
     pub doubles: Vec<Double>,
     pub(crate) scan: Option<(ScanFrom, usize)>,
     pub(crate) reincarnate: Option<u32>,
+    /// Records appended and not synced: position in the log, shard and identity.
+    pub(crate) unsynced: Vec<(u64, u16, Dot)>,
     origin: Origin,
     now_hlc: u64,
     targets: Vec<iris_wal::Dot>,
@@ -58,6 +60,7 @@ impl Fx {
             doubles: Vec::new(),
             scan: None,
             reincarnate: None,
+            unsynced: Vec::new(),
             origin,
             now_hlc: 0,
             targets: Vec::new(),
@@ -71,6 +74,11 @@ impl Fx {
             AppendError::TooLarge => panic!("the machines keep records within the log's bound"),
         })?;
         self.now_hlc = self.now_hlc.max(record.head.hlc);
+        let is_copy = matches!(record.body, Body::Msg(Msg { copy: true, .. }));
+        if record.head.seq > 0 && !is_copy {
+            let dot = views::proto_dot(record.head.dot());
+            self.unsynced.push((self.log.lsn(), record.head.shard, dot));
+        }
         let len = record.encoded_len() as u32;
         Ok(Appended { pos: views::proto_pos(pos), len, lsn: self.log.lsn() })
     }

@@ -18,6 +18,7 @@ pub mod net;
 pub mod node;
 pub mod options;
 pub mod random;
+mod wire;
 pub mod world;
 
 pub use options::{Options, Outcome};

@@ -234,6 +234,7 @@ impl Life {
         self.durable.push_back((write.body().to_vec(), goes_wrong.is_some()));
         self.fx.log.synced(write);
         let lsn = self.fx.log.durable();
+        self.fx.unsynced.retain(|(of, ..)| *of > lsn);
         self.replica.handle_durable(&mut self.fx, &mut self.core, now, lsn);
         Ok(())
     }

@@ -19,6 +19,7 @@ use crate::net::Net;
 use crate::node::{End, Life, SHARDS};
 use crate::options::{Options, Outcome};
 use crate::random::Random;
+use crate::wire;
 
 /// When runs begin, Unix milliseconds.
 pub(crate) const T0: u64 = 1_800_000_000_000;
@@ -401,6 +402,9 @@ impl World {
         let Some(life) = &mut self.nodes[node].life else { return Ok(()) };
         let ended = life.turn(now, write_ms).err();
         let bytes = std::mem::take(&mut life.fx.out);
+        if let Some((shard, dot)) = wire::claimed_unsynced(&bytes, &life.fx.unsynced) {
+            return Err(format!("node {} claims {shard} {dot:?}, which is not synced", node + 1));
+        }
         let closed = std::mem::take(&mut life.fx.closed);
         let me = life.origin.node;
         let durable: Vec<_> = life.durable.drain(..).collect();

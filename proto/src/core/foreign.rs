@@ -365,6 +365,8 @@ impl Core {
             if gone(self.shard_of(inbox), inbox, self.origins.dot(entry)) {
                 let reason = TombReason::Collapsed;
                 self.foreign.owed.push_back(Owed { inbox, dot, reason, doubled: false });
+                // It may have given way there to another record of its id, which is yet to come here.
+                self.remember_collapse(inbox, dot);
                 owed += 1;
             }
         }

@@ -139,6 +139,13 @@ impl Shipping {
         self.live = Some(0);
     }
 
+    /// Batches up to here are gone from the log.
+    pub(super) fn skip_to(&mut self, lsn: u64) {
+        if lsn > self.tail_lsn {
+            (self.tail_lsn, self.tail_chunks) = (lsn, 0);
+        }
+    }
+
     /// The part of the log that is being read.
     pub(super) fn part(&self) -> Option<Part> {
         self.parts.front().copied()

@@ -159,6 +159,12 @@ impl Replica {
     /// A segment is gone from the log.
     pub fn segment_dropped(&mut self, segment: u32) {
         self.streams.dropped(segment);
+        if sabotage::is(Sabotage::TailOutlives) {
+            return;
+        }
+        if let (Some(lsn), Some(link)) = (self.tail.dropped(segment), &mut self.link) {
+            link.shipping.skip_to(lsn);
+        }
     }
 
     /// The peer never comes back: nothing is kept for it any more. It may only join again with an empty log.

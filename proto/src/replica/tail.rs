@@ -61,6 +61,16 @@ impl Tail {
         Some(batch)
     }
 
+    /// A segment is gone: its batches are no longer shipped, for TOMBs of the peer in it are gone as well. The position of
+    /// the last of them.
+    pub(crate) fn dropped(&mut self, segment: u32) -> Option<u64> {
+        let gone = |batch: &&Batch| batch.segment == segment;
+        let last = self.batches.iter().rfind(gone).map(|batch| batch.lsn);
+        self.batches.retain(|batch| batch.segment != segment);
+        self.bytes = self.batches.iter().map(|batch| batch.bytes).sum();
+        last
+    }
+
     /// The first batch after a log position.
     pub(crate) fn after(&self, lsn: u64) -> Option<&Batch> {
         self.batches.get(self.batches.partition_point(|batch| batch.lsn <= lsn))

@@ -1,9 +1,9 @@
 //! What the log should have given and did not: records that a disk no longer reads, or reads wrongly.
 //!
 //! END says that what was not sent is dead, so nothing may be left out because of a disk. A part of the log that was not
-//! read whole is read again, before any later part: records keep their order. If it stays unread, the link is begun anew: the
-//! peer may have synced by then what it had only appended. What it still lacks, and we still cannot read, is lost, and said
-//! to be.
+//! read whole is read again, before any later part: records keep their order. If it stays unread, the link is begun
+//! anew: the peer may have synced by then what it had only appended. What it still lacks, and we still cannot read, is
+//! lost, and said to be.
 
 use std::collections::BTreeMap;
 
