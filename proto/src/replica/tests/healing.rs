@@ -516,6 +516,8 @@ fn a_peer_of_another_layout_is_refused_by_name() {
         let mut pair = Pair::new();
         pair.b = Node::new(2, change);
         pair.connect();
+        // A greeting waits for the first MARK.
+        pair.b.flush();
         let hello = std::mem::take(&mut pair.b.fx.sent);
         let at = pair.a.at();
         pair.a.replica.handle_bytes(&mut pair.a.fx, &mut pair.a.core, at, 1, &hello);
