@@ -27,12 +27,15 @@ pub(super) struct Compared {
 pub(super) fn compare<D: Disk>(reader: &mut Reader<D>, doubles: &[Double]) -> Compared {
     let mut compared = Compared { collapsed: doubles.len() as u64, ..Compared::default() };
     for some in doubles.chunks(READ_AT_ONCE) {
-        let place = |(_, pos, len)| (views::wal_pos(pos), len);
-        let both = some.iter().flat_map(|double| [place(double.kept), place(double.dropped)]);
-        let places: Vec<(Pos, u32)> = both.collect();
+        let records = some.iter().flat_map(|double| [double.kept, double.dropped]);
+        let records: Vec<_> = records.collect();
+        let places = records.iter().map(|(_, pos, len)| (views::wal_pos(*pos), *len));
+        let places: Vec<(Pos, u32)> = places.collect();
         let mut payloads: Vec<Option<Vec<u8>>> = vec![None; places.len()];
         reader.read_records(&places, &mut |index, result| {
+            // A whole record of another message is worse than none.
             if let Ok(record) = result
+                && record.head.dot() == views::wal_dot(records[index].0)
                 && let Body::Msg(msg) = record.body
             {
                 payloads[index] = Some(msg.payload.to_vec());
