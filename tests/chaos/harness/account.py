@@ -7,8 +7,8 @@ The words are those of docs/PROTOCOL.md. The checks:
 - *resurrected*: delivered in a connection that began after its ACK was known to be durable. A client knows that from a
   receipt (made once the ACK is durable), or because all cores said that no inbox holds anything. An ACK alone promises
   nothing about a crash: such a message may come again, and counts as `repeated`.
-- *reordered*: delivered for the first time after a message that the same sender sent to the same user later. Counted, no
-  fault: in a split, order is kept for each node that took the messages (docs/decisions/0011-replication.md).
+- *reordered*: delivered for the first time after a message that the same sender sent to the same user later. Where
+  nodes took messages apart from each other that is no fault (docs/decisions/0011-replication.md).
 - *foreign*: delivered, and never sent to this user, or with another content.
 """
 

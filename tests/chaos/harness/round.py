@@ -42,6 +42,8 @@ class Scenario:
     drops: bool = False
     #: Milliseconds without an ACCEPTED at most, of any client in any round; 0: measured only.
     gap_ms: int = 0
+    #: Whether messages of a sender to a user come in their order: nodes did not take messages apart from each other.
+    ordered: bool = True
     #: Needs a network that can be cut, or mounts: root.
     needs_root: bool = False
     #: Part of the quick set that `make test` runs.
@@ -365,6 +367,8 @@ class Round:
         failures = [*self.failures, *verdict.examples]
         watched = self.watched or [user.name for user in self.senders]
         gaps = account.gaps(self.faults, watched, self.load_ended) if self.faults else []
+        if scenario.ordered and verdict.reordered:
+            failures.append(f"{verdict.reordered} messages came after later ones of the same sender")
         surprises = sorted(account.refusals.keys() - scenario.refusals)
         if surprises:
             failures.append("refused: " + ", ".join(f"{account.refusals[name]} {name}" for name in surprises))

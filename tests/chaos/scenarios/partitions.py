@@ -136,7 +136,7 @@ def region_cut(r: Round) -> None:
 
 def scenario(name: str, about: str, run: Callable[[Round], None], **more: object) -> Scenario:
     """Return a scenario that needs a network that can be cut."""
-    return Scenario(name, about, run, needs_root=True, **more)  # type: ignore[arg-type]
+    return Scenario(name, about, run, needs_root=True, ordered=False, **more)  # type: ignore[arg-type]
 
 
 SCENARIOS = [
