@@ -15,8 +15,10 @@ The words are those of docs/PROTOCOL.md. The checks:
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -165,23 +167,24 @@ class Account:
         verdict.foreign = len(foreign)
         verdict.blame("foreign", len(foreign), foreign)
         verdict.repeated = sum(not self.lives[got.life].peek for got in self.received) - len(arrived)
-        verdict.reordered = self.out_of_order()
+        verdict.reordered = len(self.out_of_order())
         return verdict
 
-    def out_of_order(self) -> int:
-        """Return how many messages came for the first time after a later one of the same sender to the same user."""
+    def out_of_order(self) -> list[Key]:
+        """Return the messages that came for the first time after a later one of the same sender to the same user."""
         place = {key: number for number, key in enumerate(self.sent)}
         newest: dict[tuple[str, str], int] = {}
         seen: set[Key] = set()
-        count = 0
+        late = []
         for got in self.received:
             if got.key in seen or got.key not in place or self.lives[got.life].peek:
                 continue
             seen.add(got.key)
             flow = (got.key.sender, got.key.to)
-            count += place[got.key] < newest.get(flow, -1)
+            if place[got.key] < newest.get(flow, -1):
+                late.append(got.key)
             newest[flow] = max(newest.get(flow, -1), place[got.key])
-        return count
+        return late
 
     def arrived(self) -> set[Key]:
         """Return what was delivered to who could acknowledge it."""
@@ -190,6 +193,19 @@ class Account:
     def is_ours(self, got: Got) -> bool:
         """Whether it was sent as it came, to whom it came."""
         return got.key in self.sent and got.intact and self.lives[got.life].user == got.key.to
+
+    def write(self, path: Path) -> None:
+        """Write all of it as lines of JSON, in order of time, for who looks for what went wrong."""
+        events: list[tuple[float, str, Key, int]] = [(at, "sent", key, 0) for key, at in self.sent.items()]
+        events += [(at, "accepted", key, 0) for key, at in self.accepted.items()]
+        events += [(at, "confirmed", key, 0) for key, at in self.confirmed.items()]
+        events += [(got.at, "received", got.key, got.life) for got in self.received]
+        with path.open("w") as file:
+            for number, life in enumerate(self.lives):
+                file.write(json.dumps({"life": number, **life._asdict()}) + "\n")
+            for at, what, key, life in sorted(events, key=lambda event: event[0]):
+                line = {"at": at, "what": what, "sender": key.sender, "id": key.id.hex(), "to": key.to}
+                file.write(json.dumps(line | ({"life": life} if what == "received" else {})) + "\n")
 
     def gaps(self, faults: list[float], senders: list[str], end: float) -> list[float]:
         """Return, for each fault and each of these senders, its longest time without an ACCEPTED, in seconds.

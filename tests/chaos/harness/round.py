@@ -368,13 +368,15 @@ class Round:
         watched = self.watched or [user.name for user in self.senders]
         gaps = account.gaps(self.faults, watched, self.load_ended) if self.faults else []
         if scenario.ordered and verdict.reordered:
-            failures.append(f"{verdict.reordered} messages came after later ones of the same sender")
+            first = account.out_of_order()[0]
+            what = f"{first.sender}->{first.to} {first.id.hex()}"
+            failures.append(f"{verdict.reordered} messages came after later ones of the same sender, the first {what}")
         surprises = sorted(account.refusals.keys() - scenario.refusals)
         if surprises:
             failures.append("refused: " + ", ".join(f"{account.refusals[name]} {name}" for name in surprises))
         if account.broken and not scenario.drops:
-            first = account.broken[0]
-            failures.append(f"{len(account.broken)} connections were lost, the first of {first.user}: {first.why}")
+            lost = account.broken[0]
+            failures.append(f"{len(account.broken)} connections were lost, the first of {lost.user}: {lost.why}")
         if scenario.gap_ms and gaps and max(gaps) * 1000 > scenario.gap_ms:
             failures.append(f"{max(gaps) * 1000:.0f} ms without an ACCEPTED, {scenario.gap_ms} at most")
         if self.cluster:
@@ -428,6 +430,9 @@ def run_round(scenario: Scenario, home: Path, network: Network) -> Outcome:
             except Exception as failure:  # noqa: BLE001 - it is reported
                 round_.failures.append(f"{type(failure).__name__}: {failure}")
         round_.load_ended = round_.load_ended or time.monotonic()
-        return round_.outcome(time.monotonic() - began)
+        outcome = round_.outcome(time.monotonic() - began)
+        if outcome.failures:
+            round_.account.write(home / "account.jsonl")
+        return outcome
     finally:
         round_.clean_up()
