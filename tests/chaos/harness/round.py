@@ -363,12 +363,12 @@ class Round:
     def outcome(self, seconds: float) -> Outcome:
         """Return what the round showed, judged by its scenario."""
         account, scenario = self.account, self.scenario
-        verdict = account.check()
+        verdict = account.check(self.faults)
         failures = [*self.failures, *verdict.examples]
         watched = self.watched or [user.name for user in self.senders]
         gaps = account.gaps(self.faults, watched, self.load_ended) if self.faults else []
         if scenario.ordered and verdict.reordered:
-            first = account.out_of_order()[0]
+            first = account.out_of_order(self.faults)[0]
             what = f"{first.sender}->{first.to} {first.id.hex()}"
             failures.append(f"{verdict.reordered} messages came after later ones of the same sender, the first {what}")
         surprises = sorted(account.refusals.keys() - scenario.refusals)
