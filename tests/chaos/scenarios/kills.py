@@ -9,7 +9,7 @@ def kill_one(r: Round, recipients_of: int, victim: int) -> None:
     """Kill a core while everybody sends to users of one of the two, and go on alone for a while."""
     r.start()
     r.load(core=recipients_of)
-    r.load(core=recipients_of, senders=2, stem="piped", window=32, interval=0.002)
+    r.load(core=recipients_of, senders=3, stem="piped", window=64, interval=0.001)
     r.wait_flow(60)
     r.fault()
     r.core(victim).kill()
