@@ -97,12 +97,32 @@ impl Fx {
 
     /// Appends a record of this node; the log position to wait for comes with it.
     pub(super) fn append(&mut self, record: &Record<'_>) -> Result<Appended, Refusal> {
-        let pos = self.log.append(record).map_err(|error| match error {
+        let appended = self.log.append(record);
+        self.appended(record, record.encoded_len(), appended)
+    }
+
+    /// Appends a record of the mirror as it is.
+    pub(super) fn append_encoded(
+        &mut self,
+        record: &Record<'_>,
+        bytes: &[u8],
+    ) -> Result<Appended, Refusal> {
+        let appended = self.log.append_encoded(record, bytes);
+        self.appended(record, bytes.len(), appended)
+    }
+
+    fn appended(
+        &mut self,
+        record: &Record<'_>,
+        len: usize,
+        appended: Result<iris_wal::Pos, AppendError>,
+    ) -> Result<Appended, Refusal> {
+        let pos = appended.map_err(|error| match error {
             AppendError::LowDisk => Refusal::LowDisk,
             AppendError::NoSegment | AppendError::Full => Refusal::Full,
             AppendError::TooLarge => unreachable!("limits.rs keeps records within the log's bound"),
         })?;
-        let len = record.encoded_len() as u32;
+        let len = len as u32;
         self.now_hlc = self.now_hlc.max(record.head.hlc);
         self.wal_metrics.appended_records.add(1);
         self.wal_metrics.appended_bytes.add(u64::from(len));
@@ -341,7 +361,7 @@ impl Effects for Fx {
         let in_order = self.reading.is_empty() || !self.reading.contains_key(&delivery.conn);
         if in_order
             && let Some(bytes) = self.log.recent(views::wal_pos(delivery.pos), delivery.len)
-            && let Ok((record, _)) = record::decode(bytes)
+            && let Ok((record, _)) = record::decode_own(bytes)
             && let Some(delivered) =
                 { put_message(self.links.to(delivery.conn.reactor()), delivery, &record) }
         {

@@ -244,7 +244,7 @@ impl ReplicaEffects for Fx {
 
     fn append_foreign(&mut self, bytes: &[u8]) -> Result<Appended, Refusal> {
         let (record, _) = record::decode_own(bytes).expect("the replica has checked it");
-        let appended = self.append(&record)?;
+        let appended = self.append_encoded(&record, bytes)?;
         match record.body {
             Body::Msg(msg) => {
                 self.awaited = true;

@@ -294,7 +294,24 @@ impl Log {
     ///
     /// Costs a bounds check, a copy and a checksum; it allocates only when a footer chunk or a batch buffer fills up.
     pub fn append(&mut self, record: &Record<'_>) -> Result<Pos, AppendError> {
-        let len = record.encoded_len();
+        self.append_with(record, record.encoded_len(), |out| record.encode_into(out))
+    }
+
+    /// As [`Self::append`], of a record whose bytes are there already and stay what they are.
+    pub fn append_encoded(
+        &mut self,
+        record: &Record<'_>,
+        bytes: &[u8],
+    ) -> Result<Pos, AppendError> {
+        self.append_with(record, bytes.len(), |out| out.copy_from_slice(bytes))
+    }
+
+    fn append_with(
+        &mut self,
+        record: &Record<'_>,
+        len: usize,
+        put: impl FnOnce(&mut [u8]),
+    ) -> Result<Pos, AppendError> {
         let prefix = record.prefix_len(len);
         let entry = ENTRY_HEAD_BYTES + prefix;
         let usage = self.usage(&record.body);
@@ -314,7 +331,7 @@ impl Log {
         let active = self.active.as_mut().expect("an open batch lies in the active segment");
         let at = batch.buf.len();
         let out = batch.buf.extend(len);
-        record.encode_into(out);
+        put(out);
         let offset = as_u32(batch.offset + at);
         active.footer.push(offset, &out[..prefix]);
         active.hlc_max = active.hlc_max.max(record.head.hlc);

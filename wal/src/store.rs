@@ -61,7 +61,8 @@ impl Default for SupplyConfig {
         Self {
             segment_bytes: 64 << 20,
             frame_bytes_max: 1 << 20,
-            spares_max: 4,
+            // What one checkpoint of the dedup state frees at once, so that little is filled with zeros a second time.
+            spares_max: 10,
             free_bytes_min: 256 << 20,
             method: SyncMethod::DirectFdatasync,
         }

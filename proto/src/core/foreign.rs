@@ -2,7 +2,7 @@
 //!
 //! The driver appends a record of the peer to our log, then tells the core. Its message id is known from then on, so that
 //! a retry here makes no second entry; a retry is answered once the record is covered by `handle_durable`. Inboxes change
-//! only then, in the order of the log.
+//! only then, in the order of the log: what this node takes meanwhile for the same shard waits behind them.
 //!
 //! # One message id in two records
 //!
@@ -240,6 +240,37 @@ impl Core {
             double,
         };
         self.foreign.waiting.push_back((appended.lsn, waiting));
+        self.shards[usize::from(msg.shard.0)].waiting += 1;
+    }
+
+    /// Whether messages of the shard wait that stand in the log before whatever is appended now.
+    pub(super) fn has_waiting(&self, shard: ShardId) -> bool {
+        self.shards[usize::from(shard.0)].waiting > 0
+    }
+
+    /// A message of ours comes after waiting ones of the peer: it waits like them, so that inboxes keep the order of the
+    /// log.
+    pub(super) fn wait_with_foreign(
+        &mut self,
+        shard: ShardId,
+        entry: &Entry,
+        at: &Appended,
+        keys: &[[u8; 16]],
+    ) {
+        self.foreign.keys.extend(keys.iter().map(|key| UserKey(*key)));
+        let waiting = Waiting::Msg {
+            shard,
+            dot: entry.packed(),
+            // Only looked at for a second record of its id, and it is the first one.
+            sender: UserKey([0; 16]),
+            msg_id: MsgId(0),
+            at: *at,
+            wants_receipt: entry.wants_receipt(),
+            recipients: keys.len(),
+            double: None,
+        };
+        self.foreign.waiting.push_back((at.lsn, waiting));
+        self.shards[usize::from(shard.0)].waiting += 1;
     }
 
     /// A TOMB that [`Core::check_foreign_tomb`] found fit was appended, for the first time.
@@ -402,6 +433,7 @@ impl Core {
         else {
             unreachable!("the caller looked")
         };
+        self.shards[usize::from(shard.0)].waiting -= 1;
         let entry = Entry::new(at.pos, at.len, dot as u16, dot >> 16, wants_receipt);
         for _ in 0..recipients {
             let key = self.foreign.keys.pop_front().expect("keys stand beside their records");

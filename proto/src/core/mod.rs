@@ -215,6 +215,8 @@ struct Shard {
     next_seq: u64,
     /// Our records up to here are durable.
     durable_seq: u64,
+    /// Messages, the peer's and ours after them, that are not in their inboxes yet.
+    waiting: u32,
 }
 
 /// What `handle_durable` releases.
@@ -281,7 +283,7 @@ impl Core {
         let mut is_here = vec![false; usize::from(config.num_shards)];
         config.shards.iter().for_each(|shard| is_here[usize::from(shard.0)] = true);
         let hashing = Hashing::new(config.seed);
-        let shard = |&is_here: &bool| Shard { is_here, next_seq: 1, durable_seq: 0 };
+        let shard = |&is_here: &bool| Shard { is_here, next_seq: 1, durable_seq: 0, waiting: 0 };
         Self {
             shards: is_here.iter().map(shard).collect(),
             hlc: HlcClock::default(),

@@ -212,6 +212,12 @@ impl Core {
         self.last_msg_lsn = appended.lsn;
         let wants_receipt = draft.flags & WANTS_RECEIPT != 0;
         let entry = Entry::new(appended.pos, appended.len, Origins::OWN, seq, wants_receipt);
+        if self.has_waiting(draft.shard) {
+            self.wait_with_foreign(draft.shard, &entry, &appended, keys);
+            let (lsn, shard) = (appended.lsn, draft.shard);
+            self.pending.push_back(Pending { lsn, answer, user: NIL, shard, seq });
+            return Ok(seq);
+        }
         let mut answer = answer;
         for (index, key) in keys.iter().enumerate() {
             let user = match self.scratch.found[index] {

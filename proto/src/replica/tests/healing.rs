@@ -560,3 +560,27 @@ fn a_retired_peer_may_only_come_back_empty() {
     assert_eq!((pair.a.mode(), pair.b.mode()), (Mode::Normal, Mode::Normal));
     pair.assert_alike(&["bob", "carol"]);
 }
+
+#[test]
+fn a_core_that_takes_over_keeps_the_order_of_what_its_peer_took_before() {
+    let mut pair = Pair::normal();
+    for id in 1..=3 {
+        pair.a.send(id, "bob");
+    }
+    pair.a.close();
+    pair.carry();
+    // The peer's are in the log of b, and nobody has told b that they are synced on both.
+    assert_eq!(pair.b.numbers("bob").len(), 0);
+    for id in 4..=6 {
+        pair.b.send(id, "bob");
+    }
+    pair.cut(LinkDown::Gone);
+    pair.b.flush();
+    pair.b.flush();
+    assert_eq!(pair.b.mode(), Mode::Solo);
+    assert_eq!(pair.b.numbers("bob"), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(pair.b.read("bob", 1), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(pair.b.fx.accepted.len(), 3, "its own, at one copy");
+    pair.b.restart();
+    assert_eq!(pair.b.numbers("bob"), [1, 2, 3, 4, 5, 6], "after a restart");
+}
