@@ -13,6 +13,9 @@ use crate::rt::Waker;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+/// Bytes that an outbox makes room for before it knows what its next batch holds.
+const ROOM_MAX: usize = 128 << 10;
+
 /// Frames of `iris_proto::link`, one after the other.
 #[derive(Debug)]
 pub struct Batch {
@@ -85,7 +88,9 @@ impl Outbox {
         if self.pending.is_empty() {
             return None;
         }
-        let bytes = std::mem::take(&mut self.pending);
+        // The next batch will be about as long: it does not grow to that by copies.
+        let next = Vec::with_capacity(self.pending.len().min(ROOM_MAX));
+        let bytes = std::mem::replace(&mut self.pending, next);
         let mut batch = Batch { from: self.from, bytes };
         for attempt in 0..2 {
             match self.queue.push(batch) {

@@ -77,17 +77,23 @@ impl Chain {
 
 fn link(before: u64, record: &RecordView<'_>) -> u64 {
     let mut hasher = SipHasher13::new_with_keys(0x4972_6973, 0x6368_6169_6e31);
-    hasher.write_u64(before);
-    hasher.write_u64(record.dot.seq);
-    hasher.write_u64(record.hlc.0);
+    let mut head = [0; 24];
+    head[..8].copy_from_slice(&before.to_le_bytes());
+    head[8..16].copy_from_slice(&record.dot.seq.to_le_bytes());
+    head[16..].copy_from_slice(&record.hlc.0.to_le_bytes());
     match &record.body {
         RecordBody::Msg { sender, msg_id, flags, .. } => {
-            hasher.write_u8(1);
-            hasher.write(&sender.0);
-            hasher.write(&msg_id.0.to_be_bytes());
-            hasher.write_u16(*flags);
+            // In one piece: most records are messages, and a hasher pays for each call.
+            let mut bytes = [0; 59];
+            bytes[..24].copy_from_slice(&head);
+            bytes[24] = 1;
+            bytes[25..41].copy_from_slice(&sender.0);
+            bytes[41..57].copy_from_slice(&msg_id.0.to_be_bytes());
+            bytes[57..].copy_from_slice(&flags.to_le_bytes());
+            return hasher.hash(&bytes);
         }
         RecordBody::Tomb { inbox, targets, .. } => {
+            hasher.write(&head);
             hasher.write_u8(2);
             hasher.write(&inbox.0);
             for dot in *targets {
@@ -97,11 +103,15 @@ fn link(before: u64, record: &RecordView<'_>) -> u64 {
             }
         }
         RecordBody::Epoch { mode, state_id } => {
+            hasher.write(&head);
             hasher.write_u8(4);
             hasher.write_u8(*mode);
             hasher.write_u64(*state_id);
         }
-        RecordBody::Mark(_) | RecordBody::Other => hasher.write_u8(0),
+        RecordBody::Mark(_) | RecordBody::Other => {
+            hasher.write(&head);
+            hasher.write_u8(0);
+        }
     }
     hasher.finish()
 }
@@ -110,7 +120,7 @@ fn link(before: u64, record: &RecordView<'_>) -> u64 {
 mod tests {
     use super::*;
     use crate::hlc::Hlc;
-    use crate::id::{Dot, Origin, ShardId};
+    use crate::id::{Dot, MsgId, Origin, ShardId, UserKey};
 
     fn record(seq: u64, hlc: u64) -> RecordView<'static> {
         let origin = Origin { node: 1, incarnation: 1 };
@@ -141,6 +151,24 @@ mod tests {
         assert_eq!(a.at(8), b.at(8));
         assert!([16, 32, 48, 62, 63, 64].iter().all(|seq| a.at(*seq) != b.at(*seq)));
         assert!(a.at(64).is_some() && a.at(3).is_none() && a.at(0).is_none());
+    }
+
+    #[test]
+    fn the_digest_of_a_message_is_that_of_its_bytes_in_order() {
+        let body = RecordBody::Msg {
+            sender: UserKey([7; 16]),
+            msg_id: MsgId(0x0102_0304),
+            flags: 0x0506,
+            recipients: &[],
+        };
+        let record = RecordView { body, ..record(9, 8) };
+        let mut pieces = SipHasher13::new_with_keys(0x4972_6973, 0x6368_6169_6e31);
+        [5, 9, 8].map(|number| pieces.write_u64(number));
+        pieces.write_u8(1);
+        pieces.write(&[7; 16]);
+        pieces.write(&0x0102_0304_u128.to_be_bytes());
+        pieces.write_u16(0x0506);
+        assert_eq!(link(5, &record), pieces.finish());
     }
 
     #[test]
