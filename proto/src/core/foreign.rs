@@ -502,17 +502,20 @@ impl Core {
     ) {
         let all = self.foreign.targets.drain(..targets);
         let mut wanted: BTreeMap<u64, bool> = all.collect();
-        if collapsed {
-            wanted.keys().for_each(|dot| self.remember_collapse(inbox, *dot));
+        for dot in wanted.keys() {
+            if collapsed {
+                self.remember_collapse(inbox, *dot);
+            // Also if the entry is still here, because its own TOMB is only owed.
+            } else if let Some(stays) = self.foreign.collapsed.remove(&(inbox, *dot))
+                && stays != 0
+            {
+                self.foreign.owed.push_back(Owed::doubled(inbox, stays, TombReason::Acked));
+            }
         }
         if let Some(user) = self.users.find(inbox) {
             self.remove_entries(fx, user, tomb, &mut wanted);
         }
         for (dot, may_come) in wanted {
-            let into = if collapsed { None } else { self.foreign.collapsed.remove(&(inbox, dot)) };
-            if let Some(stays) = into.filter(|stays| *stays != 0) {
-                self.foreign.owed.push_back(Owed::doubled(inbox, stays, TombReason::Acked));
-            }
             if may_come {
                 self.foreign.early.insert((inbox, dot), tomb);
             }

@@ -163,7 +163,9 @@ mod tests {
         };
         let record = RecordView { body, ..record(9, 8) };
         let mut pieces = SipHasher13::new_with_keys(0x4972_6973, 0x6368_6169_6e31);
-        [5, 9, 8].map(|number| pieces.write_u64(number));
+        for number in [5, 9, 8] {
+            pieces.write_u64(number);
+        }
         pieces.write_u8(1);
         pieces.write(&[7; 16]);
         pieces.write(&0x0102_0304_u128.to_be_bytes());

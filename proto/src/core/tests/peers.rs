@@ -125,3 +125,34 @@ fn any_frames_of_a_peer_in_any_order_are_taken() {
     }
     assert!(taken > 10_000, "{taken} frames were good enough to be taken");
 }
+
+#[test]
+fn a_message_acknowledged_under_the_peers_dot_goes_though_both_come_at_once() {
+    let mut node = Node::new();
+    let id = MsgId::v7(T0, 1);
+    node.send("alice", id, &["bob"]);
+    node.sync();
+    let peer = |seq| Dot { origin: Origin { node: 2, incarnation: 1 }, seq };
+    let (shard, bob) = (ShardId(0), key("bob"));
+    let (dot, sender, recipients) = (peer(1), key("alice"), &bob.0);
+    let msg = ForeignMsg { shard, dot, sender, msg_id: id, flags: 0, recipients };
+    node.core.check_foreign_msg(&msg, 100).unwrap();
+    node.core.check_foreign_tomb(shard, peer(2), bob, &[dot]).unwrap();
+    let hlc = Hlc::new(T0, 0);
+    let to = vec![bob];
+    let record = Record::Msg { shard, dot, hlc, sender, id, flags: 0, to };
+    let appended = node.fx.append(record);
+    node.core.foreign_msg(T0, &msg, &appended);
+    let (inbox, reason, targets) = (bob, TombReason::Acked, vec![dot]);
+    let record = Record::Tomb { shard, dot: peer(2), hlc, inbox, reason, targets };
+    let appended = node.fx.append(record);
+    let targets = &[(dot, false)];
+    let tomb = ForeignTomb { shard, dot: peer(2), inbox: bob, collapsed: false, targets };
+    node.core.foreign_tomb(T0, &tomb, &appended);
+    // One sync covers the second record of the id and what says that it was read.
+    node.sync();
+    assert_eq!(node.core.inbox(bob).count(), 0, "it was read under its other dot");
+    node.login("bob", 1, 10);
+    node.sync();
+    assert_eq!(node.fx.deliveries(), []);
+}
