@@ -239,7 +239,9 @@ def test_two_cores_that_run_without_each_other_are_a_split_for_who_asks_both(pai
     mine, theirs = mirror(one)["last_split"], mirror(two)["last_split"]
     assert (mine["mine"], mine["theirs"]) == (theirs["theirs"], theirs["mine"])
     assert (mine["mine"], mine["theirs"]) == (19, 17)
-    until(lambda: all(mirror(core)["last_split"]["collapsed"] == 14 for core in (one, two)), "what both took is counted")
+    until(
+        lambda: all(mirror(core)["last_split"]["collapsed"] == 14 for core in (one, two)), "what both took is counted"
+    )
     for core in (one, two):
         assert mirror(core)["last_split"]["conflicts"] == mirror(core)["conflicts"] == 4
         assert core.metrics().sum("iris_mirror_last_split_messages", kind="conflicts") == 4
