@@ -28,6 +28,7 @@ class Flood:
                 command, env=clean_env({}), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dies_with_us
             )
         r.at_end(self.stop)
+        r.strangers = True
 
     def end(self) -> tuple[int, dict[str, object]]:
         """Wait for its end; return its exit code and its report."""
