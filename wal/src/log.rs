@@ -350,6 +350,8 @@ impl Log {
         match body {
             Body::Msg(Msg { copy: false, .. }) => Use::Message,
             Body::Tomb(_) | Body::Epoch(_) => Use::Frees,
+            // What is known must be said before a peer may be greeted, also on a full disk.
+            Body::Mark(Mark { vv, .. }) if !vv.is_empty() => Use::Frees,
             Body::Dedup(_) | Body::Checkpoint(_) if self.checkpoint_frees => Use::Frees,
             Body::Msg(_) | Body::Dedup(_) | Body::Checkpoint(_) | Body::Mark(_) => Use::Upkeep,
         }

@@ -219,9 +219,10 @@ impl Replica {
         let lacks_reclaimed = self.peer_lacks_reclaimed();
         let has_records = hello.streams > 0;
         let points = self.points_of_end();
+        let next = self.next_numbers();
         let window = (hello.window_bytes as usize).min(self.config.window_bytes as usize);
         let link = self.link.as_mut().expect("a greeting is over a link");
-        link.shipping.begin(window, segments, points, self.closed_lsn);
+        link.shipping.begin(window, segments, points, next, self.closed_lsn);
         if lacks_reclaimed {
             link.shipping.say_dedup();
         }

@@ -57,6 +57,8 @@ pub(crate) struct Shipping {
     parts: VecDeque<Part>,
     /// The log is read for all that the peer lacked when the link began.
     from_log: bool,
+    /// The first number of ours that came after the link began, by stream: shipped after END, in the order of the log.
+    first_after: BTreeMap<u32, u64>,
     scanning: bool,
     scanned: VecDeque<Chunk>,
     budget: usize,
@@ -120,8 +122,16 @@ impl Shipping {
     }
 
     /// Begins: `parts` are to be read, END will say `points` of everything up to `lsn`.
-    pub(super) fn begin(&mut self, window: usize, parts: Vec<u32>, points: Vec<Point>, lsn: u64) {
+    pub(super) fn begin(
+        &mut self,
+        window: usize,
+        parts: Vec<u32>,
+        points: Vec<Point>,
+        first_after: BTreeMap<u32, u64>,
+        lsn: u64,
+    ) {
         self.ready = true;
+        self.first_after = first_after;
         self.window = window;
         let part = |segment| Part { from: ScanFrom { segment, offset: 0 }, initial: true };
         self.from_log = !parts.is_empty();
@@ -144,6 +154,11 @@ impl Shipping {
         if lsn > self.tail_lsn {
             (self.tail_lsn, self.tail_chunks) = (lsn, 0);
         }
+    }
+
+    /// The first number of ours in this stream that came after the link began.
+    pub(super) fn first_after(&self, stream: u32) -> u64 {
+        self.first_after.get(&stream).copied().unwrap_or(u64::MAX)
     }
 
     /// The part of the log that is being read.
@@ -382,6 +397,13 @@ impl Replica {
         segments.map(|(segment, _)| segment).collect()
     }
 
+    /// The next number of each of our streams.
+    pub(super) fn next_numbers(&self) -> BTreeMap<u32, u64> {
+        let numbered = (0_u32..).zip(self.streams.iter());
+        let ours = numbered.filter(|(_, stream)| stream.key.origin == self.config.me);
+        ours.map(|(index, stream)| (index, stream.known.last() + 1)).collect()
+    }
+
     /// The first number of each stream that is still in memory.
     pub(super) fn first_in_memory(&self) -> BTreeMap<u32, u64> {
         let mut first = BTreeMap::new();
@@ -427,6 +449,7 @@ impl Replica {
             return self.ship(fx, core, now);
         }
         shipping.budget = shipping.budget.saturating_sub(scanned.records.len());
+        let initial = part.initial;
         if let Some(offset) = scanned.next {
             part.from.offset = offset;
         }
@@ -439,7 +462,9 @@ impl Replica {
             let key = StreamKey { shard: record.shard, origin: record.dot.origin };
             let Some(stream) = self.streams.find(key) else { continue };
             let of = &mut self.streams[stream];
-            if record.dot.seq == 0 || of.fenced || of.peer_has.contains(record.dot.seq) {
+            let is_late = initial && record.dot.seq >= shipping.first_after(stream);
+            let is_there = of.peer_has.contains(record.dot.seq);
+            if record.dot.seq == 0 || of.fenced || is_there || is_late {
                 continue;
             }
             of.peer_has.insert(record.dot.seq, record.dot.seq);

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use super::effects::{Event, RefuseCode, ReplicaEffects};
 use super::frame::StreamKey;
 use super::ranges::Ranges;
+use super::ship::Part;
 use super::streams::Span;
 use super::{Now, Replica};
 use crate::core::Core;
@@ -19,7 +20,7 @@ impl Replica {
     /// The first part of the log was read to its end.
     pub(super) fn end_part(&mut self, fx: &mut impl ReplicaEffects, core: &mut Core, now: Now) {
         let Some(part) = self.link.as_ref().and_then(|link| link.shipping.part()) else { return };
-        let unread = self.unread(part.from.segment);
+        let unread = self.unread(part);
         let Some(link) = &mut self.link else { return };
         let shipping = &mut link.shipping;
         if unread.is_empty() || sabotage::is(Sabotage::UnreadIgnored) {
@@ -48,12 +49,15 @@ impl Replica {
     }
 
     /// Records of a segment that the peer lacks, that are not in memory, and that no scan has found.
-    fn unread(&self, segment: u32) -> Vec<Span> {
+    fn unread(&self, part: Part) -> Vec<Span> {
+        let Some(link) = &self.link else { return Vec::new() };
         let in_memory = self.first_in_memory();
         let mut unread = Vec::new();
-        for span in self.streams.in_segment(segment) {
+        for span in self.streams.in_segment(part.from.segment) {
             let stream = &self.streams[span.stream];
+            let late = link.shipping.first_after(span.stream);
             let before = in_memory.get(&span.stream).copied().unwrap_or(u64::MAX);
+            let before = if part.initial { before.min(late) } else { before };
             let last = span.last.min(before.saturating_sub(1));
             if stream.fenced || last < span.first {
                 continue;
