@@ -8,7 +8,7 @@ IRIS := target/release/iris
 export IRIS_BIN := $(abspath $(IRIS))
 export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
 
-.PHONY: help run build test test-rust test-python test-e2e chaos lint bench clean
+.PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos lint bench clean
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +32,9 @@ test-e2e: build $(VENV)/.ready ## Real processes: kill -9, hostile clients, limi
 
 chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for one, ROUNDS=n of each; root
 	$(PYTHON) tests/chaos/run.py --rounds $(or $(ROUNDS),1) $(foreach name,$(SCENARIO),--scenario $(name))
+
+sim-sabotage: needs-rust ## Machines that are wrong on purpose: the simulator must notice each within 1,000 seeds
+	$(CARGO) run --release --locked -p iris-sim --features sabotage -- --sabotage all --seeds 1000
 
 lint: needs-rust ## Formatting and lints, warnings are errors
 	$(CARGO) fmt --all --check

@@ -73,6 +73,21 @@ fn crates_depend_on_each_other_as_drawn() {
 }
 
 #[test]
+fn only_the_simulator_can_be_wrong_on_purpose() {
+    let mut faults = Faults::default();
+    for manifest in files(&["Cargo.toml"]) {
+        let is_home = ["sim/Cargo.toml", "proto/Cargo.toml"].contains(&manifest.path.as_str());
+        for (number, line) in manifest.lines() {
+            let is_default = line.trim_start().starts_with("default");
+            if line.contains("sabotage") && (!is_home || is_default) {
+                faults.add(&manifest.path, number, "sabotage is a feature of the simulator alone");
+            }
+        }
+    }
+    faults.end();
+}
+
+#[test]
 fn versions_stand_in_one_place() {
     let mut faults = Faults::default();
     for manifest in files(&["Cargo.toml"]) {
