@@ -26,8 +26,6 @@ pub enum Sabotage {
     UnreadIgnored,
     /// I3: a segment goes before the peer has it.
     DroppedBeforePeer,
-    /// I3: a segment goes of which no MARK will tell.
-    HolesDropped,
     /// I3: a MARK says more than is known.
     MarkTooHigh,
     /// I3: the log of a pair is taken for one of before the pair.
@@ -36,8 +34,6 @@ pub enum Sabotage {
     TombsPruned,
     /// I4: a TOMB that comes before its message is forgotten.
     EarlyTombLost,
-    /// I3: a segment goes with a TOMB that waits for its message.
-    EarlyTombDropped,
     /// I3: a peer that fell back is not told what is live.
     NothingUnlisted,
     /// I4: what is in memory overtakes what is in the log.
@@ -50,8 +46,6 @@ pub enum Sabotage {
     ForeignIdsForgotten,
     /// I1: the peer is told of an id before its record.
     DedupTooEarly,
-    /// I3: records are shipped from memory after their segment went with the TOMBs of the peer.
-    TailOutlives,
     /// order: a restart turns an inbox around.
     OrderLost,
     /// I4: a life goes on under the numbers of the one before.
@@ -92,7 +86,7 @@ mod on {
 
     impl Sabotage {
         /// All of them: name, and what it breaks.
-        pub const ALL: [(Self, &'static str, &'static str); 27] = [
+        pub const ALL: [(Self, &'static str, &'static str); 24] = [
             (
                 Self::AckBeforePeer,
                 "ack_before_peer",
@@ -136,7 +130,6 @@ mod on {
                 "dropped_before_peer",
                 "I3: a segment goes before the peer has it",
             ),
-            (Self::HolesDropped, "holes_dropped", "I3: a segment goes of which no MARK will tell"),
             (Self::MarkTooHigh, "mark_too_high", "I3: a MARK says more than is known"),
             (
                 Self::LogWithoutPeer,
@@ -148,11 +141,6 @@ mod on {
                 Self::EarlyTombLost,
                 "early_tomb_lost",
                 "I4: a TOMB that comes before its message is forgotten",
-            ),
-            (
-                Self::EarlyTombDropped,
-                "early_tomb_dropped",
-                "I3: a segment goes with a TOMB that waits for its message",
             ),
             (
                 Self::NothingUnlisted,
@@ -175,11 +163,6 @@ mod on {
                 Self::DedupTooEarly,
                 "dedup_too_early",
                 "I1: the peer is told of an id before its record",
-            ),
-            (
-                Self::TailOutlives,
-                "tail_outlives",
-                "I3: records are shipped from memory after their segment went with the TOMBs of the peer",
             ),
             (Self::OrderLost, "order_lost", "order: a restart turns an inbox around"),
             (

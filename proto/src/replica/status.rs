@@ -150,7 +150,7 @@ impl Replica {
     pub fn may_drop(&self, core: &Core, segment: u32) -> bool {
         let is_applied = core.first_unapplied().is_none_or(|pos| segment < pos.segment);
         // A TOMB that came before its message is what keeps that message out.
-        let early = core.has_early_tomb_in(segment) && !sabotage::is(Sabotage::EarlyTombDropped);
+        let early = core.has_early_tomb_in(segment);
         let is_covered = self.streams.is_covered(segment);
         let is_needed = !sabotage::is(Sabotage::DroppedBeforePeer) && (early || !is_covered);
         is_applied && (self.retired.is_some() || !is_needed)
@@ -159,9 +159,6 @@ impl Replica {
     /// A segment is gone from the log.
     pub fn segment_dropped(&mut self, segment: u32) {
         self.streams.dropped(segment);
-        if sabotage::is(Sabotage::TailOutlives) {
-            return;
-        }
         if let (Some(lsn), Some(link)) = (self.tail.dropped(segment), &mut self.link) {
             link.shipping.skip_to(lsn);
         }
