@@ -86,8 +86,10 @@ const SLEEPS: [(&str, &str); 4] = [
 ];
 
 /// Where a condition is polled: a short wait between two looks, and a failure when time is up.
-const POLLS: [(&str, &str); 2] = [
+const POLLS: [(&str, &str); 4] = [
     ("bench/recovery.py", "polls for the server's ports file"),
+    ("bench/pair.py", "polls for ports files and for both cores"),
+    ("bench/survivor.py", "looks at the survivor each second of a load"),
     (
         "src/admin/retire.rs",
         "the control thread asks whether partitions, which wait for nobody, took a wish",
