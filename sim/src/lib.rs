@@ -22,4 +22,4 @@ mod wire;
 pub mod world;
 
 pub use options::{Options, Outcome};
-pub use world::run;
+pub use world::{current_seed, run};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Parser;
 use iris_sim::faults::Kind;
-use iris_sim::{Options, Outcome, run};
+use iris_sim::{Options, Outcome, current_seed, run};
 
 #[cfg(feature = "sabotage")]
 mod sabotage;
@@ -75,8 +75,14 @@ fn main() -> ExitCode {
             }
         }
     }
-    // What a seed breaks by a panic is told with the seed.
-    std::panic::set_hook(Box::new(|_| {}));
+    std::panic::set_hook(Box::new(|what| {
+        // Where a panic unwinds, it is told with its seed; where it aborts, there is no later.
+        if cfg!(panic = "abort") {
+            let seed = current_seed();
+            eprintln!("seed {seed} panicked: {what}");
+            eprintln!("  again: cargo run --release -p iris-sim -- --seed {seed} --trace");
+        }
+    }));
     #[cfg(feature = "sabotage")]
     if let Some(name) = &args.sabotage {
         return sabotage::run_all(&args, name);

@@ -1,6 +1,6 @@
 //! Builds that are wrong on purpose: each must be noticed.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use iris_proto::sabotage::Sabotage;
@@ -19,7 +19,12 @@ pub(crate) fn run_all(args: &Args, name: &str) -> ExitCode {
     }
     let mut missed = 0;
     for (what, name, says) in &chosen {
-        match first_seed(args, *what) {
+        // An assertion that fails ends a process that aborts: each has one of its own.
+        let noticed = match chosen.len() {
+            1 => first_seed(args, *what),
+            _ => in_process(args, name),
+        };
+        match noticed {
             Some((seed, broken)) => println!("{name:22} seed {seed:4}: {broken}"),
             None => {
                 missed += 1;
@@ -29,6 +34,22 @@ pub(crate) fn run_all(args: &Args, name: &str) -> ExitCode {
     }
     println!("{} of {} noticed", chosen.len() - missed, chosen.len());
     if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The seed that notices in a process of its own, and what it says.
+fn in_process(args: &Args, name: &str) -> Option<(u64, String)> {
+    let program = std::env::current_exe().expect("this program has a path");
+    let mut command = Command::new(program);
+    command.args(["--sabotage", name, "--seeds", &args.seeds.to_string()]);
+    command.args(["--from", &args.from.to_string()]);
+    let output = command.output().expect("this program can be started");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    // "NAME seed N: WHAT" of a run that ended, "seed N panicked: WHAT" of one that aborted.
+    let line = said.lines().find(|line| line.starts_with("seed ") || line.starts_with(name))?;
+    let (_, rest) = line.split_once("seed ")?;
+    let (seed, what) = rest.trim_start().split_once([':', ' '])?;
+    Some((seed.parse().ok()?, what.trim().to_owned()))
 }
 
 /// The lowest seed that notices, and what it says.

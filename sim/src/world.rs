@@ -1,7 +1,7 @@
 //! One run: a millisecond after the other, until what must be true is not, or everything is well.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -77,8 +77,18 @@ pub(crate) struct World {
     told: RefCell<VecDeque<String>>,
 }
 
+thread_local! {
+    static SEED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The seed that this thread runs, or ran last.
+pub fn current_seed() -> u64 {
+    SEED.get()
+}
+
 /// Runs a seed.
 pub fn run(options: &Options) -> Outcome {
+    SEED.set(options.seed);
     #[cfg(feature = "sabotage")]
     sabotage::set(options.sabotage);
     let mut world = World::new(options.clone());
