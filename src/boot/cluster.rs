@@ -122,6 +122,7 @@ fn replica_config(
         heartbeat_ms,
         silent_ms: SILENT_AFTER * heartbeat_ms,
         degrade_ms: cluster.degrade.as_millis() as u64,
+        heal_bytes_per_ms: (cluster.heal_rate / 1000) as usize,
         ..ReplicaConfig::new(me, peer, config.core.num_shards)
     })
 }

@@ -44,6 +44,7 @@ fn config(dir: &Path, node: u32, cores: Vec<CoreNode>) -> ClusterConfig {
         heartbeat: Duration::from_millis(50),
         send_wait: Duration::from_secs(5),
         degrade: Duration::from_millis(250),
+        heal_rate: 16 << 20,
         when_alone: iris_proto::replica::WhenAlone::Continue,
     }
 }

@@ -79,6 +79,8 @@ pub struct ClusterConfig {
     pub send_wait: Duration,
     /// How long a core waits for its mirror before it acknowledges alone.
     pub degrade: Duration,
+    /// Bytes a second that a partition reads for a mirror that lacks them, besides as many as are written.
+    pub heal_rate: u64,
     /// What a core without its mirror does with messages.
     pub when_alone: WhenAlone,
 }

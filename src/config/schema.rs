@@ -239,6 +239,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "cluster",
+        "heal_rate",
+        r#""16MiB""#,
+        "Bytes a second of its log, besides as many as are written, that a partition reads for a mirror that lacks them,\n\
+         1MiB to 4GiB: more heals sooner and slows those who send meanwhile.",
+    ),
+    key(
+        "cluster",
         "when_alone",
         r#""continue""#,
         "What a core without its mirror does with messages: continue (with one copy, and says so), or refuse them.",

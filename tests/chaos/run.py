@@ -1,6 +1,6 @@
 """Chaos with real processes: clusters whose nodes are killed, stopped and cut off while clients keep an account.
 
-    python3 tests/chaos/run.py [--scenario NAME]... [--rounds N] [--ordered] [--json PATH] [--list]
+    python3 tests/chaos/run.py [--scenario NAME]... [--rounds N] [--json PATH] [--list]
 
 Exit code: 0 every round of every scenario passed, 1 one failed, 2 something could not run here or the command line is
 wrong, 130 interrupted. IRIS_BIN and IRIS_LOADGEN_BIN name the programs; without them those of target/release are taken.
@@ -18,7 +18,6 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,7 +39,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="only this one; may be repeated")
     parser.add_argument("--quick", action="store_true", help="only the quick ones")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of each scenario (1)")
-    parser.add_argument("--ordered", action="store_true", help="messages out of order are a fault, where there is no split")
     parser.add_argument("--json", type=Path, default=TARGET / "report.json", metavar="PATH", help="where the report goes")
     parser.add_argument("--list", action="store_true", help="list the scenarios and end")
     chosen = parser.parse_args()
@@ -96,7 +94,7 @@ def run(chosen: argparse.Namespace) -> int:
         missing = ""
     except OSError as error:
         missing = f"needs network namespaces and mounts, that is root: {error}"
-    scenarios = [replace(ALL[name], ordered=ALL[name].ordered and chosen.ordered) for name in names]
+    scenarios = [ALL[name] for name in names]
     results = [report.Result(scenario) for scenario in scenarios]
     for result in results:
         if missing and result.scenario.needs_root:

@@ -149,7 +149,7 @@ impl ReplicaConfig {
             steady_ms: 1000,
             window_bytes: 8 << 20,
             tail_bytes: 8 << 20,
-            heal_bytes_per_ms: 64 << 10,
+            heal_bytes_per_ms: 16 << 10,
             unread_ms: 30_000,
             near_bytes: 64 << 10,
             near_ms: 10,

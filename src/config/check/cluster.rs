@@ -65,6 +65,7 @@ impl Reader<'_> {
         let send_wait = self.span(("cluster", "send_wait"), wait);
         let degrade = Duration::from_millis(50)..=Duration::from_secs(30);
         let degrade = self.span(("cluster", "degrade"), degrade);
+        let heal_rate = self.size(("cluster", "heal_rate"), 1 << 20..=4 << 30);
         let choices = [("continue", WhenAlone::Continue), ("refuse", WhenAlone::Refuse)];
         let when_alone = self.one_of(("cluster", "when_alone"), &choices);
         if let (Some(beat), Some(degrade)) = (heartbeat, degrade)
@@ -109,6 +110,7 @@ impl Reader<'_> {
             heartbeat: heartbeat?,
             send_wait: send_wait?,
             degrade: degrade?,
+            heal_rate: heal_rate?,
             when_alone: when_alone?,
         }))
     }
