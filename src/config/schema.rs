@@ -241,8 +241,8 @@ pub const KEYS: &[Key] = &[
         "cluster",
         "heal_rate",
         r#""16MiB""#,
-        "Bytes a second of its log, besides as many as are written, that a partition reads for a mirror that lacks them,\n\
-         1MiB to 4GiB: more heals sooner and slows those who send meanwhile.",
+        "Bytes a second of its log that a partition means to read for a mirror that lacks them, 1MiB to 4GiB. It does not hold\n\
+         yet: each millisecond may begin a read of 256 KiB.",
     ),
     key(
         "cluster",
