@@ -61,7 +61,7 @@ pub(crate) struct Shipping {
     first_after: BTreeMap<u32, u64>,
     scanning: bool,
     scanned: VecDeque<Chunk>,
-    budget: usize,
+    budget: i64,
     budget_ms: u64,
     dedup: Option<CheckpointCursor>,
     /// Where the list of what is live goes on.
@@ -349,7 +349,7 @@ impl Replica {
         }
         self.scratch.targets = targets;
         if let Some(link) = &mut self.link {
-            link.shipping.budget += batch.bytes;
+            link.shipping.budget += batch.bytes as i64;
         }
         if batch.bytes > 0 {
             self.tail.push(batch);
@@ -448,7 +448,7 @@ impl Replica {
         if !std::mem::take(&mut shipping.scanning) {
             return self.ship(fx, core, now);
         }
-        shipping.budget = shipping.budget.saturating_sub(scanned.records.len());
+        shipping.budget -= scanned.records.len() as i64;
         let initial = part.initial;
         if let Some(offset) = scanned.next {
             part.from.offset = offset;
@@ -540,10 +540,12 @@ impl Replica {
     fn start_scan(&mut self, fx: &mut impl ReplicaEffects, now: Now) {
         let Some(link) = &mut self.link else { return };
         let shipping = &mut link.shipping;
-        let elapsed = now.mono_ms.saturating_sub(shipping.budget_ms).min(100) as usize;
+        let elapsed = now.mono_ms.saturating_sub(shipping.budget_ms).min(100) as i64;
         shipping.budget_ms = now.mono_ms;
-        let most = self.config.heal_bytes_per_ms.saturating_mul(100).max(SCAN_BYTES);
-        let more = elapsed.saturating_mul(self.config.heal_bytes_per_ms);
+        let rate = self.config.heal_bytes_per_ms as i64;
+        let most = rate.saturating_mul(100).max(SCAN_BYTES as i64);
+        // What a scan read beyond its share is owed by the next ones.
+        let more = elapsed.saturating_mul(rate);
         shipping.budget = shipping.budget.saturating_add(more).min(most);
         // What lay in the log when the link began must be durable before a scan can find it.
         let is_late = shipping.unread.is_none_or(|(_, again_ms)| now.mono_ms >= again_ms);

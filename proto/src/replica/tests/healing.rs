@@ -584,3 +584,34 @@ fn a_core_that_takes_over_keeps_the_order_of_what_its_peer_took_before() {
     pair.b.restart();
     assert_eq!(pair.b.numbers("bob"), [1, 2, 3, 4, 5, 6], "after a restart");
 }
+
+#[test]
+fn healing_reads_no_more_of_the_log_than_its_rate_allows() {
+    const RATE: usize = 2000;
+    const SCAN: usize = 256 << 10;
+    let mut pair = Pair::with(|config| {
+        config.heal_bytes_per_ms = RATE;
+        config.tail_bytes = 1 << 10;
+    });
+    pair.connect();
+    pair.run(30);
+    assert_eq!(pair.a.mode(), Mode::Normal);
+    pair.cut(LinkDown::Gone);
+    pair.a.flush();
+    for id in 1..=1500 {
+        pair.a.send_text(id, "bob", &[7; 1000]);
+        if id % 50 == 0 {
+            pair.a.flush();
+        }
+    }
+    pair.a.flush();
+    pair.connect();
+    let mut healed = 0;
+    for ms in 1..=1500 {
+        pair.run(1);
+        healed = pair.a.replica.counters().healed_bytes as usize;
+        assert!(healed <= ms * RATE + 2 * SCAN, "{healed} bytes in {ms} ms");
+    }
+    assert!(healed >= 1_000_000, "{healed}: the log is what heals");
+    pair.assert_alike(&["bob"]);
+}
