@@ -55,6 +55,7 @@ type Joiner = std::thread::JoinHandle<()>;
 /// Runs a node until it is told to stop.
 pub fn run(mut config: Config) -> anyhow::Result<()> {
     let started = Instant::now();
+    rt::keep_freed_memory();
     adopt_partitions(&mut config);
     let connections_max = config.reactor.connections_max;
     let registry = Registry::new(config.reactors(), config.partitions(), connections_max);

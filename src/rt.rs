@@ -31,6 +31,10 @@ struct Shared {
 
 const FUTEX_WAIT: libc::c_int = libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG;
 const FUTEX_WAKE: libc::c_int = libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG;
+/// Allocations from this size on are mappings of their own, which go back at once.
+const MMAP_BYTES_MIN: libc::c_int = 4 << 20;
+/// Free bytes at the end of an arena that are kept.
+const KEPT_BYTES_MAX: libc::c_int = 16 << 20;
 const AWAKE: u32 = 0;
 const ASLEEP: u32 = 1;
 
@@ -138,6 +142,18 @@ fn set_class(policy: libc::c_int) -> bool {
     let param = libc::sched_param { sched_priority: 0 };
     // SAFETY: the parameter is ours and only read; 0 is the calling thread.
     unsafe { libc::sched_setscheduler(0, policy, &raw const param) == 0 }
+}
+
+/// Has the allocator keep what it was given back, up to a bound for each of its arenas, instead of returning it to the
+/// kernel and faulting it in again page by page: batches of links go through it at their whole rate, made by one thread
+/// and let go by another (`mallopt(3)`; glibc's own bounds are 128 KiB).
+pub fn keep_freed_memory() {
+    for (parameter, bytes) in
+        [(libc::M_MMAP_THRESHOLD, MMAP_BYTES_MIN), (libc::M_TRIM_THRESHOLD, KEPT_BYTES_MAX)]
+    {
+        // SAFETY: two numbers; one that the allocator does not take changes nothing.
+        unsafe { libc::mallopt(parameter, bytes) };
+    }
 }
 
 /// Lets other tasks of this executor run if it is their time.

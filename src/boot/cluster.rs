@@ -9,7 +9,7 @@ use crate::metrics::Registry;
 use crate::partition::{Failed, MirrorParts};
 use crate::preflight::{explain_bind, explain_ring};
 use crate::reactor::{ClusterParts, GATEWAY};
-use crate::rt::Waker;
+use crate::rt::{self, Waker};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use iris_proto::edge::RouterConfig;
 use iris_proto::id::{Origin, ShardId};
@@ -210,6 +210,7 @@ impl Running {
         };
         let thread =
             std::thread::Builder::new().name("iris-gateway".to_owned()).spawn(move || {
+                rt::become_batch_class();
                 if let Err(error) = cluster::run(parts) {
                     let _ = failures
                         .send(Failed::Because(format!("iris-gateway: {}", explain_ring(&error))));

@@ -15,7 +15,7 @@ use crate::metrics::{GatewayMetrics, Label, LinkEnd};
 use crate::rt::Waker;
 use iris_proto::edge::FromCore;
 use iris_proto::peer::{End, EndCode, Event as LinkEvent, Hello, Link, LinkConfig, Purpose};
-use iris_ring::{Event, Ring, RingConfig, Token, stream_socket_to};
+use iris_ring::{BufferId, Event, Ring, RingConfig, Token, stream_socket_to};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, RawFd};
@@ -237,13 +237,11 @@ impl Gateway {
             Event::Received { token, result, buffer, more, .. } => {
                 let slot = slot_of(token);
                 if let (Some(buffer), Ok(len)) = (buffer, usize::try_from(result)) {
-                    // Decrypted before the buffer goes back; the ring owns it until then.
-                    let bytes = self.ring.buffer(buffer, len).to_vec();
-                    self.ring.give_back(buffer);
                     self.metrics.received_bytes.add(len as u64);
                     if self.is_wire(token) {
-                        self.with_wire(slot, |gateway, wire| gateway.received(wire, &bytes));
+                        self.with_wire(slot, |gateway, wire| gateway.received(wire, buffer, len));
                     }
+                    self.ring.give_back(buffer);
                 } else if let Some(buffer) = buffer {
                     self.ring.give_back(buffer);
                 }
@@ -410,12 +408,13 @@ impl Gateway {
         Ok(true)
     }
 
-    fn received(&mut self, wire: &mut Wire, bytes: &[u8]) -> Result<bool, Over> {
+    fn received(&mut self, wire: &mut Wire, buffer: BufferId, len: usize) -> Result<bool, Over> {
         if wire.is_parting() {
             return Ok(true);
         }
         let mut plain = std::mem::take(&mut self.plain);
         plain.clear();
+        let bytes = self.ring.buffer(buffer, len);
         let result = wire.tls.receive(bytes, &mut plain).map_err(Over::from);
         // What was decrypted before a fault is whole and counts.
         let taken = self.take_plain(wire, &plain);
@@ -434,8 +433,9 @@ impl Gateway {
                     }
                 }
                 LinkEvent::Batch { channel, bytes } => {
-                    self.take_batch(wire, channel, &bytes).inspect_err(|end| wire.link.end(end))?;
-                    wire.owed[usize::from(channel)] += bytes.len();
+                    let len = bytes.len();
+                    self.take_batch(wire, channel, bytes).inspect_err(|end| wire.link.end(end))?;
+                    wire.owed[usize::from(channel)] += len;
                 }
                 LinkEvent::State { partition, state } => {
                     self.take_state(wire, partition, state);

@@ -2,11 +2,19 @@
 
 use super::credentials::{ALPN, Credentials, is_certificate_of, server_name};
 use rustls::{CertificateError, ClientConnection, Connection, ServerConnection};
-use std::io::{Read, Write};
+use std::io::{BufRead, Write};
 use std::sync::Arc;
 
+/// Bytes that one record carries, and what it costs besides (RFC 8446, section 5: header, type and tag).
+const RECORD_BYTES: usize = 16 << 10;
+const RECORD_HEAD_BYTES: usize = 22;
+
 /// One TLS connection.
-pub(super) struct Tls(Connection);
+pub(super) struct Tls {
+    connection: Connection,
+    /// Bytes that wait for [`Self::take_output`], about.
+    waiting: usize,
+}
 
 impl Tls {
     /// The side that connects, to that node.
@@ -29,7 +37,7 @@ impl Tls {
     fn of(mut connection: Connection) -> Self {
         // What waits to be sent is bounded by the credit of the link.
         connection.set_buffer_limit(None);
-        Self(connection)
+        Self { connection, waiting: 0 }
     }
 
     /// Takes bytes of the socket in; what they say is appended to `plain`.
@@ -40,40 +48,53 @@ impl Tls {
     ) -> Result<(), rustls::Error> {
         while !bytes.is_empty() {
             let general = |error: std::io::Error| rustls::Error::General(error.to_string());
-            self.0.read_tls(&mut bytes).map_err(general)?;
-            let there = self.0.process_new_packets()?.plaintext_bytes_to_read();
-            let start = plain.len();
-            plain.resize(start + there, 0);
-            self.0.reader().read_exact(&mut plain[start..]).map_err(general)?;
+            self.connection.read_tls(&mut bytes).map_err(general)?;
+            let mut there = self.connection.process_new_packets()?.plaintext_bytes_to_read();
+            let mut reader = self.connection.reader();
+            while there > 0 {
+                let chunk = reader.fill_buf().map_err(general)?;
+                let len = chunk.len();
+                plain.extend_from_slice(chunk);
+                reader.consume(len);
+                there -= len;
+            }
         }
         Ok(())
     }
 
     /// Encrypts bytes of the link; before the handshake is over, they wait.
     pub(super) fn send(&mut self, plain: &[u8]) {
-        self.0.writer().write_all(plain).expect("a buffer without a limit takes everything");
+        let records = plain.len().div_ceil(RECORD_BYTES);
+        self.waiting += plain.len() + records * RECORD_HEAD_BYTES;
+        self.connection
+            .writer()
+            .write_all(plain)
+            .expect("a buffer without a limit takes everything");
     }
 
     /// Says that nothing follows.
     pub(super) fn finish(&mut self) {
-        self.0.send_close_notify();
+        self.connection.send_close_notify();
     }
 
     /// Bytes for the socket.
     pub(super) fn take_output(&mut self) -> Vec<u8> {
-        let mut out = Vec::new();
-        while self.0.wants_write() {
-            self.0.write_tls(&mut out).expect("a vector takes everything");
+        if !self.connection.wants_write() {
+            return Vec::new();
+        }
+        let mut out = Vec::with_capacity(std::mem::take(&mut self.waiting));
+        while self.connection.wants_write() {
+            self.connection.write_tls(&mut out).expect("a vector takes everything");
         }
         out
     }
 
     /// Whether the other side's certificate is that of the node, and it speaks the protocol of links.
     pub(super) fn check_peer(&self, cluster: &str, node: u32) -> Result<(), String> {
-        if self.0.alpn_protocol() != Some(ALPN) {
+        if self.connection.alpn_protocol() != Some(ALPN) {
             return Err("the ALPN protocol is not iris-link".to_owned());
         }
-        let chain = self.0.peer_certificates().unwrap_or_default();
+        let chain = self.connection.peer_certificates().unwrap_or_default();
         let certificate = chain.first().ok_or("there is no certificate")?;
         is_certificate_of(certificate, cluster, node)
             .map_err(|_| format!("the certificate is not that of node {node}"))

@@ -13,6 +13,7 @@ use iris_proto::id::shard_for_user;
 use iris_proto::link::{ReceiptPost, ToCore, ToEdge};
 use iris_proto::peer::relay::{self, ReactorRange};
 use iris_proto::peer::{End, EndCode, Hello, PartitionState};
+use std::borrow::Cow;
 
 /// Batches that wait in one queue to a link.
 const PORT_BATCHES_MAX: usize = 16;
@@ -206,17 +207,18 @@ impl Gateway {
         &mut self,
         wire: &mut Wire,
         channel: u16,
-        bytes: &[u8],
+        bytes: Cow<'_, [u8]>,
     ) -> Result<(), End> {
         let frames = match &mut wire.side {
             Side::Mirror { ways, .. } => {
-                ways[usize::from(channel)].buffer().extend_from_slice(bytes);
+                // Most of what a mirror takes in comes this way: it is not copied again.
+                ways[usize::from(channel)].give(bytes.into_owned());
                 1
             }
             Side::Core(core) => {
                 let edge = self.edge.as_mut().expect("who dials cores is an edge");
                 let ways = &mut edge.to_reactors[*core];
-                relay::to_edge(bytes, ways.len() as u16, |reactor, frame| {
+                relay::to_edge(&bytes, ways.len() as u16, |reactor, frame| {
                     ways[usize::from(reactor)].buffer().extend_from_slice(frame);
                 })?
             }
@@ -224,7 +226,7 @@ impl Gateway {
                 self.heard_ms = self.now_ms;
                 let core = self.core.as_mut().expect("who has edges is a core");
                 let out = core.to_partitions[usize::from(channel)].buffer();
-                relay::to_core(bytes, range_of(lease), out)?
+                relay::to_core(&bytes, range_of(lease), out)?
             }
             Side::Stranger => 0,
         };

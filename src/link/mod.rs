@@ -77,6 +77,18 @@ impl Outbox {
         &mut self.pending
     }
 
+    /// Writes a whole frame that has its own memory: handed over as it is, unless others wait before it.
+    pub fn give(&mut self, frame: Vec<u8>) {
+        self.flush();
+        let buffer = self.buffer();
+        if buffer.is_empty() {
+            *buffer = frame;
+            self.flush();
+        } else {
+            buffer.extend_from_slice(&frame);
+        }
+    }
+
     /// Bytes written and not handed over yet.
     pub fn backlog_bytes(&self) -> usize {
         self.pending.len()

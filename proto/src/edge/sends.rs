@@ -30,7 +30,7 @@ impl Router {
         }
         let to = send.to.first_chunk().expect("a SEND names at least one recipient");
         let shard = self.shard_of(UserKey(*to));
-        let mut frame = self.pendings.buffer();
+        let mut frame = self.pendings.buffer(about);
         let session = self.sessions.get_mut(send.conn).expect("it was there");
         let conn = session.stable_name();
         ToCore::Send(LinkSend { conn, seq: session.next_seq, ..*send }).encode(&mut frame);

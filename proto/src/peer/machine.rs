@@ -163,7 +163,9 @@ impl Link {
 
     /// Bytes to be sent, oldest first.
     pub fn take_output(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.out)
+        // What follows will be about as long: it does not grow to that by copies.
+        let next = Vec::with_capacity(self.out.len().min(BATCH_BYTES_MAX));
+        std::mem::replace(&mut self.out, next)
     }
 
     /// How many bytes are to be sent.
@@ -221,7 +223,10 @@ impl Link {
         check_order(self.phase, header)?;
         let lacking = header.body_bytes - partial.body.len();
         let (body, rest) = input.split_at(lacking.min(input.len()));
-        // Grows as bytes come: a length alone makes nobody allocate.
+        // A stranger's grows as bytes come: its length alone makes nobody allocate.
+        if self.phase == Phase::Up && partial.body.is_empty() {
+            partial.body.reserve_exact(header.body_bytes);
+        }
         partial.body.extend_from_slice(body);
         *input = rest;
         if partial.body.len() < header.body_bytes {

@@ -123,9 +123,16 @@ impl Replica {
             return;
         };
         link.heard_ms = now.mono_ms;
-        link.receiving.input.extend_from_slice(bytes);
-        if !self.take_input(fx, core, now) {
-            return;
+        if link.receiving.input.is_empty() {
+            // Taken in where they lie: most of them are whole frames.
+            let Some(taken) = self.take_frames(fx, core, now, bytes) else { return };
+            let link = self.link.as_mut().expect("the link was not ended");
+            link.receiving.input.extend_from_slice(&bytes[taken..]);
+        } else {
+            link.receiving.input.extend_from_slice(bytes);
+            if !self.take_input(fx, core, now) {
+                return;
+            }
         }
         // A window of frames, their headers, and reports between them.
         let most = self.config.window_bytes as usize + 2 * REPLICA_FRAME_BYTES_MAX;
@@ -145,12 +152,27 @@ impl Replica {
     ) -> bool {
         let Some(link) = &mut self.link else { return false };
         let mut input = std::mem::take(&mut link.receiving.input);
+        let Some(taken) = self.take_frames(fx, core, now, &input) else { return false };
+        input.drain(..taken);
+        let Some(link) = &mut self.link else { return false };
+        link.receiving.input = input;
+        true
+    }
+
+    /// Takes in the frames at the start of `input`: how many bytes; `None` if the link was ended.
+    fn take_frames(
+        &mut self,
+        fx: &mut impl ReplicaEffects,
+        core: &mut Core,
+        now: Now,
+        input: &[u8],
+    ) -> Option<usize> {
         let mut start = 0;
         let stop = loop {
             match frame::split(&input[start..]) {
                 Ok(None) => break None,
                 Ok(Some((frame, len))) => match self.take_frame(fx, core, now, frame) {
-                    Ok(()) if self.link.is_none() => return false,
+                    Ok(()) if self.link.is_none() => return None,
                     Ok(()) => start += len,
                     Err(stop) => break Some(stop),
                 },
@@ -159,12 +181,9 @@ impl Replica {
         };
         if let Some(Stop::Refuse(code)) = stop {
             self.refuse(fx, now, code);
-            return false;
+            return None;
         }
-        input.drain(..start);
-        let Some(link) = &mut self.link else { return false };
-        link.receiving.input = input;
-        true
+        Some(start)
     }
 
     fn take_frame(

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, VecDeque};
 use super::effects::{RecordBody, ReplicaEffects, ScanFrom, Scanned};
 use super::frame::{self, ENTRIES_MAX, LIVE_MAX, Point, StreamKey};
 use super::streams::{Span, Streams};
-use super::tail::{Batch, Chunk, Tail};
+use super::tail::{Batch, Chunk, Cutter, Tail};
 use super::{Now, Replica};
 use crate::core::{CheckpointCursor, Core};
 use crate::limits::REPLICA_FRAMES_MAX;
@@ -308,20 +308,15 @@ impl Replica {
     ) {
         assert!(lsn > self.closed_lsn, "batches close in order");
         self.closed_lsn = lsn;
-        let mut batch = Batch {
-            lsn,
-            segment: place.segment,
-            offset: place.offset,
-            chunks: Vec::new(),
-            bytes: 0,
-        };
+        let mut cutter = Cutter::new(records);
         let mut targets = std::mem::take(&mut self.scratch.targets);
-        let mut rest = records;
-        while !rest.is_empty() {
-            let (record, len) =
-                fx.decode(rest, false, &mut targets).expect("our own batch holds whole records");
-            let bytes = &rest[..len];
-            rest = &rest[len..];
+        let mut next = 0;
+        while next < records.len() {
+            let (record, len) = fx
+                .decode(&records[next..], false, &mut targets)
+                .expect("our own batch holds whole records");
+            let at = next..next + len;
+            next += len;
             if record.dot.seq == 0 || record.dot.origin != self.config.me && !record.copy {
                 continue;
             }
@@ -340,19 +335,16 @@ impl Replica {
             if matches!(record.body, RecordBody::Msg { .. }) {
                 self.rule.note_msg();
             }
-            if batch.chunks.last().is_none_or(|chunk| chunk.is_full(len)) {
-                batch.chunks.push(Chunk::default());
-            }
-            let chunk = batch.chunks.last_mut().expect("one was just pushed");
-            chunk.add(bytes, stream, record.dot.seq);
-            batch.bytes += len;
+            cutter.take(at, stream, record.dot.seq);
         }
         self.scratch.targets = targets;
+        let (chunks, bytes) = cutter.finish();
         if let Some(link) = &mut self.link {
-            link.shipping.budget += batch.bytes as i64;
+            link.shipping.budget += bytes as i64;
         }
-        if batch.bytes > 0 {
-            self.tail.push(batch);
+        if bytes > 0 {
+            let (segment, offset) = (place.segment, place.offset);
+            self.tail.push(Batch { lsn, segment, offset, chunks, bytes });
         }
         self.rule.closed(lsn);
         self.trim_tail();

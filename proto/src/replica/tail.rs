@@ -18,6 +18,11 @@ impl Chunk {
     /// Adds a record.
     pub(crate) fn add(&mut self, bytes: &[u8], stream: u32, seq: u64) {
         self.bytes.extend_from_slice(bytes);
+        self.holds(stream, seq);
+    }
+
+    /// Notes a record whose bytes are added together with others.
+    fn holds(&mut self, stream: u32, seq: u64) {
         super::streams::add_to_spans(&mut self.spans, stream, seq);
     }
 
@@ -35,6 +40,51 @@ pub(crate) struct Batch {
     pub(crate) offset: u32,
     pub(crate) chunks: Vec<Chunk>,
     pub(crate) bytes: usize,
+}
+
+/// Cuts the records of a batch into chunks. Records that stand together are copied together.
+pub(crate) struct Cutter<'a> {
+    records: &'a [u8],
+    chunks: Vec<Chunk>,
+    /// Noted in the last chunk and not copied yet: offsets in `records`.
+    run: std::ops::Range<usize>,
+    bytes: usize,
+}
+
+impl<'a> Cutter<'a> {
+    pub(crate) fn new(records: &'a [u8]) -> Self {
+        Self { records, chunks: Vec::new(), run: 0..0, bytes: 0 }
+    }
+
+    /// Takes the record that stands at `at`; they come in order.
+    pub(crate) fn take(&mut self, at: std::ops::Range<usize>, stream: u32, seq: u64) {
+        self.bytes += at.len();
+        let filled = self.chunks.last().map_or(0, |chunk| chunk.bytes.len()) + self.run.len();
+        if filled == 0 || filled + at.len() > CHUNK_BYTES {
+            self.copy();
+            let bytes = Vec::with_capacity(CHUNK_BYTES.min(self.records.len() - at.start));
+            self.chunks.push(Chunk { bytes, spans: Vec::new() });
+        }
+        if self.run.end != at.start {
+            self.copy();
+            self.run.start = at.start;
+        }
+        self.run.end = at.end;
+        self.chunks.last_mut().expect("one is open").holds(stream, seq);
+    }
+
+    fn copy(&mut self) {
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.bytes.extend_from_slice(&self.records[self.run.clone()]);
+        }
+        self.run.start = self.run.end;
+    }
+
+    /// What was cut, and its bytes.
+    pub(crate) fn finish(mut self) -> (Vec<Chunk>, usize) {
+        self.copy();
+        (self.chunks, self.bytes)
+    }
 }
 
 /// The last batches with records of ours, without gaps between them.
@@ -83,5 +133,46 @@ impl Tail {
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Batch> {
         self.batches.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_batch_holds_what_was_taken_and_nothing_between() {
+        const LEN: usize = CHUNK_BYTES / 10;
+        let records: Vec<u8> = (0..40 * LEN).map(|at| (at / LEN) as u8).collect();
+        let mut cutter = Cutter::new(&records);
+        let mut taken = Vec::new();
+        for number in (0..40).filter(|number| number % 7 != 3) {
+            cutter.take(number * LEN..(number + 1) * LEN, number as u32 % 2, number as u64 + 1);
+            taken.push(number as u8);
+        }
+        let (chunks, bytes) = cutter.finish();
+        assert_eq!(bytes, taken.len() * LEN);
+        let held: Vec<u8> =
+            chunks.iter().flat_map(|chunk| chunk.bytes.chunks(LEN)).map(|r| r[0]).collect();
+        assert_eq!(held, taken);
+        for chunk in &chunks {
+            assert!(chunk.bytes.len() <= CHUNK_BYTES && chunk.bytes.capacity() <= CHUNK_BYTES);
+            let mut noted: Vec<u64> = chunk.spans.iter().flat_map(|s| s.first..=s.last).collect();
+            noted.sort_unstable();
+            let numbers: Vec<u64> = chunk.bytes.chunks(LEN).map(|r| u64::from(r[0]) + 1).collect();
+            assert_eq!(noted, numbers);
+        }
+    }
+
+    #[test]
+    fn a_record_longer_than_a_chunk_is_a_chunk() {
+        let records = vec![7; 3 * CHUNK_BYTES];
+        let mut cutter = Cutter::new(&records);
+        cutter.take(0..10, 0, 1);
+        cutter.take(10..10 + 2 * CHUNK_BYTES, 0, 2);
+        cutter.take(10 + 2 * CHUNK_BYTES..20 + 2 * CHUNK_BYTES, 0, 3);
+        let (chunks, _) = cutter.finish();
+        let lens: Vec<usize> = chunks.iter().map(|chunk| chunk.bytes.len()).collect();
+        assert_eq!(lens, [10, 2 * CHUNK_BYTES, 10]);
     }
 }
