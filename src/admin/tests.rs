@@ -155,6 +155,7 @@ pub(super) fn pair(peer: Option<u32>) -> Status {
         fenced_streams: 0,
         possibly_incomplete: false,
         damaged: false,
+        retired: None,
     }
 }
 

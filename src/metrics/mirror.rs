@@ -126,8 +126,10 @@ impl MirrorMetrics {
         self.state_id.set(status.state_id);
         self.peer.set(status.peer.map_or(0, |peer| peer.node.into()));
         self.peer_incarnation.set(status.peer.map_or(0, |peer| peer.incarnation.into()));
-        if status.mode == Mode::Normal {
-            self.retired.set(0);
+        match (status.retired, status.mode) {
+            (Some(node), _) => self.retired.set(node.into()),
+            (None, Mode::Normal) => self.retired.set(0),
+            (None, _) => {}
         }
         self.lag_records.set(status.lag_records);
         self.lag_bytes.set(status.lag_bytes);
@@ -274,6 +276,7 @@ pub(crate) mod tests {
             fenced_streams: 0,
             possibly_incomplete: false,
             damaged: false,
+            retired: None,
         }
     }
 

@@ -194,7 +194,7 @@ impl Partition {
                 node,
                 "nothing is kept for this mirror any more"
             );
-            mirror.replica.retire_peer();
+            mirror.replica.retire_peer(&mut self.fx, &mut self.core);
         }
     }
 

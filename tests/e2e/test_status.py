@@ -286,6 +286,10 @@ def test_a_mirror_that_never_comes_back_is_retired_and_a_linked_one_is_not(pair:
     assert "cannot be undone" in done.stdout and "node 1 is retired" in done.stdout
     assert mirror(two)["retired"] is True and two.metrics().sum("iris_mirror_retired") == 2
     send(pair.edges[0], 10)
+    two.kill()
+    two.start()
+    until(lambda: is_alone(two), "it goes on alone again")
+    assert mirror(two)["retired"] is True, "a restart does not forget it"
 
     # It comes back with what it had, and is not taken.
     one.start()

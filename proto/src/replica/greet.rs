@@ -209,7 +209,7 @@ impl Replica {
         let claims = std::mem::take(&mut greeting.known);
         let hello = greeting.hello.expect("it is there when a greeting is whole");
         self.take_claims(fx, core, &claims)?;
-        self.retired = None;
+        self.set_retired(fx, core, None);
         let points = self.points_to_check(&claims);
         let out = &mut self.scratch.out;
         out.clear();

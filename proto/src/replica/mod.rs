@@ -208,7 +208,9 @@ pub struct Replica {
     last_link: u64,
     /// What could not be read for an earlier link, by stream.
     unread_before: BTreeMap<u32, Ranges>,
+    /// The peer, if it is retired; and where the MARK is that says so, or no longer.
     retired: Option<u32>,
+    retired_lsn: u64,
     counters: Counters,
     scratch: Scratch,
 }

@@ -16,7 +16,9 @@ use crate::wire::{Reader, Writer};
 
 /// The version of a MARK's body.
 const MARK_VERSION: u8 = 1;
-/// Bytes before a MARK's entries: version, three zeros, number of entries.
+/// The flag of a MARK's body, in its second byte: the peer is retired.
+const MARK_RETIRED: u8 = 1;
+/// Bytes before a MARK's entries: version, flags, two zeros, number of entries.
 const MARK_HEADER_BYTES: usize = 8;
 /// Bytes of one entry: shard, node, incarnation, prefix, number of the digest, digest.
 const MARK_ENTRY_BYTES: usize = 2 + 4 + 4 + 8 + 8 + 8;
@@ -27,6 +29,8 @@ pub(crate) struct Recovery {
     marks: Vec<MarkEntry>,
     /// A life with a peer wrote here.
     had_peer: bool,
+    /// The last MARK says that the peer is retired.
+    retired: bool,
     /// The last EPOCH record of this node.
     state_id: u64,
     mode: Option<Mode>,
@@ -48,7 +52,9 @@ impl Replica {
     pub fn recover(&mut self, segment: u32, record: &RecordView<'_>) {
         let recovery = self.recovery.as_mut().expect("records come before recovery_done");
         if let RecordBody::Mark(body) = record.body {
-            recovery.had_peer |= body.first() == Some(&MARK_VERSION);
+            if let [MARK_VERSION, flags, ..] = body {
+                (recovery.had_peer, recovery.retired) = (true, flags & MARK_RETIRED != 0);
+            }
             for entry in mark_entries(body) {
                 recovery.marks.push(entry);
                 let index = self.streams.find_or_add(entry.stream);
@@ -99,6 +105,7 @@ impl Replica {
     ) {
         let recovery = self.recovery.take().expect("recovery is done once");
         (self.closed_lsn, self.durable_lsn) = (lsn, lsn);
+        self.retired = recovery.retired.then_some(self.config.peer);
         self.sound = sound;
         if sound {
             self.fill_reclaimed(&recovery);
@@ -155,7 +162,8 @@ impl Replica {
         let per_mark = (MARK_BYTES_MAX - MARK_HEADER_BYTES) / MARK_ENTRY_BYTES;
         let none = streams.is_empty().then_some(&[][..]);
         for some in none.into_iter().chain(streams.chunks(per_mark)) {
-            let mut body = vec![MARK_VERSION, 0, 0, 0];
+            let flags = if self.retired.is_some() { MARK_RETIRED } else { 0 };
+            let mut body = vec![MARK_VERSION, flags, 0, 0];
             body.extend_from_slice(&(some.len() as u32).to_le_bytes());
             for index in some {
                 let stream = &self.streams[*index];
@@ -172,6 +180,10 @@ impl Replica {
             }
             self.greet_lsn = self.greet_lsn.max(appended.lsn);
         }
+        // The first MARKs after the change say it; later ones only repeat it.
+        if self.retired_lsn == u64::MAX {
+            self.retired_lsn = core.last_lsn();
+        }
         Ok(())
     }
 
@@ -187,6 +199,30 @@ impl Replica {
         // A link need not wait for it: nothing new is claimed.
         self.greet_lsn = greet_lsn;
         appended
+    }
+
+    /// The peer never comes back: nothing is kept for it any more, from when the MARK that says so is synced. It may only
+    /// join again with an empty log, also after restarts of this node.
+    pub fn retire_peer(&mut self, fx: &mut impl ReplicaEffects, core: &mut Core) {
+        self.set_retired(fx, core, Some(self.config.peer));
+    }
+
+    /// Whether the peer is retired, and no later life can take that back.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.is_some() && self.durable_lsn >= self.retired_lsn
+    }
+
+    pub(super) fn set_retired(
+        &mut self,
+        fx: &mut impl ReplicaEffects,
+        core: &mut Core,
+        retired: Option<u32>,
+    ) {
+        if self.retired == retired {
+            return;
+        }
+        (self.retired, self.retired_lsn) = (retired, u64::MAX);
+        self.marks_owed |= self.checkpoint(fx, core).is_err();
     }
 }
 

@@ -105,6 +105,8 @@ pub struct Status {
     pub possibly_incomplete: bool,
     /// The log has damaged ranges that the peer may fill.
     pub damaged: bool,
+    /// The peer, if operators said that it never comes back. `None` from when it has come back empty.
+    pub retired: Option<u32>,
 }
 
 impl Replica {
@@ -129,6 +131,7 @@ impl Replica {
             scan_is_out: false,
             unread_before: Default::default(),
             retired: None,
+            retired_lsn: 0,
             counters: Default::default(),
             scratch: Scratch::default(),
             config,
@@ -153,7 +156,7 @@ impl Replica {
         let early = core.has_early_tomb_in(segment);
         let is_covered = self.streams.is_covered(segment);
         let is_needed = !sabotage::is(Sabotage::DroppedBeforePeer) && (early || !is_covered);
-        is_applied && (self.retired.is_some() || !is_needed)
+        is_applied && (self.is_retired() || !is_needed)
     }
 
     /// A segment is gone from the log.
@@ -162,11 +165,6 @@ impl Replica {
         if let (Some(lsn), Some(link)) = (self.tail.dropped(segment), &mut self.link) {
             link.shipping.skip_to(lsn);
         }
-    }
-
-    /// The peer never comes back: nothing is kept for it any more. It may only join again with an empty log.
-    pub fn retire_peer(&mut self) {
-        self.retired = Some(self.config.peer);
     }
 
     /// What is known of each stream: shard, origin, how far without a hole, and the chain digest there if it is known. Two
@@ -204,6 +202,7 @@ impl Replica {
             fenced_streams: self.streams.iter().filter(|stream| stream.fenced).count() as u64,
             possibly_incomplete: !self.rule.has_met(),
             damaged: !self.sound,
+            retired: self.retired,
         }
     }
 }

@@ -547,8 +547,13 @@ fn a_retired_peer_may_only_come_back_empty() {
     }
     let last = segment_of(pair.a.fx.lsn);
     assert!(!pair.a.replica.may_drop(&pair.a.core, last - 1));
-    pair.a.replica.retire_peer();
+    pair.a.replica.retire_peer(&mut pair.a.fx, &mut pair.a.core);
+    assert!(!pair.a.replica.may_drop(&pair.a.core, last - 1), "a crash could take it back");
+    pair.a.flush();
     assert!(pair.a.replica.may_drop(&pair.a.core, last - 1));
+    pair.a.restart();
+    assert!(pair.a.replica.may_drop(&pair.a.core, last - 1), "a later life knows it");
+    assert_eq!(pair.a.replica.status(pair.a.at()).retired, Some(2));
     pair.connect();
     pair.carry();
     assert_eq!(pair.a.fx.closed, Some(RefuseCode::Retired));
@@ -559,6 +564,14 @@ fn a_retired_peer_may_only_come_back_empty() {
     pair.run(30);
     assert_eq!((pair.a.mode(), pair.b.mode()), (Mode::Normal, Mode::Normal));
     pair.assert_alike(&["bob", "carol"]);
+    pair.a.flush();
+    pair.cut(LinkDown::Gone);
+    pair.a.restart();
+    assert_eq!(
+        pair.a.replica.status(pair.a.at()).retired,
+        None,
+        "it is back, for later lives, too"
+    );
 }
 
 #[test]
