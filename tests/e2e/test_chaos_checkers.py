@@ -122,6 +122,13 @@ def test_first_deliveries_against_the_order_of_sending_are_counted() -> None:
     # Under way at a fault, FIRST may be in two records; that excuses its place after healing, and in no other case.
     assert account.check([0.2]).reordered == 0
     assert account.check([0.7]).reordered == 1
+    # Nor does the place of one that a damaged disk lost; of others it does.
+    damaged = accepted(FIRST, SECOND)
+    deliver(damaged, damaged.begin_life("ben", 10.0), SECOND, FIRST)
+    damaged.touched.add(SECOND.id)
+    assert damaged.check().reordered == 0
+    damaged.touched = {b"another"}
+    assert damaged.check().reordered == 1
     online = accepted(FIRST, SECOND)
     deliver(online, online.begin_life("ben", 10.0), SECOND, FIRST)
     assert online.check([0.2]).reordered == 1

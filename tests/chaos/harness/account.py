@@ -105,6 +105,8 @@ class Account:
         self.refusals: Counter[str] = Counter()
         self.received: list[Got] = []
         self.lives: list[Life] = []
+        #: Ids whose record a fault took from a disk; the mirror gives it back.
+        self.touched: set[bytes] = set()
         #: When the client knew that its ACK was durable.
         self.confirmed: dict[Key, float] = {}
         self.broken: list[Broken] = []
@@ -175,7 +177,8 @@ class Account:
         """Return the messages that came for the first time after a later one of the same sender to the same user.
 
         One that was under way at a fault may be in two records, of which healing keeps one (docs/REPLICATION.md, section
-        3). Its place is then that of the record that stays, for a reader who comes only after healing.
+        3). Its place is then that of the record that stays, for a reader who comes only after healing. One whose record a
+        fault took from a disk has the place where the mirror gave it back (docs/PROTOCOL.md, section 5).
         """
         place = {key: number for number, key in enumerate(self.sent)}
         newest: dict[tuple[str, str], int] = {}
@@ -183,6 +186,8 @@ class Account:
         late = []
         for got in self.received:
             if got.key in seen or got.key not in place or self.lives[got.life].peek:
+                continue
+            if got.key.id in self.touched:
                 continue
             seen.add(got.key)
             flow = (got.key.sender, got.key.to)

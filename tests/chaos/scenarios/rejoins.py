@@ -59,6 +59,7 @@ def damage(r: Round) -> int:
                 at += -(-(64 + body) // logs.BLOCK) * logs.BLOCK
             if len(frames) > 8:
                 start, body = frames[len(frames) // 2]
+                r.account.touched.update(logs.message_ids(data[start + 64 : start + 64 + body]))
                 logs.overwrite(segment, start + 64, bytes(body))
                 total += body
     assert total, "there was a batch to damage"

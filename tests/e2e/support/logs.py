@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 from .server import Server, iris
 
 BLOCK = 4096
+#: Type of a record that holds a message.
+MSG = 1
 _FRAME = b"IRBF"
 _TRAILER = b"IRISFOOT"
 TRAILER_BYTES = 96
@@ -54,6 +57,16 @@ def overwrite(path: Path, at: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(at)
         file.write(data)
+
+
+def message_ids(body: bytes) -> Iterator[bytes]:
+    """Yield the ids of the messages in the records of a batch."""
+    at = 0
+    while at < len(body):
+        (length,) = struct.unpack_from("<I", body, at)
+        if body[at + 4] == MSG:
+            yield body[at + 36 : at + 52]
+        at += length
 
 
 def flip(path: Path, at: int, bit: int = 0) -> None:
