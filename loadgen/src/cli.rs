@@ -1,10 +1,11 @@
 //! The command line: flags as typed, then checked options without anything left open.
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::objective::{Objectives, parse_count};
 use crate::payload::HEAD_BYTES;
 use anyhow::{Context, ensure};
 use iris_proto::limits::{PAYLOAD_BYTES_MAX, SEND_WINDOW_MAX};
@@ -20,7 +21,8 @@ pub struct Cli {
 
 const AFTER_HELP: &str = "\
 Every message carries its run, sender, number and intended time; lost, repeated, reordered and damaged ones are counted.
-Exit code: 0 valid run, nothing lost, repeated or damaged; 99 a valid run that missed that; 2 invalid run or no start.
+Exit code: 0 valid run, nothing lost, repeated or damaged, each --slo met; 99 a valid run that missed that; 2 invalid run or
+no start.
 
 Examples:
   iris serve --dev &                             a server on 127.0.0.1:7400, key in ./iris-data/dev.key
@@ -29,7 +31,11 @@ Examples:
   iris-loadgen latency -n 50 --rate 50000        open loop: latency counts from the intended time
   iris-loadgen throughput -n 100 --json out.json as fast as the windows allow
   iris-loadgen fanin -n 10001                    10,000 senders, one inbox
-  iris-loadgen offline -n 100                    fill inboxes of users who are away, then log in and drain";
+  iris-loadgen offline -n 100                    fill inboxes of users who are away, then log in and drain
+  iris-loadgen latency -n 50 --rate 50000 --slo 'p99<5ms,lost=0'
+                                                 exit code 99 if that is missed
+  iris-loadgen search throughput --slo 'p99<10ms' --duration 5s
+                                                 the highest rate that meets it";
 
 /// A load; `iris-loadgen SCENARIO --help` has its flags.
 #[derive(Debug, Subcommand)]
@@ -62,6 +68,16 @@ pub enum Scenario {
         --messages are accepted; then the users log in and read everything."
     )]
     Offline(OfflineFlags),
+    /// Find the highest rate, or number of connections, that meets an objective
+    #[command(
+        long_about = "Runs a scenario again and again: from --from up by --step until --slo is missed, then between what \
+        was met and what was missed until they are --precision apart, then --confirm times at the best load, which counts \
+        only if each of these runs meets the objective. A missed run is tried once more before it counts. A run also \
+        misses if less than 99 % of the asked rate was accepted, or if it was invalid. Each run has the scenario's --warmup \
+        and --duration. --rate is what is searched, or --connections with --of connections (the default for idle). Exit \
+        code: 0 found, 99 not even the lowest load meets it, 2 a run could not start."
+    )]
+    Search(SearchFlags),
 }
 
 /// Flags of every scenario.
@@ -109,9 +125,23 @@ pub struct Flags {
     /// Source addresses of 127.0.0.0/8 for a loopback server; default: as many as the connections need
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_000))]
     pub sources: Option<u32>,
+    /// What the run must reach, such as 'p99<1ms,lost=0,rate>=100k'; else it ends with 99
+    #[arg(
+        long,
+        value_name = "LIST",
+        long_help = "What the run must reach, separated by commas; else it ends with 99. NAME, a relation (< <= = >= >), and \
+        a value. p50, p90, p99, p99.9, max, mean: to ACCEPTED from the intended send (service.p99: from the real send; \
+        delivered.p99: to the receiver), in us, ms or s. rate, delivered_rate, login_rate a second, and lost, repeated, \
+        reordered, damaged, refused, failed, not_sent: with k, M or G. rss, kernel: bytes of the server for each connection, \
+        with --pid."
+    )]
+    pub slo: Option<Objectives>,
     /// Longest wait for what is under way at the end
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub drain_wait: Duration,
+    /// One run of many: what it does was said.
+    #[arg(skip)]
+    pub quiet: bool,
 }
 
 /// Flags of `latency`.
@@ -137,6 +167,55 @@ pub struct OfflineFlags {
     pub messages: u64,
 }
 
+/// What a search varies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Varied {
+    /// Messages a second
+    Rate,
+    /// Connections
+    Connections,
+}
+
+/// A scenario that can be searched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Searched {
+    /// Pipelined messages between pairs
+    Throughput,
+    /// Each sender to a receiver of its own
+    Latency,
+    /// Many senders, one inbox
+    Fanin,
+    /// Connections that are logged in and silent
+    Idle,
+}
+
+/// Flags of `search`.
+#[derive(Clone, Debug, Args)]
+pub struct SearchFlags {
+    /// What is run
+    pub scenario: Searched,
+    #[command(flatten)]
+    pub flags: Flags,
+    /// What is varied; default: connections for idle, else rate
+    #[arg(long)]
+    pub of: Option<Varied>,
+    /// The first load tried
+    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_count)]
+    pub from: u64,
+    /// The highest load tried
+    #[arg(long, value_name = "N", default_value = "10M", value_parser = parse_count)]
+    pub to: u64,
+    /// How many times higher the next stair is
+    #[arg(long, value_name = "X", default_value_t = 2.0)]
+    pub step: f64,
+    /// Percent of the load that met and missed may be apart at the end
+    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
+    pub precision: f64,
+    /// Runs at the best load that must all meet the objective
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub confirm: u32,
+}
+
 /// Flags, checked.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -154,6 +233,8 @@ pub struct Options {
     pub pin: bool,
     pub sources: Option<u32>,
     pub drain_wait: Duration,
+    /// Says nothing up front.
+    pub quiet: bool,
 }
 
 impl Flags {
@@ -185,6 +266,7 @@ impl Flags {
             pin: self.pin,
             sources: self.sources,
             drain_wait: self.drain_wait,
+            quiet: self.quiet,
         })
     }
 }
@@ -200,14 +282,14 @@ impl Options {
 }
 
 impl Scenario {
-    /// Where the results go.
-    pub fn json(&self) -> Option<PathBuf> {
-        let flags = match self {
+    /// What every scenario has.
+    pub fn flags(&self) -> &Flags {
+        match self {
             Self::Idle(flags) | Self::Throughput(flags) | Self::Fanin(flags) => flags,
             Self::Latency(latency) => &latency.flags,
             Self::Offline(offline) => &offline.flags,
-        };
-        flags.json.clone()
+            Self::Search(search) => &search.flags,
+        }
     }
 }
 
@@ -286,6 +368,21 @@ mod tests {
         ] {
             let message = format!("{:#}", flags(args).unwrap_err());
             assert!(message.contains(hint), "{args:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_search_has_its_own_flags_and_those_of_a_run() {
+        let args = "iris-loadgen search throughput --slo p99<10ms,lost=0 --from 2k --to 1M --step 3 --precision 2 \
+                    --confirm 5 -n 20 --duration 5s";
+        let cli = Cli::try_parse_from(args.split_whitespace()).unwrap();
+        let Scenario::Search(search) = cli.scenario else { panic!("another scenario") };
+        assert_eq!((search.from, search.to, search.confirm), (2000, 1_000_000, 5));
+        assert_eq!(search.scenario, Searched::Throughput);
+        assert_eq!(search.flags.slo.unwrap().0.len(), 2);
+        for bad in ["search", "search offline", "search idle --from 0", "search idle --slo p95<1"] {
+            let args = ["iris-loadgen"].into_iter().chain(bad.split_whitespace());
+            assert!(Cli::try_parse_from(args).is_err(), "{bad}");
         }
     }
 

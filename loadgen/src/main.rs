@@ -11,9 +11,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let scenario = Cli::parse().scenario;
-    let json = scenario.json();
+    let json = scenario.flags().json.clone();
     let checked = json.as_deref().map_or(Ok(()), check_writable);
-    match checked.and_then(|()| run(scenario)).and_then(|report| tell(&report, json)) {
+    match checked.and_then(|()| run(scenario, json)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("iris-loadgen: {error:#}");
@@ -22,14 +22,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(scenario: Scenario) -> anyhow::Result<Report> {
-    match scenario {
+fn run(scenario: Scenario, json: Option<PathBuf>) -> anyhow::Result<u8> {
+    let slo = scenario.flags().slo.clone().unwrap_or_default();
+    let mut report = match scenario {
         Scenario::Idle(flags) => scenario::idle::run(flags),
         Scenario::Latency(flags) => scenario::latency::run(flags),
         Scenario::Throughput(flags) => scenario::throughput::run(flags),
         Scenario::Fanin(flags) => scenario::fanin::run(flags),
         Scenario::Offline(flags) => scenario::offline::run(flags),
-    }
+        Scenario::Search(flags) => return scenario::search::run(flags),
+    }?;
+    report.objectives = slo.check(&report);
+    tell(&report, json)
 }
 
 /// A file that cannot be written is better known before the run than after it.

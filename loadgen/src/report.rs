@@ -2,6 +2,7 @@
 
 use crate::client::code_name;
 use crate::floor::FloorReport;
+use crate::objective::Checked;
 use crate::run::Outcome;
 use crate::server_probe::KernelGrowth;
 use crate::stats::Percentiles;
@@ -27,6 +28,9 @@ pub struct Report {
     pub valid: bool,
     /// Why not.
     pub invalid_reasons: Vec<String>,
+    /// What `--slo` asked for, beside what was measured.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub objectives: Vec<Checked>,
     /// As asked for by `--connections`.
     pub connections: u32,
     /// Connections that were made, receivers too.
@@ -220,11 +224,16 @@ impl Report {
 
     /// 0, [`EXIT_MISSED`] or [`EXIT_INVALID`].
     pub fn exit_code(&self) -> u8 {
-        match (self.valid, self.is_clean()) {
+        match (self.valid, self.is_clean() && self.is_met()) {
             (false, _) => EXIT_INVALID,
             (true, false) => EXIT_MISSED,
             (true, true) => 0,
         }
+    }
+
+    /// Whether each objective was reached.
+    pub fn is_met(&self) -> bool {
+        self.objectives.iter().all(|objective| objective.met)
     }
 
     /// Writes the JSON file.
@@ -295,6 +304,7 @@ impl Report {
         self.errors
             .iter()
             .for_each(|(reason, n)| row("failed", format!("{} {reason}", grouped(*n))));
+        self.objectives.iter().for_each(|objective| row("objective", objective.line()));
         let verdict = match (self.valid, self.is_clean()) {
             (true, true) => "valid; nothing lost, repeated, reordered or damaged",
             (true, false) => "valid; messages were lost, repeated, reordered or damaged",

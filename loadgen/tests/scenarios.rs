@@ -47,6 +47,7 @@ fn run(name: &str, addr: SocketAddr, line: &str) -> anyhow::Result<Report> {
         Scenario::Throughput(flags) => scenario::throughput::run(flags),
         Scenario::Fanin(flags) => scenario::fanin::run(flags),
         Scenario::Offline(flags) => scenario::offline::run(flags),
+        Scenario::Search(_) => unreachable!("no line here is a search"),
     }
 }
 

@@ -97,3 +97,41 @@ def test_a_run_whose_server_is_killed_says_so(server: Server, tmp_path: Path) ->
             break
         server.start()
     assert process.returncode in (2, 99)
+
+
+def test_an_objective_decides_the_exit_code(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = ("--connections", "2", "--warmup", "200ms", "--duration", "1s")
+    met = start(server, "throughput", *args, "--slo", "p99<60s,lost=0", out=out)
+    said, error = met.communicate(timeout=PATIENCE)
+    assert met.returncode == 0, said + error
+    missed = start(server, "throughput", *args, "--slo", "p99<1us,lost=0", out=out)
+    said, error = missed.communicate(timeout=PATIENCE)
+    assert missed.returncode == 99, said + error
+    assert "p99<1us" in said and "MISSED" in said
+    objectives = json.loads(out.read_text())["objectives"]
+    assert [(one["objective"], one["met"]) for one in objectives] == [("p99<1us", False), ("lost=0", True)]
+    wrong = start(server, "throughput", "--slo", "p95<1ms", out=out)
+    said, error = wrong.communicate(timeout=PATIENCE)
+    assert wrong.returncode == 2 and "p99.9" in error, "it says what there is"
+
+
+def test_a_search_ends_with_a_load_that_was_met_and_confirmed(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    args = ("throughput", "--connections", "4", "--warmup", "100ms", "--duration", "500ms", "--slo", "p99<60s")
+    search = start(server, "search", *args, "--from", "20", "--to", "80", out=out)
+    said, error = search.communicate(timeout=2 * PATIENCE)
+    assert search.returncode == 0, said + error
+    found = json.loads(out.read_text())
+    assert (found["kind"], found["scenario"], found["of"]) == ("capacity", "throughput", "rate")
+    of_value = [probe for probe in found["probes"] if probe["load"] == found["value"]]
+    assert sum(probe["met"] for probe in of_value) >= found["confirmed"] == 3
+    assert found["best"]["environment"]["rate"] == found["value"] and "capacity: " in said
+
+    impossible = start(server, "search", *args[:-1], "p99<1us", "--from", "10", "--to", "20", out=out)
+    said, error = impossible.communicate(timeout=2 * PATIENCE)
+    assert impossible.returncode == 99 and "capacity: no rate" in said, said + error
+    assert json.loads(out.read_text())["value"] is None
+    unsaid = start(server, "search", "throughput", out=out)
+    said, error = unsaid.communicate(timeout=PATIENCE)
+    assert unsaid.returncode == 2 and "--slo" in error

@@ -30,6 +30,20 @@ fn a_clean_run_is_valid_and_ends_with_0() {
 }
 
 #[test]
+fn a_missed_objective_ends_a_clean_run_with_99() {
+    let mut report = filled(outcome());
+    let slo: crate::objective::Objectives = "p99<1ms,rate>=50".parse().unwrap();
+    report.objectives = slo.check(&report);
+    assert_eq!(report.exit_code(), 0);
+    let slo: crate::objective::Objectives = "p99<1us,rate>=50".parse().unwrap();
+    report.objectives = slo.check(&report);
+    assert_eq!(report.exit_code(), EXIT_MISSED);
+    assert!(report.table().contains("p99<1us: 50 MISSED"), "{}", report.table());
+    report.valid = false;
+    assert_eq!(report.exit_code(), EXIT_INVALID, "what says nothing missed nothing");
+}
+
+#[test]
 fn the_json_has_the_names_that_others_script_against() {
     let json = serde_json::to_value(filled(outcome())).unwrap();
     let names = "scenario valid connections sent accepted delivered lost duplicates reordered rate_per_s latency_us \

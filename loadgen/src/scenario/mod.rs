@@ -4,6 +4,7 @@ pub mod fanin;
 pub mod idle;
 pub mod latency;
 pub mod offline;
+pub mod search;
 pub mod throughput;
 
 use crate::capacity::{self, Machine};
@@ -66,7 +67,9 @@ impl Stage {
         let users = shape.topology.users();
         let run = RandomState::new().hash_one(std::process::id()) as u32 & 0xff_ffff;
         let capacity = capacity::plan(Machine::read()?, options.addr, users, options.sources, run)?;
-        say(&format!("{}: {}\n{}\n", shape.name, shape.does, capacity.line));
+        if !options.quiet {
+            say(&format!("{}: {}\n{}\n", shape.name, shape.does, capacity.line));
+        }
         let before = Before::read(options.pid)?;
         let threads = options.threads.min(users);
         let plan = Plan {
