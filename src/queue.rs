@@ -82,6 +82,11 @@ impl<T> Queue<T> {
         self.0.len.load(Ordering::SeqCst) >= self.0.capacity
     }
 
+    /// Whether half of its places are taken.
+    pub fn is_filling(&self) -> bool {
+        self.0.len.load(Ordering::SeqCst) >= self.0.capacity.div_ceil(2)
+    }
+
     /// Takes nothing more in. What is there can still be taken out.
     pub fn close(&self) {
         let _items = self.lock();

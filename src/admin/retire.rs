@@ -57,15 +57,16 @@ pub(super) async fn retire(
     }
     mirrors.iter().for_each(|mirror| mirror.ask_retire(node));
     let started = tokio::time::Instant::now();
-    while mirrors.iter().any(|mirror| mirror.is_retire_asked()) {
+    // Said once a crash cannot take it back.
+    while mirrors.iter().any(|mirror| mirror.retired.value() != u64::from(node)) {
+        if mirrors.iter().any(|mirror| mirror.is_linked()) {
+            return refuse(StatusCode::CONFLICT, &is_linked(node));
+        }
         if started.elapsed() >= TAKE_MAX {
-            let text = "not every partition has heard of it yet; look at /status, and try again";
+            let text = "not every partition has it in its log yet; look at /status, and try again";
             return refuse(StatusCode::SERVICE_UNAVAILABLE, text);
         }
         tokio::time::sleep(LOOK_EVERY).await;
-    }
-    if mirrors.iter().any(|mirror| mirror.retired.value() != u64::from(node)) {
-        return refuse(StatusCode::CONFLICT, &is_linked(node));
     }
     tracing::warn!(node, "the mirror was retired by an operator");
     answer(StatusCode::OK, json!({ "retired": node, "partitions": mirrors.len() }))

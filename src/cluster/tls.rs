@@ -48,7 +48,10 @@ impl Tls {
     ) -> Result<(), rustls::Error> {
         while !bytes.is_empty() {
             let general = |error: std::io::Error| rustls::Error::General(error.to_string());
-            self.connection.read_tls(&mut bytes).map_err(general)?;
+            // After its goodbye nothing more of the other side is read.
+            if self.connection.read_tls(&mut bytes).map_err(general)? == 0 {
+                return Ok(());
+            }
             let mut there = self.connection.process_new_packets()?.plaintext_bytes_to_read();
             let mut reader = self.connection.reader();
             while there > 0 {
@@ -169,6 +172,23 @@ mod tests {
         assert_eq!(dialler.check_peer("prod", 2), Ok(()));
         assert_eq!(acceptor.check_peer("prod", 1), Ok(()));
         assert!(acceptor.check_peer("prod", 2).is_err() && acceptor.check_peer("test", 1).is_err());
+    }
+
+    #[test]
+    fn bytes_after_a_goodbye_are_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (one, two) = (credentials(dir.path(), "prod", 1), credentials(dir.path(), "prod", 2));
+        let mut dialler = Tls::dial(&one, "prod", 2).unwrap();
+        let mut acceptor = Tls::accept(&two).unwrap();
+        talk(&mut dialler, &mut acceptor).unwrap();
+        dialler.send(b"hello");
+        dialler.finish();
+        let mut bytes = dialler.take_output();
+        bytes.extend_from_slice(b"more");
+        let mut plain = Vec::new();
+        acceptor.receive(&bytes, &mut plain).unwrap();
+        acceptor.receive(b"and more", &mut plain).unwrap();
+        assert_eq!(plain, b"hello");
     }
 
     #[test]

@@ -77,15 +77,21 @@ impl Outbox {
         &mut self.pending
     }
 
-    /// Writes a whole frame that has its own memory: handed over as it is, unless others wait before it.
+    /// Writes a whole frame that has its own memory: handed over as it is, unless others wait before it. Each takes a place
+    /// of the queue, so a queue that fills up gets them together.
     pub fn give(&mut self, frame: Vec<u8>) {
-        self.flush();
+        let may_flush = !self.queue.is_filling();
+        if may_flush {
+            self.flush();
+        }
         let buffer = self.buffer();
         if buffer.is_empty() {
             *buffer = frame;
-            self.flush();
         } else {
             buffer.extend_from_slice(&frame);
+        }
+        if may_flush {
+            self.flush();
         }
     }
 
@@ -158,6 +164,26 @@ impl Drop for Inbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_that_is_given_moves_and_a_queue_that_fills_gets_them_together() {
+        let (here, there) = (Waker::of_parking(), Waker::of_parking());
+        let (mut outboxes, inbox) = links_into(&there, &[(3, here)], 4);
+        let outbox = &mut outboxes[0];
+        outbox.buffer().extend_from_slice(b"a");
+        let frame = b"bc".to_vec();
+        let place = frame.as_ptr();
+        outbox.give(frame);
+        for frame in [b"d", b"e", b"f"] {
+            outbox.give(frame.to_vec());
+        }
+        assert_eq!(outbox.backlog_bytes(), 3);
+        assert_eq!(inbox.receive().unwrap().bytes, b"a");
+        let moved = inbox.receive().unwrap().bytes;
+        assert_eq!((moved.as_slice(), moved.as_ptr()), (b"bc".as_slice(), place));
+        outbox.flush();
+        assert_eq!(inbox.receive().unwrap().bytes, b"def");
+    }
 
     #[test]
     fn a_full_queue_keeps_the_frames_and_says_how_many() {

@@ -81,7 +81,7 @@ pub struct MirrorMetrics {
     pub stamps_ahead: Counter,
     /// Bytes of links that were down already.
     pub stale_bytes: Counter,
-    /// The node that was retired, until both hold two copies again; 0: none.
+    /// The node that was retired, until it comes back empty; 0: none.
     pub retired: Gauge,
     /// The node that is to be retired; 0: none. Written by the control thread, taken by the partition.
     wish: AtomicU32,
@@ -126,11 +126,7 @@ impl MirrorMetrics {
         self.state_id.set(status.state_id);
         self.peer.set(status.peer.map_or(0, |peer| peer.node.into()));
         self.peer_incarnation.set(status.peer.map_or(0, |peer| peer.incarnation.into()));
-        match (status.retired, status.mode) {
-            (Some(node), _) => self.retired.set(node.into()),
-            (None, Mode::Normal) => self.retired.set(0),
-            (None, _) => {}
-        }
+        self.retired.set(status.retired.unwrap_or(0).into());
         self.lag_records.set(status.lag_records);
         self.lag_bytes.set(status.lag_bytes);
         self.lag_ms.set(status.lag_ms);
@@ -205,13 +201,8 @@ impl MirrorMetrics {
             return None;
         }
         let node = self.wish.load(Ordering::Acquire);
-        let taken = (!self.is_linked()).then_some(node);
-        if let Some(node) = taken {
-            self.retired.set(node.into());
-        }
-        // Last: who asked reads the outcome once the wish is gone.
         self.wish.store(0, Ordering::Release);
-        taken
+        (!self.is_linked()).then_some(node)
     }
 }
 
@@ -321,12 +312,16 @@ pub(crate) mod tests {
         assert!(mirror.is_retire_asked());
         assert_eq!(mirror.take_retire(), Some(2));
         assert!(!mirror.is_retire_asked());
-        assert_eq!((mirror.take_retire(), mirror.retired.value()), (None, 2));
-
-        status.peer = Some(Origin { node: 2, incarnation: 9 });
+        assert_eq!(
+            (mirror.take_retire(), mirror.retired.value()),
+            (None, 0),
+            "the log does not say it yet"
+        );
+        status.retired = Some(2);
         mirror.set(&status, &Counters::default());
-        assert_eq!(mirror.retired.value(), 2, "linked is not yet back");
-        status.mode = Mode::Normal;
+        assert_eq!(mirror.retired.value(), 2);
+
+        (status.peer, status.retired) = (Some(Origin { node: 2, incarnation: 9 }), None);
         mirror.set(&status, &Counters::default());
         assert_eq!(mirror.retired.value(), 0, "it is back");
         mirror.ask_retire(2);

@@ -105,7 +105,10 @@ impl Replica {
 
     /// Sends our side of the greeting, once what we are about to claim is synced.
     pub(super) fn greet(&mut self, fx: &mut impl ReplicaEffects, core: &mut Core, now: Now) {
-        let is_due = self.durable_lsn >= self.greet_lsn && !self.marks_owed;
+        // A retired peer is filled only once it is synced that it is back: a later life would refuse what was filled.
+        let is_retired = self.retired.is_some() || self.retired_owed;
+        let is_back = !is_retired && self.durable_lsn >= self.retired_lsn;
+        let is_due = self.durable_lsn >= self.greet_lsn && !self.marks_owed && is_back;
         let Some(link) = self.link.as_mut().filter(|link| is_due && !link.greeting.is_sent) else {
             return;
         };
@@ -171,9 +174,11 @@ impl Replica {
         if self.retired == Some(hello.me.node) && hello.streams > 0 {
             return Err(RefuseCode::Retired);
         }
+        self.set_retired(fx, core, None);
+        let greeting = &mut self.link.as_mut().expect("frames come over a link").greeting;
         greeting.hello = Some(hello);
         let ignored = sabotage::is(Sabotage::DigestIgnored);
-        if hello.known_incarnation > config.me.incarnation && !ignored {
+        if hello.known_incarnation > self.config.me.incarnation && !ignored {
             return Err(self.reincarnate(fx, hello.known_incarnation));
         }
         self.take_known(fx, core, now, Vec::new())
@@ -209,7 +214,6 @@ impl Replica {
         let claims = std::mem::take(&mut greeting.known);
         let hello = greeting.hello.expect("it is there when a greeting is whole");
         self.take_claims(fx, core, &claims)?;
-        self.set_retired(fx, core, None);
         let points = self.points_to_check(&claims);
         let out = &mut self.scratch.out;
         out.clear();

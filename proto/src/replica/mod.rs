@@ -211,6 +211,8 @@ pub struct Replica {
     /// The peer, if it is retired; and where the MARK is that says so, or no longer.
     retired: Option<u32>,
     retired_lsn: u64,
+    /// The log had no room for that MARK.
+    retired_owed: bool,
     counters: Counters,
     scratch: Scratch,
 }

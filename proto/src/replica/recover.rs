@@ -207,9 +207,17 @@ impl Replica {
         self.set_retired(fx, core, Some(self.config.peer));
     }
 
-    /// Whether the peer is retired, and no later life can take that back.
+    /// Whether the peer is retired, and no later life can take that back. On a log without room for the MARK that says so,
+    /// segments go before it: nothing else would make room.
     pub(super) fn is_retired(&self) -> bool {
-        self.retired.is_some() && self.durable_lsn >= self.retired_lsn
+        self.retired.is_some() && (self.durable_lsn >= self.retired_lsn || self.retired_owed)
+    }
+
+    /// Appends the MARK that had no room when the peer was retired.
+    pub(super) fn append_owed_retirement(&mut self, fx: &mut impl ReplicaEffects, core: &mut Core) {
+        if self.retired_owed {
+            self.retired_owed = self.checkpoint(fx, core).is_err();
+        }
     }
 
     pub(super) fn set_retired(
@@ -221,8 +229,8 @@ impl Replica {
         if self.retired == retired {
             return;
         }
-        (self.retired, self.retired_lsn) = (retired, u64::MAX);
-        self.marks_owed |= self.checkpoint(fx, core).is_err();
+        (self.retired, self.retired_lsn, self.retired_owed) = (retired, u64::MAX, true);
+        self.append_owed_retirement(fx, core);
     }
 }
 

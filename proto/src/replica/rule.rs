@@ -508,6 +508,7 @@ impl Replica {
         if self.marks_owed {
             self.marks_owed = self.append_marks(fx, core).is_err();
         }
+        self.append_owed_retirement(fx, core);
         self.greet(fx, core, now);
         if let Some(link) = &self.link
             && now.mono_ms >= link.heard_ms + self.config.silent_ms

@@ -105,7 +105,7 @@ pub struct Status {
     pub possibly_incomplete: bool,
     /// The log has damaged ranges that the peer may fill.
     pub damaged: bool,
-    /// The peer, if operators said that it never comes back. `None` from when it has come back empty.
+    /// The peer, if operators said that it never comes back, once that is synced. `None` from when it has come back empty.
     pub retired: Option<u32>,
 }
 
@@ -132,6 +132,7 @@ impl Replica {
             unread_before: Default::default(),
             retired: None,
             retired_lsn: 0,
+            retired_owed: false,
             counters: Default::default(),
             scratch: Scratch::default(),
             config,
@@ -202,7 +203,7 @@ impl Replica {
             fenced_streams: self.streams.iter().filter(|stream| stream.fenced).count() as u64,
             possibly_incomplete: !self.rule.has_met(),
             damaged: !self.sound,
-            retired: self.retired,
+            retired: self.retired.filter(|_| self.is_retired()),
         }
     }
 }

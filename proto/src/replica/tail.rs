@@ -61,7 +61,7 @@ impl<'a> Cutter<'a> {
         self.bytes += at.len();
         let filled = self.chunks.last().map_or(0, |chunk| chunk.bytes.len()) + self.run.len();
         if filled == 0 || filled + at.len() > CHUNK_BYTES {
-            self.copy();
+            self.close();
             let bytes = Vec::with_capacity(CHUNK_BYTES.min(self.records.len() - at.start));
             self.chunks.push(Chunk { bytes, spans: Vec::new() });
         }
@@ -80,9 +80,19 @@ impl<'a> Cutter<'a> {
         self.run.start = self.run.end;
     }
 
+    /// The last chunk gets nothing more. What it was given room for and does not hold is the peer's: it would not count.
+    fn close(&mut self) {
+        self.copy();
+        if let Some(Chunk { bytes, .. }) = self.chunks.last_mut()
+            && bytes.len() < bytes.capacity() / 2
+        {
+            bytes.shrink_to_fit();
+        }
+    }
+
     /// What was cut, and its bytes.
     pub(crate) fn finish(mut self) -> (Vec<Chunk>, usize) {
-        self.copy();
+        self.close();
         (self.chunks, self.bytes)
     }
 }
@@ -162,6 +172,16 @@ mod tests {
             let numbers: Vec<u64> = chunk.bytes.chunks(LEN).map(|r| u64::from(r[0]) + 1).collect();
             assert_eq!(noted, numbers);
         }
+    }
+
+    #[test]
+    fn a_batch_of_the_peer_with_little_of_ours_takes_little_memory() {
+        let records = vec![7; 4 * CHUNK_BYTES];
+        let mut cutter = Cutter::new(&records);
+        cutter.take(0..100, 0, 1);
+        let (chunks, bytes) = cutter.finish();
+        assert_eq!((chunks.len(), bytes), (1, 100));
+        assert!(chunks[0].bytes.capacity() <= 200);
     }
 
     #[test]

@@ -71,7 +71,7 @@ const GAUGES: Cells<MirrorMetrics> = &[
     ("iris_mirror_damaged", "1 while the log has damage that the mirror may mend.", |m| {
         m.damaged.value()
     }),
-    ("iris_mirror_retired", "1 once the mirror was retired, until it is back.", |m| {
+    ("iris_mirror_retired", "1 once the mirror was retired, until it comes back empty.", |m| {
         u64::from(m.retired.value() != 0)
     }),
 ];

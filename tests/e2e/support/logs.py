@@ -64,6 +64,7 @@ def message_ids(body: bytes) -> Iterator[bytes]:
     at = 0
     while at < len(body):
         (length,) = struct.unpack_from("<I", body, at)
+        assert length >= 40, "the body of a batch is whole records"
         if body[at + 4] == MSG:
             yield body[at + 36 : at + 52]
         at += length

@@ -575,6 +575,54 @@ fn a_retired_peer_may_only_come_back_empty() {
 }
 
 #[test]
+fn a_log_without_room_lets_go_of_what_it_kept_for_a_retired_peer() {
+    let mut pair = Pair::normal();
+    pair.cut(LinkDown::Gone);
+    pair.a.flush();
+    for _ in 0..20 {
+        pair.a.send(u128::from(pair.a.fx.lsn) + 100, "carol");
+        pair.a.flush();
+    }
+    let last = segment_of(pair.a.fx.lsn);
+    pair.a.fx.has_room = false;
+    pair.a.replica.retire_peer(&mut pair.a.fx, &mut pair.a.core);
+    assert!(pair.a.replica.may_drop(&pair.a.core, last - 1), "nothing else makes room");
+    pair.a.fx.has_room = true;
+    pair.a.poll();
+    assert!(!pair.a.replica.may_drop(&pair.a.core, last - 1), "now there is room to say it first");
+    pair.a.flush();
+    pair.a.restart();
+    assert_eq!(pair.a.replica.status(pair.a.at()).retired, Some(2));
+}
+
+#[test]
+fn a_retired_peer_is_filled_only_once_it_is_synced_that_it_is_back() {
+    let mut pair = Pair::normal();
+    pair.a.send(1, "bob");
+    pair.run(2);
+    pair.cut(LinkDown::Gone);
+    pair.a.flush();
+    pair.a.replica.retire_peer(&mut pair.a.fx, &mut pair.a.core);
+    pair.a.flush();
+    let mut config = pair.b.config.clone();
+    config.me.incarnation = 2;
+    pair.b = Node::start(config, VecDeque::new(), true, pair.a.now);
+    pair.b.flush();
+    pair.connect();
+    pair.carry();
+    assert_eq!(pair.a.replica.status(pair.a.at()).retired, None);
+    assert_eq!(pair.b.replica.status(pair.b.at()).peer, None, "nothing was said to it yet");
+    // A crash now takes that back, and the peer, still empty, may come again.
+    pair.cut(LinkDown::Gone);
+    pair.a.restart();
+    assert_eq!(pair.a.replica.status(pair.a.at()).retired, Some(2));
+    pair.connect();
+    pair.run(200);
+    assert_eq!((pair.a.mode(), pair.b.mode()), (Mode::Normal, Mode::Normal));
+    pair.assert_alike(&["bob"]);
+}
+
+#[test]
 fn a_core_that_takes_over_keeps_the_order_of_what_its_peer_took_before() {
     let mut pair = Pair::normal();
     for id in 1..=3 {
