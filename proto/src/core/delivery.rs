@@ -375,6 +375,7 @@ impl Core {
                 stream.next_seq += 1;
                 self.note_lsn(appended);
                 self.counters.acked += targets.len() as u64;
+                self.done_by_own_tomb(inbox, &targets);
             }
             lsn = appended.map(|appended| appended.lsn);
         }

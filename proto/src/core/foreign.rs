@@ -522,6 +522,22 @@ impl Core {
         }
     }
 
+    /// A TOMB of ours says that these are acknowledged. If one of them was to give way to another record of its id, and its
+    /// TOMB was only owed, the other one is done, too.
+    pub(super) fn done_by_own_tomb(&mut self, inbox: UserKey, targets: &[TombTarget]) {
+        if self.foreign.collapsed.is_empty() {
+            return;
+        }
+        for target in targets {
+            let dot = self.packed(target.dot);
+            if let Some(stays) = self.foreign.collapsed.remove(&(inbox, dot))
+                && stays != 0
+            {
+                self.foreign.owed.push_back(Owed::doubled(inbox, stays, TombReason::Acked));
+            }
+        }
+    }
+
     /// Takes what is `wanted` out of an inbox, and out of `wanted`.
     fn remove_entries(
         &mut self,

@@ -156,3 +156,31 @@ fn a_message_acknowledged_under_the_peers_dot_goes_though_both_come_at_once() {
     node.sync();
     assert_eq!(node.fx.deliveries(), []);
 }
+
+#[test]
+fn a_message_acknowledged_here_goes_under_its_other_dot_while_its_collapse_is_only_owed() {
+    let mut node = Node::new();
+    let id = MsgId::v7(T0, 1);
+    node.send("alice", id, &["bob"]);
+    node.sync();
+    node.login("bob", 1, 10);
+    node.poll();
+    assert_eq!(node.fx.deliveries(), [(1, id)]);
+    // The peer's record of the id has the lower dot: it stays, and ours is to go.
+    let dot = Dot { origin: Origin { node: 0, incarnation: 1 }, seq: 1 };
+    let (shard, sender, bob) = (ShardId(0), key("alice"), key("bob"));
+    let msg = ForeignMsg { shard, dot, sender, msg_id: id, flags: 0, recipients: &bob.0 };
+    node.core.check_foreign_msg(&msg, 100).unwrap();
+    let (hlc, to) = (Hlc::new(T0, 0), vec![bob]);
+    let appended = node.fx.append(Record::Msg { shard, dot, hlc, sender, id, flags: 0, to });
+    node.core.foreign_msg(T0, &msg, &appended);
+    let lsn = node.fx.lsn;
+    node.core.handle_durable(&mut node.fx, node.now, lsn, 1);
+    // The acknowledgement comes before the TOMB that is owed.
+    node.ack("bob", 1, 1);
+    node.sync();
+    assert_eq!(node.core.inbox(bob).count(), 0, "it was read under its other dot");
+    node.login("bob", 2, 10);
+    node.sync();
+    assert_eq!(node.fx.deliveries(), []);
+}
