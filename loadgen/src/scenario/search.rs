@@ -9,8 +9,9 @@ use anyhow::{Context, ensure};
 use serde::Serialize;
 use std::time::Duration;
 
-/// A rate that was not accepted to this share was not reached, whatever the latencies of the rest say.
-const RATE_SHARE_MIN: f64 = 0.99;
+/// More than this share of the messages that fell due and were refused or never sent: the rate was not reached, whatever the
+/// latencies of the rest say.
+const UNDONE_SHARE_MAX: f64 = 0.01;
 
 /// One run of a search.
 #[derive(Debug, Serialize)]
@@ -57,8 +58,12 @@ pub fn run(search: SearchFlags) -> anyhow::Result<u8> {
         Searched::Throughput | Searched::Latency | Searched::Fanin => Varied::Rate,
     });
     let plan = check(&search, of)?;
+    // Pairs come in twos.
+    let of_pairs = of == Varied::Connections && search.scenario == Searched::Throughput;
+    let unit = if of_pairs { 2 } else { 1 };
+    let in_units = Plan { from: plan.from.div_ceil(unit), to: plan.to / unit, ..plan };
     let mut hunt = Hunt { search, of, slo, probes: Vec::new(), best: None };
-    let verdict = hunt.go(Search::new(plan))?;
+    let verdict = hunt.go(Search::new(in_units), unit)?;
     hunt.tell(plan, verdict)
 }
 
@@ -84,6 +89,8 @@ fn check(search: &SearchFlags, of: Varied) -> anyhow::Result<Plan> {
             );
             let most = u32::try_from(to).context("--to: more connections than there can be")?;
             at_least(most, 2, "the search ends there")?;
+            let least = if is_idle { 1 } else { 2 };
+            ensure!(from >= least && from < to, "--from {from}: {least} to less than --to");
         }
     }
     Ok(Plan { from, to, step, precision: precision / 100.0, confirm })
@@ -98,14 +105,24 @@ struct Hunt {
 }
 
 impl Hunt {
-    fn go(&mut self, mut search: Search) -> anyhow::Result<Verdict> {
+    fn go(&mut self, mut search: Search, unit: u64) -> anyhow::Result<Verdict> {
         loop {
             let load = match search.load_to_try() {
-                Ok(load) => load,
-                Err(verdict) => return Ok(verdict),
+                Ok(load) => load * unit,
+                Err(Verdict::Found(load)) => return Ok(Verdict::Found(load * unit)),
+                Err(Verdict::AtLeast(load)) => return Ok(Verdict::AtLeast(load * unit)),
+                Err(Verdict::Nothing) => return Ok(Verdict::Nothing),
             };
             let stage = search.stage();
-            let mut report = self.run_once(load)?;
+            let mut report = match self.run_once(load) {
+                Ok(report) => report,
+                // The first one shows what is wrong with the command; later ones, what is too much.
+                Err(error) if self.probes.is_empty() => return Err(error),
+                Err(error) => Report {
+                    invalid_reasons: vec![format!("it could not run: {error:#}")],
+                    ..Report::default()
+                },
+            };
             report.objectives = self.slo.check(&report);
             let probe = self.judge(stage, load, &report);
             say(&self.line(&probe));
@@ -123,9 +140,7 @@ impl Hunt {
         match self.of {
             Varied::Rate => flags.rate = load,
             Varied::Connections => {
-                // Pairs come in twos.
-                let is_odd = self.search.scenario == Searched::Throughput && load % 2 == 1;
-                flags.connections = Some(u32::try_from(load + u64::from(is_odd))?.max(2));
+                flags.connections = Some(u32::try_from(load)?);
             }
         }
         match self.search.scenario {
@@ -146,9 +161,12 @@ impl Hunt {
         }
         let missed = report.objectives.iter().filter(|objective| !objective.met);
         why.extend(missed.map(Checked::line));
-        let asked = report.environment.rate as f64;
-        if report.rate_per_s < asked * RATE_SHARE_MIN && asked > 0.0 {
-            why.push(format!("only {}/s were accepted", grouped(report.rate_per_s as u64)));
+        let refused: u64 = report.rejected.values().sum();
+        let due = report.sent + report.not_sent;
+        if (report.not_sent + refused) as f64 > due as f64 * UNDONE_SHARE_MAX {
+            let (not_sent, refused) = (grouped(report.not_sent), grouped(refused));
+            let due = grouped(due);
+            why.push(format!("of {due} messages due {not_sent} were not sent, {refused} refused"));
         }
         Probe {
             stage,
@@ -186,9 +204,8 @@ impl Hunt {
     fn is_generator_limited(&self, value: u64) -> bool {
         let above = self.probes.iter().filter(|probe| probe.load > value && !probe.met);
         let lowest = above.min_by_key(|probe| probe.load);
-        lowest.is_some_and(|probe| {
-            !probe.valid && probe.why.iter().any(|why| why.contains("generator"))
-        })
+        let by_us = |why: &String| why.contains("generator") || why.contains("could not run");
+        lowest.is_some_and(|probe| !probe.valid && probe.why.iter().any(by_us))
     }
 
     fn tell(&self, plan: Plan, verdict: Verdict) -> anyhow::Result<u8> {
