@@ -510,3 +510,25 @@ fn a_trailer_that_promises_more_than_the_frames_hold_is_damage() {
     assert!(recovered.faults.iter().all(|fault| fault.segment == 2), "{:?}", recovered.faults);
     assert_eq!(seqs(&told).last(), Some(&8000));
 }
+
+#[test]
+fn what_an_earlier_use_of_a_file_left_where_a_write_was_lost_is_no_record() {
+    let mut node = Node::new();
+    node.send(1..=3, b"hello");
+    let dedup = node.append(&Record { head: head(0), body: Body::Dedup(&[5; 200]) });
+    node.flush();
+    node.send(4..=200, &[1; 2000]);
+    node.write_footers();
+    assert_eq!(dedup.segment, 1);
+    let stale = msg(999, b"long gone");
+    let mut bytes = vec![0; stale.encoded_len()];
+    stale.encode_into(&mut bytes);
+    assert!(bytes.len() < 200);
+    let at = dedup.offset as usize;
+    node.disk.damage(&path_of(1), |file| file[at..at + bytes.len()].copy_from_slice(&bytes));
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert!(told.iter().all(|told| told.seq() != 999), "it was written for another use");
+    let fault = recovered.faults.first().unwrap();
+    assert_eq!((fault.segment, fault.from), (1, dedup.offset));
+    assert!(matches!(fault.kind, FaultKind::Record(_)));
+}

@@ -233,6 +233,11 @@ impl Handing<'_> {
             Ok(Kind::Dedup | Kind::Epoch | Kind::Mark | Kind::Checkpoint) => {
                 let bytes = file.bytes(offset as usize, raw.len as usize);
                 record::checked_bytes(bytes).and_then(|bytes| {
+                    // A write that was lost leaves what an earlier use of the file wrote here: whole, and another record.
+                    if !bytes.starts_with(prefix) {
+                        let what = "another record stands where the footer names one";
+                        return Err(RecordError::Malformed(what));
+                    }
                     let body = &bytes[..bytes.len() - CRC_BYTES];
                     meta(self.seen.number, offset, &RawHead::read(bytes), body)
                 })
