@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use iris_proto::core::{RejectCode, SendRequest};
 use iris_proto::id::{ConnId, MsgId, UserKey, shard_for_user};
 
-use crate::model::User;
+use crate::model::{Last, Made, User};
 use crate::node::{Life, SHARDS};
 
 /// A message that its sender has no answer for.
@@ -43,8 +43,10 @@ pub struct Session {
     pub got: u32,
     /// Of those, acknowledged.
     pub acked: u32,
+    /// What was delivered, by number from 1; nothing where it could not be read.
+    pub ids: Vec<Option<MsgId>>,
     /// The last SEND of each connection of a sender that was delivered.
-    pub last: BTreeMap<u32, u32>,
+    pub last: Last,
     /// When it began.
     pub since_ms: u64,
 }
@@ -108,15 +110,14 @@ impl Clients {
         self.tries.retain(|_, (of, ..)| *of != user);
     }
 
-    /// Sends a message over the user's connection to a node that is up. If it was new there: the connection's number and
-    /// the SEND's.
+    /// Sends a message over the user's connection to a node that is up. If it was new there: which SEND made it.
     pub fn send(
         &mut self,
         life: &mut Life,
         unix_ms: u64,
         (user, id): (User, MsgId),
         (to, text): (&[User], &[u8]),
-    ) -> Option<(u32, u32)> {
+    ) -> Option<Made> {
         self.next += 1;
         let seq = self.next;
         let sending = self.sending[user].as_mut().expect("who sends is connected");
@@ -136,7 +137,8 @@ impl Clients {
         let before = life.core.counters().appended;
         life.core.handle_send(&mut life.fx, unix_ms, &send);
         let is_new = life.core.counters().appended > before;
-        is_new.then_some((sending.number, sending.sends))
+        let (conn, nth, node) = (u64::from(sending.number), sending.sends, sending.node);
+        is_new.then_some(Made { conn, nth, node })
     }
 
     /// What an answer is for; `None` if the connection broke meanwhile.

@@ -1,11 +1,9 @@
 //! What clients do in one millisecond.
 
-use std::collections::BTreeMap;
-
 use iris_proto::id::MsgId;
 
 use crate::clients::{Open, Session};
-use crate::model::User;
+use crate::model::{Last, User};
 use crate::world::{T0, USERS, World};
 
 /// Messages of one user without an answer, at most.
@@ -107,8 +105,8 @@ impl World {
         let now = self.now(node);
         let Some(life) = &mut self.nodes[node].life else { return };
         let what = (&sent.to[..], &sent.text[..]);
-        if let Some((conn, nth)) = self.clients.send(life, now.unix_ms, (user, id), what) {
-            self.model.made(id, conn, nth);
+        if let Some(made) = self.clients.send(life, now.unix_ms, (user, id), what) {
+            self.model.made(id, made);
         }
     }
 
@@ -158,7 +156,8 @@ impl World {
         let window = 1 + self.random.below(20) as u32;
         life.core.handle_login(&mut life.fx, now.unix_ms, conn, key, &name, window);
         let since_ms = self.now_ms;
-        let session = Session { node, conn, got: 0, acked: 0, last: BTreeMap::new(), since_ms };
+        let (ids, last) = (Vec::new(), Last::new());
+        let session = Session { node, conn, got: 0, acked: 0, ids, last, since_ms };
         self.clients.sessions[user] = Some(session);
     }
 
@@ -175,7 +174,11 @@ impl World {
         let key = self.clients.keys[user];
         let Some(session) = &mut self.clients.sessions[user] else { return };
         let more = self.random.below(u64::from(session.got - session.acked)) as u32;
+        let done = session.acked as usize;
         session.acked += 1 + more;
+        for id in session.ids[done..session.acked as usize].iter().flatten() {
+            self.model.acknowledged(user, *id);
+        }
         let (node, conn, upto) = (session.node, session.conn, session.acked);
         let now = self.now(node);
         if let Some(life) = &mut self.nodes[node].life {

@@ -23,7 +23,8 @@ impl World {
             match said {
                 Said::Accepted { seq, copies, .. } => {
                     let Some((user, id, _)) = self.clients.answered(seq) else { continue };
-                    self.model.accepted(node, id, copies)?;
+                    self.model.says_accepted(node, id, copies)?;
+                    self.model.accepted(id, copies)?;
                     self.trace(|| format!("node {} accepts {id:?}, {copies} copies", node + 1));
                     self.clients.close(user, id);
                 }
@@ -65,8 +66,10 @@ impl World {
         let id = MsgId(msg.msg_id);
         self.trace(|| format!("node {} delivers {id:?} to user {user}", node + 1));
         let session = self.clients.sessions[user].as_mut().expect("the reader has a session");
-        self.model.delivered(node, user, id, msg.payload, &mut session.last)?;
+        self.model.delivers(node, user, id, msg.payload)?;
+        self.model.received(user, id, msg.payload, &mut session.last)?;
         session.got += 1;
+        session.ids.push(Some(id));
         if session.got != delivery.no {
             return Err(format!(
                 "delivery {} to user {user} is numbered {}",
@@ -89,6 +92,7 @@ impl World {
         }
         let session = self.clients.sessions[user].as_mut().expect("the reader has a session");
         session.got += 1;
+        session.ids.push(None);
         self.outcome.put_off += 1;
     }
 

@@ -30,10 +30,26 @@ pub struct Sent {
     pub text: Vec<u8>,
     /// The sender was told that it is in.
     pub accepted: bool,
-    /// Its records are in no doubt: it was made by one SEND, and no fault touched it.
-    made: Vec<(u32, u32)>,
+    /// The SENDs that a node took as new. Its records are in no doubt if that is one, and no fault touched it.
+    made: Vec<Made>,
     touched: bool,
+    /// The SEND that made it was answered with two copies: whichever node comes next has it.
+    sure: bool,
 }
+
+/// A SEND that a node took as new.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Made {
+    /// The client's connection, among all of the run.
+    pub conn: u64,
+    /// Its place among the SENDs of that connection.
+    pub nth: u32,
+    /// Which node took it.
+    pub node: usize,
+}
+
+/// The last SENDs that a session saw, by connection and by the node that took them.
+pub type Last = BTreeMap<(u64, usize), u32>;
 
 /// What is on one disk.
 #[derive(Clone, Default, Debug)]
@@ -66,6 +82,12 @@ pub struct Model {
     images: [Option<OnDisk>; 2],
     /// Who got what.
     seen: BTreeSet<(User, MsgId)>,
+    /// Who acknowledged what.
+    acked: BTreeSet<(User, MsgId)>,
+    /// What nodes said to be accepted, with how many copies.
+    said: BTreeSet<(MsgId, u8)>,
+    /// A record that must not be.
+    wrong: Option<Broken>,
     /// Messages accepted, and those with one copy.
     pub accepted: u64,
     /// Of those, with one copy.
@@ -87,7 +109,8 @@ impl Model {
 
     /// A sender begins a message.
     pub fn begin(&mut self, id: MsgId, from: User, to: Vec<User>, text: Vec<u8>) {
-        let sent = Sent { from, to, text, accepted: false, made: Vec::new(), touched: false };
+        let (accepted, touched, sure) = (false, false, false);
+        let sent = Sent { from, to, text, accepted, made: Vec::new(), touched, sure };
         assert!(self.sent.insert(id, sent).is_none(), "ids are used once");
     }
 
@@ -103,10 +126,16 @@ impl Model {
         accepted.map(|(id, _)| *id).collect()
     }
 
-    /// A node took a SEND as new: the `nth` of that connection.
-    pub fn made(&mut self, id: MsgId, conn: u32, nth: u32) {
+    /// A node took a SEND as new.
+    pub fn made(&mut self, id: MsgId, made: Made) {
         let sent = self.sent.get_mut(&id).expect("only what was sent is made");
-        sent.made.push((conn, nth));
+        sent.made.push(made);
+    }
+
+    /// A SEND is answered with two copies.
+    pub fn is_on_both(&mut self, id: MsgId, send: Made) {
+        let sent = self.sent.get_mut(&id).expect("answers are for messages that were sent");
+        sent.sure |= sent.made == [send];
     }
 
     fn user(&self, key: &[u8; 16]) -> User {
@@ -174,6 +203,10 @@ impl Model {
         }
         for dot in of {
             if let Some(id) = self.dots.get(&(at.0, *dot)) {
+                if reason == Reason::ACKED && !self.acked.contains(&(user, *id)) {
+                    let what = format!("{id:?} is removed, and user {user} has not acknowledged it");
+                    self.wrong.get_or_insert(what);
+                }
                 self.done.entry((user, *id)).or_default().insert(at);
             }
         }
@@ -258,8 +291,18 @@ impl Model {
         !tombs.iter().any(|at| self.disks.iter().any(|disk| disk.held.contains(at)))
     }
 
-    /// A sender is told that its message is in.
-    pub fn accepted(&mut self, node: usize, id: MsgId, copies: u8) -> Result<(), Broken> {
+    /// What a record says that must not be, if there was such a record.
+    pub fn check_records(&self) -> Result<(), Broken> {
+        self.wrong.clone().map_or(Ok(()), Err)
+    }
+
+    /// A recipient acknowledges a message.
+    pub fn acknowledged(&mut self, user: User, id: MsgId) {
+        self.acked.insert((user, id));
+    }
+
+    /// A node says that a message is in.
+    pub fn says_accepted(&mut self, node: usize, id: MsgId, copies: u8) -> Result<(), Broken> {
         let told = |disk: &OnDisk| disk.told.contains(&id) || disk.before.contains(&id);
         let [a, b] = [0, 1].map(|disk| told(&self.disks[disk]));
         if !self.disks[node].told.contains(&id) {
@@ -271,6 +314,15 @@ impl Model {
         if copies == 1 && !self.disks[node].solo {
             return Err(format!("{id:?} is accepted with one copy before SOLO is synced"));
         }
+        self.said.insert((id, copies));
+        Ok(())
+    }
+
+    /// A sender is told that its message is in.
+    pub fn accepted(&mut self, id: MsgId, copies: u8) -> Result<(), Broken> {
+        if !self.said.contains(&(id, copies)) {
+            return Err(format!("{id:?} is accepted with {copies} copies, and no node said so"));
+        }
         let sent = self.sent.get_mut(&id).expect("answers are for messages that were sent");
         if !sent.accepted {
             sent.accepted = true;
@@ -280,23 +332,15 @@ impl Model {
         Ok(())
     }
 
-    /// A recipient gets a message from a node. `last` are the SENDs that their session saw last, by connection.
-    pub fn delivered(
+    /// A node delivers a message.
+    pub fn delivers(
         &mut self,
         node: usize,
         user: User,
         id: MsgId,
         text: &[u8],
-        last: &mut BTreeMap<u32, u32>,
     ) -> Result<(), Broken> {
-        let Some(sent) = self.sent.get(&id) else {
-            return Err(format!("user {user} got {id:?}, which nobody sent"));
-        };
-        if !sent.to.contains(&user) || sent.text != text {
-            return Err(format!(
-                "user {user} got {id:?}, which says something else or is not theirs"
-            ));
-        }
+        self.is_theirs(user, id, text)?;
         let disk = &self.disks[node];
         if !disk.told.contains(&id) {
             return Err(format!("{id:?} is delivered by node {} that has not synced it", node + 1));
@@ -309,14 +353,39 @@ impl Model {
         if tombs.is_some_and(|tombs| tombs.iter().any(|at| own(&at))) {
             return Err(format!("{id:?} is delivered by node {} after its removal", node + 1));
         }
-        if let [(conn, nth)] = sent.made[..]
+        Ok(())
+    }
+
+    fn is_theirs(&self, user: User, id: MsgId, text: &[u8]) -> Result<&Sent, Broken> {
+        let Some(sent) = self.sent.get(&id) else {
+            return Err(format!("user {user} got {id:?}, which nobody sent"));
+        };
+        if !sent.to.contains(&user) || sent.text != text {
+            return Err(format!(
+                "user {user} got {id:?}, which says something else or is not theirs"
+            ));
+        }
+        Ok(sent)
+    }
+
+    /// A recipient gets a message. `last` is what their session saw.
+    pub fn received(
+        &mut self,
+        user: User,
+        id: MsgId,
+        text: &[u8],
+        last: &mut Last,
+    ) -> Result<(), Broken> {
+        let sent = self.is_theirs(user, id, text)?;
+        if let [Made { conn, nth, node }] = sent.made[..]
             && !sent.touched
         {
-            let before = last.entry(conn).or_insert(0);
-            if *before > nth {
+            let is_late = |node| last.get(&(conn, node)).is_some_and(|before| *before > nth);
+            // A node that took a later SEND behind an edge may not have known what the other one had taken alone.
+            if is_late(node) || (sent.sure && is_late(1 - node)) {
                 return Err(format!("{id:?} is delivered to user {user} after what came later"));
             }
-            *before = nth;
+            last.insert((conn, node), nth);
             self.ordered += 1;
         }
         let is_new = self.seen.insert((user, id));

@@ -316,7 +316,7 @@ impl World {
         for node in [first, 1 - first] {
             self.hear(node)?;
         }
-        Ok(())
+        self.model.check_records()
     }
 
     fn start_nodes(&mut self) -> Result<(), Broken> {
