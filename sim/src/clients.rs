@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use iris_proto::core::{RejectCode, SendRequest};
 use iris_proto::id::{ConnId, MsgId, UserKey, shard_for_user};
 
+use crate::edges::DIRECT;
 use crate::model::{Last, Made, User};
 use crate::node::{Life, SHARDS};
 
@@ -86,7 +87,7 @@ impl Clients {
     /// A connection that was never used, and its number.
     pub fn connection(&mut self) -> (ConnId, u32) {
         self.next += 1;
-        (ConnId::new(1, self.next, 0), self.next)
+        (ConnId::new(DIRECT, self.next, 0), self.next)
     }
 
     /// Users of the same shard as `user`.

@@ -25,11 +25,11 @@ impl World {
         }
     }
 
-    fn begin_message(&mut self, user: User) {
+    pub(crate) fn begin_message(&mut self, user: User) {
         if self.clients.open[user].len() >= OPEN_MAX {
             return;
         }
-        let first = self.random.below(USERS as u64) as User;
+        let first = self.random.below(self.clients.keys.len() as u64) as User;
         let mut to = vec![first];
         if self.random.one_in(4) {
             to = self.clients.same_shard(first);

@@ -45,10 +45,22 @@ pub enum Kind {
     GrayPeer,
     /// Clients send everything twice, and not in order.
     Resend,
+    /// An edge dies and starts again; its clients connect anew, there or elsewhere.
+    EdgeRestart,
+    /// Nothing gets through between one edge and one node, or only one way.
+    LinkCut,
+    /// The link between one edge and one node breaks.
+    LinkReset,
+    /// Everything between edges and nodes takes long.
+    LinkDelay,
 }
 
 impl Kind {
-    /// All of them.
+    /// Those of edges: only runs with edges have them.
+    pub const OF_EDGES: [Self; 4] =
+        [Self::EdgeRestart, Self::LinkCut, Self::LinkReset, Self::LinkDelay];
+
+    /// All others.
     pub const ALL: [Self; 21] = [
         Self::Crash,
         Self::CrashBoth,
@@ -97,6 +109,10 @@ impl Kind {
             Self::EdgeCut => "edge_cut",
             Self::GrayPeer => "gray_peer",
             Self::Resend => "resend",
+            Self::EdgeRestart => "edge_restart",
+            Self::LinkCut => "link_cut",
+            Self::LinkReset => "link_reset",
+            Self::LinkDelay => "link_delay",
         }
     }
 
@@ -107,6 +123,11 @@ impl Kind {
 
     /// The kind with this name.
     pub fn of(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
+        Self::ALL.into_iter().chain(Self::OF_EDGES).find(|kind| kind.name() == name)
+    }
+
+    /// Whether only runs with edges have it.
+    pub fn is_of_edges(self) -> bool {
+        Self::OF_EDGES.contains(&self)
     }
 }

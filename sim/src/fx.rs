@@ -19,15 +19,27 @@ pub enum Said {
     /// A SEND is in, on so many copies.
     Accepted { conn: ConnId, seq: u32, copies: u8 },
     /// A SEND is refused.
-    Rejected { conn: ConnId, seq: u32, code: RejectCode },
+    Rejected { conn: ConnId, seq: u32, code: RejectCode, retry_after_ms: u32 },
     /// A login is done.
-    Welcome { conn: ConnId },
+    Welcome { conn: ConnId, waiting: u32, session: u64 },
     /// A connection must end.
-    Kick { conn: ConnId },
+    Kick { conn: ConnId, reason: KickReason },
     /// A message is delivered.
     Deliver(Delivery),
     /// An event of the replica.
     Event(Event),
+}
+
+impl Said {
+    /// To which connection it is said.
+    pub fn conn(&self) -> Option<ConnId> {
+        match self {
+            Self::Accepted { conn, .. } | Self::Rejected { conn, .. } => Some(*conn),
+            Self::Welcome { conn, .. } | Self::Kick { conn, .. } => Some(*conn),
+            Self::Deliver(delivery) => Some(delivery.conn),
+            Self::Event(_) => None,
+        }
+    }
 }
 
 /// Where the effects go.
@@ -163,16 +175,16 @@ impl Effects for Fx {
         self.said.push(Said::Accepted { conn, seq, copies });
     }
 
-    fn rejected(&mut self, conn: ConnId, seq: u32, code: RejectCode, _retry_after_ms: u32) {
-        self.said.push(Said::Rejected { conn, seq, code });
+    fn rejected(&mut self, conn: ConnId, seq: u32, code: RejectCode, retry_after_ms: u32) {
+        self.said.push(Said::Rejected { conn, seq, code, retry_after_ms });
     }
 
-    fn welcome(&mut self, conn: ConnId, _waiting: u32, _session: u64) {
-        self.said.push(Said::Welcome { conn });
+    fn welcome(&mut self, conn: ConnId, waiting: u32, session: u64) {
+        self.said.push(Said::Welcome { conn, waiting, session });
     }
 
-    fn kick(&mut self, conn: ConnId, _reason: KickReason) {
-        self.said.push(Said::Kick { conn });
+    fn kick(&mut self, conn: ConnId, reason: KickReason) {
+        self.said.push(Said::Kick { conn, reason });
     }
 
     fn deliver(&mut self, delivery: &Delivery) {

@@ -9,6 +9,7 @@ use iris_wal::Body;
 use iris_wal::views::proto_dot;
 
 use crate::clients::Clients;
+use crate::edges::DIRECT;
 use crate::fx::Said;
 use crate::model::{Broken, User};
 use crate::node::SHARDS;
@@ -20,6 +21,10 @@ impl World {
         for said in std::mem::take(&mut life.fx.said) {
             let told = (self.now_ms, node, format!("{said:?}"));
             told.hash(&mut self.digest);
+            if said.conn().is_some_and(|conn| conn.reactor() != DIRECT) {
+                self.say_to_edge(node, &said)?;
+                continue;
+            }
             match said {
                 Said::Accepted { seq, copies, .. } => {
                     let Some((user, id, _)) = self.clients.answered(seq) else { continue };
@@ -36,7 +41,7 @@ impl World {
                     }
                 }
                 Said::Welcome { .. } => {}
-                Said::Kick { conn } => {
+                Said::Kick { conn, .. } => {
                     if let Some(user) = self.clients.reader(node, conn) {
                         self.clients.sessions[user] = None;
                     }

@@ -8,9 +8,9 @@ use crate::world::World;
 
 /// A fault that lasts.
 pub(crate) struct Ongoing {
-    kind: Kind,
-    node: usize,
-    until_ms: u64,
+    pub(crate) kind: Kind,
+    pub(crate) node: usize,
+    pub(crate) until_ms: u64,
 }
 
 impl World {
@@ -20,7 +20,7 @@ impl World {
         for fault in &over {
             self.end_fault(fault)?;
         }
-        if self.now_ms < self.next_fault_ms {
+        if self.now_ms < self.next_fault_ms || self.kinds.is_empty() {
             return Ok(());
         }
         self.next_fault_ms = self.now_ms + self.random.between(20, 200);
@@ -92,6 +92,9 @@ impl World {
                 self.net.delay_ms = (10, 10 + self.random.below(40));
             }
             Kind::Resend => self.resend_until_ms = until_ms,
+            Kind::EdgeRestart | Kind::LinkCut | Kind::LinkReset | Kind::LinkDelay => {
+                panic!("edges choose their own faults")
+            }
         }
         Ok(())
     }
@@ -132,7 +135,11 @@ impl World {
             | Kind::BitRot
             | Kind::Misdirected
             | Kind::EmptyDisk
-            | Kind::Resend => {}
+            | Kind::Resend
+            | Kind::EdgeRestart
+            | Kind::LinkCut
+            | Kind::LinkReset
+            | Kind::LinkDelay => {}
         }
         Ok(())
     }
@@ -142,6 +149,7 @@ impl World {
         for fault in &all {
             self.end_fault(fault)?;
         }
+        self.with_edges(Self::end_edge_faults)?;
         self.trace(|| "no more faults".to_owned());
         Ok(())
     }

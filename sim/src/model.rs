@@ -204,7 +204,8 @@ impl Model {
         for dot in of {
             if let Some(id) = self.dots.get(&(at.0, *dot)) {
                 if reason == Reason::ACKED && !self.acked.contains(&(user, *id)) {
-                    let what = format!("{id:?} is removed, and user {user} has not acknowledged it");
+                    let what =
+                        format!("{id:?} is removed, and user {user} has not acknowledged it");
                     self.wrong.get_or_insert(what);
                 }
                 self.done.entry((user, *id)).or_default().insert(at);

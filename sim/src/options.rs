@@ -1,5 +1,7 @@
 //! What a run is told and what it tells.
 
+use iris_proto::edge::Counters;
+
 use crate::faults::Kind;
 
 /// One run.
@@ -16,18 +18,21 @@ pub struct Options {
     /// A way in which the machines are wrong on purpose.
     #[cfg(feature = "sabotage")]
     pub sabotage: Option<iris_proto::sabotage::Sabotage>,
+    /// Whether some clients reach the cores through edges.
+    pub edges: bool,
     /// Faults to choose from; if empty, some of all, as the seed decides.
     pub kinds: Vec<Kind>,
 }
 
 impl Options {
-    /// A run of mixed faults.
+    /// A run of mixed faults. Even seeds have edges; the history of odd ones does not depend on what edges do.
     pub fn new(seed: u64) -> Self {
         Self {
             seed,
             trace: 0,
             fault_ms: 1500,
             calm_ms: 3000,
+            edges: seed.is_multiple_of(2),
             kinds: Vec::new(),
             #[cfg(feature = "sabotage")]
             sabotage: None,
@@ -72,6 +77,14 @@ pub struct Outcome {
     pub fenced: u64,
     /// Segments dropped.
     pub dropped: u64,
+    /// SENDs that clients behind edges were told are in.
+    pub accepted_behind: u64,
+    /// Shards that edges moved because a core was lost, and in order.
+    pub moves: [u64; 2],
+    /// SENDs that edges sent again, and logins that they repeated.
+    pub repeats: [u64; 2],
+    /// Clients that an edge sent away.
+    pub kicked: u64,
     /// A digest of everything that was said: two runs of a seed have the same.
     pub digest: u64,
 }
@@ -92,6 +105,12 @@ impl Outcome {
         self.lost_reported += other.lost_reported;
         self.fenced += other.fenced;
         self.dropped += other.dropped;
+        self.accepted_behind += other.accepted_behind;
+        for part in 0..2 {
+            self.moves[part] += other.moves[part];
+            self.repeats[part] += other.repeats[part];
+        }
+        self.kicked += other.kicked;
         self.at_ms += other.at_ms;
         for (kind, count) in &other.faults {
             match self.faults.iter_mut().find(|(of, _)| of == kind) {
@@ -100,6 +119,14 @@ impl Outcome {
             }
         }
         self.faults.sort();
+    }
+
+    /// Adds what an edge counted.
+    pub(crate) fn count_edge(&mut self, counters: &Counters) {
+        self.moves[0] += counters.failovers;
+        self.moves[1] += counters.moves;
+        self.repeats[0] += counters.resent;
+        self.repeats[1] += counters.relogins;
     }
 
     /// One object, for programs.
@@ -120,6 +147,9 @@ impl Outcome {
             "ordered": self.ordered, "put_off": self.put_off,
             "mode_changes": self.mode_changes, "splits": self.splits, "collapsed": self.collapsed,
             "lost_reported": self.lost_reported, "fenced": self.fenced, "dropped": self.dropped,
+            "accepted_behind": self.accepted_behind, "failovers": self.moves[0],
+            "moves": self.moves[1], "resent": self.repeats[0], "relogins": self.repeats[1],
+            "kicked": self.kicked,
             "faults": faults,
         })
     }
@@ -134,6 +164,7 @@ impl Outcome {
              {} put off\n\
              {} changes of mode, {} splits, {} collapsed, {} records lost by report, {} fenced, \
              {} segments dropped\n\
+             behind edges: {} accepted, {} failovers, {} moves, {} sent again, {} logged in again, {} kicked\n\
              faults: {}",
             self.at_ms / 1000,
             self.accepted,
@@ -149,6 +180,12 @@ impl Outcome {
             self.lost_reported,
             self.fenced,
             self.dropped,
+            self.accepted_behind,
+            self.moves[0],
+            self.moves[1],
+            self.repeats[0],
+            self.repeats[1],
+            self.kicked,
             faults.join(", ")
         )
     }

@@ -12,6 +12,7 @@ use iris_proto::sabotage::{self, Sabotage};
 use iris_wal::disk::mem::{Image, MemDisk};
 
 use crate::clients::Clients;
+use crate::edges::{BEHIND, Edges};
 use crate::faults::Kind;
 use crate::inject::Ongoing;
 use crate::model::{Broken, Model};
@@ -23,6 +24,7 @@ use crate::wire;
 
 /// When runs begin, Unix milliseconds.
 pub(crate) const T0: u64 = 1_800_000_000_000;
+/// Users who reach the cores directly; those behind edges come after them.
 pub(crate) const USERS: usize = 6;
 
 /// A machine: a disk, a clock, and perhaps a process.
@@ -54,6 +56,8 @@ pub(crate) struct World {
     pub(crate) nodes: [Machine; 2],
     pub(crate) net: Net,
     pub(crate) clients: Clients,
+    /// Edges, if the run has any; not here while they have their turn.
+    pub(crate) edges: Option<Edges>,
     pub(crate) model: Model,
     /// The kinds of faults of this run.
     pub(crate) kinds: Vec<Kind>,
@@ -122,7 +126,8 @@ impl World {
         };
         let mut random = Random::new(options.seed);
         let kinds = kinds_of(&options, &mut random);
-        let clients = Clients::new(USERS);
+        let users = USERS + if options.edges { BEHIND } else { 0 };
+        let clients = Clients::new(users);
         let keys = clients.keys.iter().map(|key| key.0).collect();
         Self {
             victim: random.below(2) as usize,
@@ -132,6 +137,7 @@ impl World {
             nodes: [machine(1), machine(2)],
             net: Net::new(),
             clients,
+            edges: options.edges.then(|| Edges::new(&options, USERS..users)),
             model: Model::new(keys),
             faults: Vec::new(),
             next_fault_ms: 200,
@@ -167,6 +173,7 @@ impl World {
     fn go(&mut self) -> Result<(), Broken> {
         while self.now_ms < self.options.fault_ms {
             self.fault_some()?;
+            self.with_edges(Self::fault_edges)?;
             self.tick()?;
         }
         self.end_faults()?;
@@ -196,7 +203,9 @@ impl World {
             let life = self.nodes[node].life.as_ref();
             life.is_some_and(|life| life.mode(self.now(node)) == Mode::Normal)
         };
-        is_normal(0) && is_normal(1) && self.clients.open.iter().all(Vec::is_empty)
+        let is_answered = self.clients.open.iter().all(Vec::is_empty);
+        let is_quiet = self.edges.as_ref().is_none_or(Edges::is_quiet);
+        is_normal(0) && is_normal(1) && is_answered && is_quiet
     }
 
     fn what_is_stuck(&self) -> Broken {
@@ -256,7 +265,7 @@ impl World {
                 }
             }
         }
-        (0..USERS).for_each(|user| self.clients.disconnect(user));
+        (0..self.clients.keys.len()).for_each(|user| self.clients.disconnect(user));
         Ok(())
     }
 
@@ -269,6 +278,7 @@ impl World {
             }
             self.tick()?;
         }
+        self.edges.as_ref().map_or(Ok(()), Edges::check_rest)?;
         (self.outcome.received, self.outcome.excused) = self.model.all_received()?;
         Ok(())
     }
@@ -290,6 +300,9 @@ impl World {
             let here = machine.life.as_ref().map_or(0, |life| life.core.counters().collapsed);
             self.outcome.collapsed += machine.collapsed + here;
         }
+        for counters in self.edges.iter().flat_map(Edges::counters) {
+            self.outcome.count_edge(counters);
+        }
         self.outcome.at_ms = self.now_ms;
         self.outcome.broken = broken;
         self.outcome.accepted = self.model.accepted;
@@ -308,11 +321,13 @@ impl World {
         self.now_ms += 1;
         self.start_nodes()?;
         self.move_link();
+        self.with_edges(Self::turn_links)?;
         let first = self.random.below(2) as usize;
         for node in [first, 1 - first] {
             self.turn(node)?;
         }
         self.use_clients();
+        self.with_edges(Self::turn_edges)?;
         for node in [first, 1 - first] {
             self.hear(node)?;
         }
@@ -475,6 +490,7 @@ impl World {
             _ => machine.disk.kill(),
         }
         self.clients.node_is_gone(node);
+        self.with_edges(|world, edges| world.lose_node(edges, node))?;
         self.close_link(node, true);
         Ok(())
     }
@@ -486,7 +502,7 @@ type Stream = (ShardId, Origin, u64, Option<u64>);
 /// A run has some kinds of faults, not all: what is rare beside everything else must be frequent in some runs.
 fn kinds_of(options: &Options, random: &mut Random) -> Vec<Kind> {
     if !options.kinds.is_empty() {
-        return options.kinds.clone();
+        return options.kinds.iter().copied().filter(|kind| !kind.is_of_edges()).collect();
     }
     let mut all = Kind::ALL.to_vec();
     let count = random.between(3, 12);
