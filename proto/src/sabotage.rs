@@ -52,6 +52,24 @@ pub enum Sabotage {
     IncarnationReused,
     /// I4: digests are not compared, and numbers are used twice.
     DigestIgnored,
+    /// edge: a SEND that is under way when its shard moves is forgotten.
+    EdgeForgetsSend,
+    /// edge: a SEND that a core leaves to another one is answered as accepted.
+    EdgeAcceptsRefused,
+    /// edge: an answer counts for the SEND after it, too.
+    EdgeAcceptsMore,
+    /// edge: an answer that comes from two cores is passed on twice.
+    EdgeRepeatsAnswer,
+    /// edge: deliveries begin at 1 again after a move.
+    EdgeNotRenumbered,
+    /// edge: acknowledgements keep the client's numbers after a move.
+    EdgeAcksUntranslated,
+    /// edge: deliveries of an older login are passed on.
+    EdgeStaleLogin,
+    /// edge: users of a shard that moved are not logged in again.
+    EdgeNoRelogin,
+    /// edge: a SEND that no core answers is not refused.
+    EdgeWaitsForever,
 }
 
 /// Whether this way is on.
@@ -86,7 +104,7 @@ mod on {
 
     impl Sabotage {
         /// All of them: name, and what it breaks.
-        pub const ALL: [(Self, &'static str, &'static str); 24] = [
+        pub const ALL: [(Self, &'static str, &'static str); 33] = [
             (
                 Self::AckBeforePeer,
                 "ack_before_peer",
@@ -174,6 +192,51 @@ mod on {
                 Self::DigestIgnored,
                 "digest_ignored",
                 "I4: digests are not compared, and numbers are used twice",
+            ),
+            (
+                Self::EdgeForgetsSend,
+                "edge_forgets_send",
+                "edge: a SEND that is under way when its shard moves is forgotten",
+            ),
+            (
+                Self::EdgeAcceptsRefused,
+                "edge_accepts_refused",
+                "edge: a SEND that a core leaves to another one is answered as accepted",
+            ),
+            (
+                Self::EdgeAcceptsMore,
+                "edge_accepts_more",
+                "edge: an answer counts for the SEND after it, too",
+            ),
+            (
+                Self::EdgeRepeatsAnswer,
+                "edge_repeats_answer",
+                "edge: an answer that comes from two cores is passed on twice",
+            ),
+            (
+                Self::EdgeNotRenumbered,
+                "edge_not_renumbered",
+                "edge: deliveries begin at 1 again after a move",
+            ),
+            (
+                Self::EdgeAcksUntranslated,
+                "edge_acks_untranslated",
+                "edge: acknowledgements keep the client's numbers after a move",
+            ),
+            (
+                Self::EdgeStaleLogin,
+                "edge_stale_login",
+                "edge: deliveries of an older login are passed on",
+            ),
+            (
+                Self::EdgeNoRelogin,
+                "edge_no_relogin",
+                "edge: users of a shard that moved are not logged in again",
+            ),
+            (
+                Self::EdgeWaitsForever,
+                "edge_waits_forever",
+                "edge: a SEND that no core answers is not refused",
             ),
         ];
 

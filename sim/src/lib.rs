@@ -2,8 +2,8 @@
 //! clients made of plain data. Single-threaded; a run is a function of its seed.
 //!
 //! In reading order: [`options`], what a run is; [`node`] and [`fx`], one core with its log on a disk in memory, driven as
-//! the server drives it; [`net`], the link between the two; [`clients`], who send, retry, read and acknowledge; `edges`
-//! and `links`, between the cores and the clients in `behind`; [`model`], what must be true, in plain maps; [`faults`], what goes wrong, and [`disks`], how disks are spoiled; [`world`], one
+//! the server drives it; [`net`], the link between the two; [`clients`], who send, retry, read and acknowledge; `edges`,
+//! `served` and `links`, between the cores and the clients in `behind`; [`model`], what must be true, in plain maps; [`faults`], what goes wrong, and [`disks`], how disks are spoiled; [`world`], one
 //! millisecond after the other.
 
 mod behind;
@@ -21,6 +21,7 @@ pub mod net;
 pub mod node;
 pub mod options;
 pub mod random;
+mod served;
 mod wire;
 pub mod world;
 

@@ -21,7 +21,7 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 /// Runs a pair of cores on a fake machine, once for each seed, and checks what must be true.
 ///
 /// Each run has two nodes with the decisions and the log of the server, on disks, a network and clocks made of plain
-/// data, and clients who send, retry, read and acknowledge. For one and a half seconds of its time things go wrong, as
+/// data, and clients who send, retry, read and acknowledge; in even seeds some of them through edges. For one and a half seconds of its time things go wrong, as
 /// the seed decides; then everything must be well again. A model in plain maps checks each answer and each delivery, and
 /// both nodes at the end: nothing accepted is lost, no id is in an inbox twice, nothing comes back, order is kept, both
 /// nodes are alike.
@@ -52,6 +52,9 @@ struct Args {
     /// Kinds of faults, separated by commas; by default each seed chooses some of all.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
+    /// Runs without edges, also of even seeds.
+    #[arg(long)]
+    direct: bool,
     /// Run a build that is wrong on purpose in this way, or in each of them, one after the other: `all`. Each must break
     /// something within --seeds; the first seed that does is named.
     #[cfg(feature = "sabotage")]
@@ -69,7 +72,8 @@ fn main() -> ExitCode {
         match Kind::of(name) {
             Some(kind) => kinds.push(kind),
             None => {
-                let all: Vec<&str> = Kind::ALL.iter().map(|kind| kind.name()).collect();
+                let all: Vec<&str> =
+                    Kind::ALL.iter().chain(&Kind::OF_EDGES).map(|kind| kind.name()).collect();
                 eprintln!("there is no fault {name:?}; there are {}", all.join(", "));
                 return ExitCode::from(2);
             }
@@ -138,7 +142,8 @@ fn run_all(args: &Args, kinds: &[Kind]) -> (Outcome, Vec<(u64, String)>, u64) {
 
 fn run_one(args: &Args, kinds: &[Kind], seed: u64) -> Outcome {
     let trace = if args.trace && args.seed.is_some() { usize::MAX } else { 0 };
-    let options = Options { trace, kinds: kinds.to_vec(), ..Options::new(seed) };
+    let mut options = Options { trace, kinds: kinds.to_vec(), ..Options::new(seed) };
+    options.edges &= !args.direct;
     let outcome = run(&options);
     if outcome.broken.is_none() || trace > 0 {
         return outcome;
@@ -159,7 +164,10 @@ fn report(args: &Args, seed: u64, outcome: &Outcome, what: &str) {
         true => String::new(),
         false => format!(" --faults {}", args.faults.join(",")),
     };
-    say(format_args!("  again: cargo run --release -p iris-sim -- --seed {seed} --trace{faults}"));
+    let direct = if args.direct { " --direct" } else { "" };
+    say(format_args!(
+        "  again: cargo run --release -p iris-sim -- --seed {seed} --trace{faults}{direct}"
+    ));
 }
 
 /// Tells a terminal how far the run is.

@@ -24,6 +24,8 @@ use crate::wire;
 
 /// When runs begin, Unix milliseconds.
 pub(crate) const T0: u64 = 1_800_000_000_000;
+/// Milliseconds after which a node that cannot read is started again, when nothing goes wrong any more.
+const UNREAD_MS: u64 = 500;
 /// Users who reach the cores directly; those behind edges come after them.
 pub(crate) const USERS: usize = 6;
 
@@ -66,6 +68,8 @@ pub(crate) struct World {
     pub(crate) faults: Vec<Ongoing>,
     pub(crate) next_fault_ms: u64,
     pub(crate) counts: BTreeMap<Kind, u64>,
+    /// Nodes that could not read for clients behind edges since nothing goes wrong any more.
+    pub(crate) unread: [bool; 2],
     /// The node that clients cannot reach.
     pub(crate) edge_cut: Option<usize>,
     /// Until when clients repeat and mix up what they send.
@@ -142,6 +146,7 @@ impl World {
             faults: Vec::new(),
             next_fault_ms: 200,
             counts: BTreeMap::new(),
+            unread: [false; 2],
             edge_cut: None,
             resend_until_ms: 0,
             told: RefCell::default(),
@@ -271,10 +276,21 @@ impl World {
 
     /// Everybody reads what waits for them, and acknowledges it.
     fn read_everything(&mut self) -> Result<(), Broken> {
-        let calm = self.now_ms + self.options.calm_ms;
+        let from_ms = self.now_ms;
+        self.unread = [false; 2];
         while !self.all_read() {
-            if self.now_ms >= calm {
+            let so_far_ms = self.now_ms - from_ms;
+            if so_far_ms >= self.options.calm_ms {
                 return Err("inboxes are not read to their end".to_owned());
+            }
+            // Edges ask the core that a shard prefers, again and again. One that cannot read what it holds is healed at its
+            // next start.
+            if so_far_ms % UNREAD_MS == UNREAD_MS - 1
+                && let Some(node) = self.unread.iter().position(|unread| *unread)
+            {
+                self.unread[node] = false;
+                self.trace(|| format!("node {} is started again: it cannot read", node + 1));
+                self.stop(node, Kind::Kill, 5)?;
             }
             self.tick()?;
         }

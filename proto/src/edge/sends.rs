@@ -5,6 +5,7 @@ use super::{CoreIndex, Effects, NIL, Router, refuse};
 use crate::id::{ConnId, ShardId, UserKey};
 use crate::link::{LinkSend, ToCore, ToEdge};
 use crate::peer::PartitionState;
+use crate::sabotage::{self, Sabotage};
 use crate::wire::Code;
 
 /// SENDs sent in one turn to shards that were held back (I8).
@@ -95,6 +96,7 @@ impl Router {
         count: u16,
         copies: u8,
     ) {
+        let count = count + u16::from(sabotage::is(Sabotage::EdgeAcceptsMore));
         let mut run: Option<(u32, u16)> = None;
         let mut conn = None;
         for offset in 0..u32::from(count) {
@@ -148,6 +150,9 @@ impl Router {
             self.counters.stale += 1;
             return;
         }
+        if code == Code::ShardUnavailable && sabotage::is(Sabotage::EdgeAcceptsRefused) {
+            return self.accepted(fx, name, seq, 1, 2);
+        }
         if code == Code::ShardUnavailable {
             return self.refused_by(fx, now_ms, core, shard);
         }
@@ -168,6 +173,12 @@ impl Router {
     /// A SEND is answered: whose it was, and the client's number for it.
     fn settle(&mut self, name: ConnId, link_seq: u32) -> Option<(ConnId, u32)> {
         let index = self.find(name, link_seq)?;
+        let pending = self.pendings.at(index);
+        let version = self.shards[usize::from(pending.shard.0)].version;
+        if sabotage::is(Sabotage::EdgeRepeatsAnswer) && pending.version != version {
+            let (slot, seq) = (pending.slot, pending.seq);
+            return self.sessions.in_slot(slot).map(|session| (session.conn, seq));
+        }
         let removed = self.pendings.remove(&mut self.shards, index);
         let session = self.sessions.of_stable_name(name).expect("it has the SEND");
         session.forget_send(index, removed.bytes);
@@ -232,12 +243,26 @@ impl Router {
 
     /// No core takes the shard: what waits, waits.
     fn strand(&mut self, shard: ShardId) {
+        if sabotage::is(Sabotage::EdgeForgetsSend) {
+            self.forget_under_way(shard);
+        }
         let of_shard = &mut self.shards[usize::from(shard.0)];
         self.unroutable += u32::from(of_shard.at.take().is_some());
         of_shard.moving = None;
         of_shard.version += 1;
         of_shard.unsent = of_shard.head;
         of_shard.under_way = 0;
+    }
+
+    /// Drops what was sent and not answered. Only builds that are wrong on purpose do.
+    fn forget_under_way(&mut self, shard: ShardId) {
+        while self.shards[usize::from(shard.0)].under_way > 0 {
+            let index = self.shards[usize::from(shard.0)].head;
+            let slot = self.pendings.at(index).slot;
+            let removed = self.pendings.remove(&mut self.shards, index);
+            let session = self.sessions.in_slot(slot).expect("a SEND goes with its connection");
+            session.forget_send(index, removed.bytes);
+        }
     }
 
     /// From now on a shard goes to that core: SENDs from the oldest one on, logins and watches.
@@ -272,7 +297,8 @@ impl Router {
             let shard = ShardId(number as u16);
             while left > 0 && self.shards[number].head != NIL {
                 let pending = self.pendings.at(self.shards[number].head);
-                if pending.came_ms + self.config.send_wait_ms > now_ms {
+                let waits = sabotage::is(Sabotage::EdgeWaitsForever);
+                if waits || pending.came_ms + self.config.send_wait_ms > now_ms {
                     break;
                 }
                 left -= 1;

@@ -5,6 +5,7 @@ use super::{CoreIndex, Effects, NIL, Router};
 use crate::id::{ConnId, UserKey};
 use crate::link::{ToCore, ToEdge};
 use crate::peer::PartitionState;
+use crate::sabotage::{self, Sabotage};
 use crate::wire::{Code, HEADER_BYTES, kind, split_frame};
 use std::collections::VecDeque;
 
@@ -158,7 +159,8 @@ impl Sessions {
     /// The session, by the name of its login there; not by that of an older one.
     fn of_login(&mut self, core: CoreIndex, name: ConnId) -> Option<&mut Session> {
         let session = self.in_slot(name.slot())?;
-        (session.login_name() == name && session.core == Some(core)).then_some(session)
+        let is_known = sabotage::is(Sabotage::EdgeStaleLogin) || session.login_name() == name;
+        (is_known && session.core == Some(core)).then_some(session)
     }
 
     fn next_generation(&mut self, slot: u32) -> u32 {
@@ -277,7 +279,8 @@ impl Router {
         let is_first = session.number == 0;
         let shard = self.shard_of(user);
         let at = self.shards[usize::from(shard.0)].at?;
-        let is_home = core == Some(at) && epoch == self.cores.epoch(at);
+        let is_home = core == Some(at) && epoch == self.cores.epoch(at)
+            || sabotage::is(Sabotage::EdgeNoRelogin) && !is_first;
         (!is_home).then(|| (at, self.cores.partition(at, shard), is_first))
     }
 
@@ -297,7 +300,7 @@ impl Router {
         let (epoch, partition) = (self.cores.epoch(core), self.cores.partition(core, shard));
         let session = self.sessions.get_mut(conn).expect("it was there");
         (session.login, session.core, session.epoch) = (login, Some(core), epoch);
-        session.base = session.top;
+        session.base = if sabotage::is(Sabotage::EdgeNotRenumbered) { 0 } else { session.top };
         let frame = ToCore::Login {
             conn: session.login_name(),
             user,
@@ -449,7 +452,8 @@ impl Router {
         let (user, name) = (session.user, session.login_name());
         let Some((core, partition)) = self.home_of(conn) else { return };
         if upto > base {
-            let frame = ToCore::Ack { conn: name, user, upto: upto - base };
+            let known = if sabotage::is(Sabotage::EdgeAcksUntranslated) { 0 } else { base };
+            let frame = ToCore::Ack { conn: name, user, upto: upto - known };
             frame.encode(fx.to_core(core, partition));
         }
         if window != old_window {
