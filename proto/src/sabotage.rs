@@ -66,8 +66,6 @@ pub enum Sabotage {
     EdgeAcksUntranslated,
     /// edge: deliveries of an older login are passed on.
     EdgeStaleLogin,
-    /// edge: users of a shard that moved are not logged in again.
-    EdgeNoRelogin,
     /// edge: a SEND that no core answers is not refused.
     EdgeWaitsForever,
 }
@@ -104,7 +102,7 @@ mod on {
 
     impl Sabotage {
         /// All of them: name, and what it breaks.
-        pub const ALL: [(Self, &'static str, &'static str); 33] = [
+        pub const ALL: [(Self, &'static str, &'static str); 32] = [
             (
                 Self::AckBeforePeer,
                 "ack_before_peer",
@@ -227,11 +225,6 @@ mod on {
                 Self::EdgeStaleLogin,
                 "edge_stale_login",
                 "edge: deliveries of an older login are passed on",
-            ),
-            (
-                Self::EdgeNoRelogin,
-                "edge_no_relogin",
-                "edge: users of a shard that moved are not logged in again",
             ),
             (
                 Self::EdgeWaitsForever,

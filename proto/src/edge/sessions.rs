@@ -279,8 +279,7 @@ impl Router {
         let is_first = session.number == 0;
         let shard = self.shard_of(user);
         let at = self.shards[usize::from(shard.0)].at?;
-        let is_home = core == Some(at) && epoch == self.cores.epoch(at)
-            || sabotage::is(Sabotage::EdgeNoRelogin) && !is_first;
+        let is_home = core == Some(at) && epoch == self.cores.epoch(at);
         (!is_home).then(|| (at, self.cores.partition(at, shard), is_first))
     }
 
