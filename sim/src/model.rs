@@ -60,6 +60,8 @@ struct OnDisk {
     held: BTreeSet<At>,
     /// Records that a fault took.
     destroyed: BTreeSet<At>,
+    /// A batch never got here, perhaps one without a record of a stream: the log is damaged all the same.
+    lacks_batch: bool,
     /// An EPOCH(SOLO) of the present life.
     solo: bool,
     /// What was told before the disk was replaced, until the pair has healed: the peer's words may speak of it.
@@ -149,6 +151,7 @@ impl Model {
 
     /// A batch is durable on a node's disk: its records. `lied`: it never got there, and the node does not know.
     pub fn durable(&mut self, node: usize, me: u32, mut records: &[u8], lied: bool) {
+        self.disks[node].lacks_batch |= lied;
         while !records.is_empty() {
             let (record, len) = record::decode(records).expect("a durable batch is whole");
             records = &records[len..];
@@ -350,7 +353,7 @@ impl Model {
         }
         // Removals of the other node take effect when both have synced them. A log that was damaged gets back what it had
         // dropped, before it gets back why.
-        let is_whole = disk.destroyed.is_empty();
+        let is_whole = disk.destroyed.is_empty() && !disk.lacks_batch;
         let own = |at: &&At| at.1.origin.node == node as u32 + 1 && disk.held.contains(at);
         let tombs = self.done.get(&(user, id)).filter(|_| is_whole);
         if tombs.is_some_and(|tombs| tombs.iter().any(|at| own(&at))) {

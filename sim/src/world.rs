@@ -24,8 +24,10 @@ use crate::wire;
 
 /// When runs begin, Unix milliseconds.
 pub(crate) const T0: u64 = 1_800_000_000_000;
-/// Milliseconds after which a node that cannot read is started again, when nothing goes wrong any more.
+/// Milliseconds after which a node that cannot read goes away, when nothing goes wrong any more.
 const UNREAD_MS: u64 = 500;
+/// How long it stays away: the users behind edges are at the other one by then, and have read.
+const AWAY_MS: u64 = 300;
 /// Users who reach the cores directly; those behind edges come after them.
 pub(crate) const USERS: usize = 6;
 
@@ -283,14 +285,14 @@ impl World {
             if so_far_ms >= self.options.calm_ms {
                 return Err("inboxes are not read to their end".to_owned());
             }
-            // Edges ask the core that a shard prefers, again and again. One that cannot read what it holds is healed at its
-            // next start.
+            // Edges ask the core that a shard prefers, again and again. One that cannot read what it holds goes away for a
+            // while, as an operator would have it, so that the other one is asked.
             if so_far_ms % UNREAD_MS == UNREAD_MS - 1
                 && let Some(node) = self.unread.iter().position(|unread| *unread)
             {
                 self.unread[node] = false;
-                self.trace(|| format!("node {} is started again: it cannot read", node + 1));
-                self.stop(node, Kind::Kill, 5)?;
+                self.trace(|| format!("node {} goes away: it cannot read", node + 1));
+                self.stop(node, Kind::Kill, AWAY_MS)?;
             }
             self.tick()?;
         }
