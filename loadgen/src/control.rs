@@ -158,7 +158,7 @@ counters! {
     accepted,
     /// Messages refused.
     rejected,
-    /// Messages that arrived, repeats too.
+    /// Messages that arrived, each counted once: the end of a run waits until all have.
     arrived,
     /// Connections with messages that are not acknowledged.
     unacknowledged,

@@ -329,7 +329,7 @@ impl Events for Sink<'_> {
     }
 
     fn message(&mut self, head: &MessageHead<'_>, payload: &[u8]) {
-        self.counts.arrived += 1;
+        let before = self.checker.verdicts.arrived();
         let is_steady = self.window.is_steady(self.now_ns);
         self.measured.delivered_steady += u64::from(is_steady);
         if let Some(intended_ns) = self.checker.arrived(self.user, head.from, payload)
@@ -337,6 +337,7 @@ impl Events for Sink<'_> {
         {
             self.measured.delivered.record(self.now_ns.saturating_sub(intended_ns));
         }
+        self.counts.arrived += self.checker.verdicts.arrived() - before;
     }
 
     fn draining(&mut self) {

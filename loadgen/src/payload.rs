@@ -84,6 +84,11 @@ impl Verdicts {
         self.reordered += other.reordered;
         self.corrupted += other.corrupted;
     }
+
+    /// Messages that arrived, sound or not, each counted once.
+    pub fn arrived(&self) -> u64 {
+        self.delivered + self.corrupted
+    }
 }
 
 /// What came of one sender's messages, which all go to one inbox.
@@ -190,6 +195,14 @@ mod tests {
         let (verdicts, checker) = after(&[0, 1, 2, 3]);
         assert_eq!(verdicts, Verdicts { delivered: 4, ..Verdicts::default() });
         assert_eq!(checker.flow(0).lost(4, &Ranges::default()), 0);
+    }
+
+    #[test]
+    fn a_repeated_message_arrives_once() {
+        let (verdicts, mut checker) = after(&[0, 0, 0]);
+        assert_eq!(verdicts.arrived(), 1, "the end of a run waits for the others");
+        checker.arrived(1, &name(0), b"damaged");
+        assert_eq!(checker.verdicts.arrived(), 2, "and for no other in the place of a damaged one");
     }
 
     #[test]
