@@ -138,8 +138,8 @@ impl Clients {
         let before = life.core.counters().appended;
         life.core.handle_send(&mut life.fx, unix_ms, &send);
         let is_new = life.core.counters().appended > before;
-        let (conn, nth, node) = (u64::from(sending.number), sending.sends, sending.node);
-        is_new.then_some(Made { conn, nth, node })
+        let (conn, nth, by) = (u64::from(sending.number), sending.sends, life.origin);
+        is_new.then_some(Made { conn, nth, by })
     }
 
     /// What an answer is for; `None` if the connection broke meanwhile.

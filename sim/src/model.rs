@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use iris_proto::id::{Dot, MsgId};
+use iris_proto::id::{Dot, MsgId, Origin};
 use iris_proto::replica::Mode;
 use iris_wal::views::proto_dot;
 use iris_wal::{Body, Meta, MetaBody, Reason, Record, record};
@@ -44,12 +44,12 @@ pub struct Made {
     pub conn: u64,
     /// Its place among the SENDs of that connection.
     pub nth: u32,
-    /// Which node took it.
-    pub node: usize,
+    /// Which life of which node took it.
+    pub by: Origin,
 }
 
-/// The last SENDs that a session saw, by connection and by the node that took them.
-pub type Last = BTreeMap<(u64, usize), u32>;
+/// The last SENDs that a session saw, by connection and by the life of a node that took them.
+pub type Last = BTreeMap<(u64, Origin), u32>;
 
 /// What is on one disk.
 #[derive(Clone, Default, Debug)]
@@ -60,6 +60,8 @@ struct OnDisk {
     held: BTreeSet<At>,
     /// Records that a fault took.
     destroyed: BTreeSet<At>,
+    /// Lives of its node.
+    lives: u32,
     /// A batch never got here, perhaps one without a record of a stream: the log is damaged all the same.
     lacks_batch: bool,
     /// An EPOCH(SOLO) of the present life.
@@ -219,6 +221,7 @@ impl Model {
     /// A node starts: no rule acknowledges yet.
     pub fn node_starts(&mut self, node: usize) {
         self.disks[node].solo = false;
+        self.disks[node].lives += 1;
     }
 
     /// Both nodes have what the other had.
@@ -354,6 +357,10 @@ impl Model {
         // Removals of the other node take effect when both have synced them. A log that was damaged gets back what it had
         // dropped, before it gets back why.
         let is_whole = disk.destroyed.is_empty() && !disk.lacks_batch;
+        // Of an id whose record is reclaimed a later life knows no number, so it takes a second record for the first
+        // (docs/REPLICATION.md, section 3).
+        let is_second = self.msgs.get(&id).is_some_and(|records| records.len() > 1);
+        let is_whole = is_whole && !(is_second && disk.lives > 1);
         let own = |at: &&At| at.1.origin.node == node as u32 + 1 && disk.held.contains(at);
         let tombs = self.done.get(&(user, id)).filter(|_| is_whole);
         if tombs.is_some_and(|tombs| tombs.iter().any(|at| own(&at))) {
@@ -383,15 +390,18 @@ impl Model {
         last: &mut Last,
     ) -> Result<(), Broken> {
         let sent = self.is_theirs(user, id, text)?;
-        if let [Made { conn, nth, node }] = sent.made[..]
+        if let [Made { conn, nth, by }] = sent.made[..]
             && !sent.touched
         {
-            let is_late = |node| last.get(&(conn, node)).is_some_and(|before| *before > nth);
-            // A node that took a later SEND behind an edge may not have known what the other one had taken alone.
-            if is_late(node) || (sent.sure && is_late(1 - node)) {
+            // What took a later SEND behind an edge may not have known what the other node, or an earlier life that a crash
+            // took this from, had taken alone.
+            let is_late = |(&(of, life), before): (&(u64, Origin), &u32)| {
+                of == conn && *before > nth && (life == by || sent.sure)
+            };
+            if last.iter().any(is_late) {
                 return Err(format!("{id:?} is delivered to user {user} after what came later"));
             }
-            last.insert((conn, node), nth);
+            last.insert((conn, by), nth);
             self.ordered += 1;
         }
         let is_new = self.seen.insert((user, id));

@@ -40,14 +40,14 @@ impl World {
             return;
         };
         let named = |conn: ConnId| ConnId::new(reactor, conn.slot(), conn.generation());
-        let (core, fx) = (&mut life.core, &mut life.fx);
+        let (core, fx, by) = (&mut life.core, &mut life.fx, life.origin);
         match *frame {
             ToCore::Send(send) => {
                 let before = core.counters().appended;
                 core.handle_send(fx, now_ms, &request(&send, named(send.conn)));
                 let is_new = core.counters().appended > before;
                 let conn = edge.life << 52 | send.conn.0 & ((1 << 52) - 1);
-                let made = Made { conn, nth: send.seq, node };
+                let made = Made { conn, nth: send.seq, by };
                 link.taken.insert((send.conn, send.seq), (send.id, made));
                 if is_new {
                     self.model.made(send.id, made);

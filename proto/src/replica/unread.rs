@@ -43,8 +43,9 @@ impl Replica {
             return;
         }
         shipping.part_is_read();
-        // Among it may be TOMBs.
+        // Among it may be TOMBs, and ids that nobody else was told of.
         shipping.say_live();
+        shipping.say_dedup();
         self.lose(fx, core, &unread);
     }
 
