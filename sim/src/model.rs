@@ -409,6 +409,12 @@ impl Model {
         Ok(())
     }
 
+    /// A node refused a SEND of an edge. Its client, or the edge if the link broke before it heard, sends it again, and it
+    /// takes its place then.
+    pub fn refused(&mut self, id: MsgId) {
+        self.put_off(id);
+    }
+
     /// A node could not read a message for its recipient: it comes later.
     pub fn put_off(&mut self, id: MsgId) {
         if let Some(sent) = self.sent.get_mut(&id) {

@@ -108,6 +108,7 @@ impl World {
                 self.trace(|| format!("node {} accepts {id:?}, {copies} copies", node + 1));
             }
             Said::Rejected { seq, code, retry_after_ms, .. } => {
+                self.model.refused(link.taken[&(conn, seq)].0);
                 let frame = ToEdge::Rejected { conn, seq, code: code_of(code), retry_after_ms };
                 frame.encode(&mut link.out);
                 self.trace(|| format!("node {} rejects {seq} of {conn:?}: {code:?}", node + 1));
