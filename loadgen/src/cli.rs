@@ -73,8 +73,8 @@ pub enum Scenario {
         long_about = "Runs a scenario again and again: from --from up by --step until --slo is missed, then between what \
         was met and what was missed until they are --precision apart, then --confirm times at the best load, which counts \
         only if each of these runs meets the objective. A missed run is tried once more before it counts. A run also \
-        misses if over 1 % of the messages due were refused or never sent, or if it was invalid. Each run has the scenario's --warmup \
-        and --duration. --rate is what is searched, or --connections with --of connections (the default for idle). Exit \
+        misses if over 1 % of the messages due were refused or never sent, or if it was invalid. Each run has the \
+        scenario's --warmup and --duration. --rate is what is searched, or --connections with --of connections (the default for idle). Exit \
         code: 0 found, 99 not even the lowest load meets it, 2 a run could not start."
     )]
     Search(SearchFlags),
@@ -129,11 +129,11 @@ pub struct Flags {
     #[arg(
         long,
         value_name = "LIST",
-        long_help = "What the run must reach, separated by commas; else it ends with 99. NAME, a relation (< <= = >= >), and \
-        a value. p50, p90, p99, p99.9, max, mean: to ACCEPTED from the intended send (service.p99: from the real send; \
+        long_help = "What the run must reach, separated by commas; else it ends with 99. NAME, a relation (< <= = >= >), \
+        and a value. p50, p90, p99, p99.9, max, mean: to ACCEPTED from the intended send (service.p99: from the real send; \
         delivered.p99: to the receiver), in us, ms or s. rate, delivered_rate, login_rate a second, and lost, repeated, \
-        reordered, damaged, refused, failed, not_sent: with k, M or G. rss, kernel: bytes of the server for each connection, \
-        with --pid."
+        reordered, damaged, refused, failed, not_sent: with k, M or G. rss, kernel: bytes of the server for each \
+        connection, with --pid."
     )]
     pub slo: Option<Objectives>,
     /// Longest wait for what is under way at the end

@@ -8,8 +8,8 @@
 //!   confirm  the best one, again and again; a miss makes it the one that is missed, and the next best one is the best
 //! ```
 //!
-//! A run that is missed once by chance would hide everything above it, so each miss is tried a second time and counts if it is
-//! missed again. If the lowest load is missed, the search goes down from there.
+//! A run that is missed once by chance would hide everything above it, so each miss is tried a second time and counts if it
+//! is missed again. If the lowest load is missed, the search goes down from there.
 
 use serde::Serialize;
 

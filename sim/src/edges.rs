@@ -1,7 +1,8 @@
 //! Edges: each is a real [`Router`] between its clients and both cores, whose frames cross links as bytes. Who is
 //! behind them is in `behind`.
 //!
-//! A core's side of the frames is in `served`; the edge's side is what `src/reactor/routing.rs` does. What edges add to chance comes from a sequence of its own.
+//! A core's side of the frames is in `served`; the edge's side is what `src/reactor/routing.rs` does. What
+//! edges add to chance comes from a sequence of its own.
 
 use iris_proto::core::EndCursor;
 use iris_proto::edge::{Counters, Effects, FromCore, Router, RouterConfig};

@@ -3,7 +3,8 @@
 //!
 //! In reading order: [`options`], what a run is; [`node`] and [`fx`], one core with its log on a disk in memory, driven as
 //! the server drives it; [`net`], the link between the two; [`clients`], who send, retry, read and acknowledge; `edges`,
-//! `served` and `links`, between the cores and the clients in `behind`; [`model`], what must be true, in plain maps; [`faults`], what goes wrong, and [`disks`], how disks are spoiled; [`world`], one
+//! `served` and `links`, between the cores and the clients in `behind`; [`model`], what must be true, in plain maps;
+//! [`faults`], what goes wrong, and [`disks`], how disks are spoiled; [`world`], one
 //! millisecond after the other.
 
 mod behind;

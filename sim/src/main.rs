@@ -21,7 +21,8 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(3);
 /// Runs a pair of cores on a fake machine, once for each seed, and checks what must be true.
 ///
 /// Each run has two nodes with the decisions and the log of the server, on disks, a network and clocks made of plain
-/// data, and clients who send, retry, read and acknowledge; in even seeds some of them through edges. For one and a half seconds of its time things go wrong, as
+/// data, and clients who send, retry, read and acknowledge; in even seeds some of them through edges. For one and a half
+/// seconds of its time things go wrong, as
 /// the seed decides; then everything must be well again. A model in plain maps checks each answer and each delivery, and
 /// both nodes at the end: nothing accepted is lost, no id is in an inbox twice, nothing comes back, order is kept, both
 /// nodes are alike.
