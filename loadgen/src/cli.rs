@@ -74,8 +74,8 @@ pub enum Scenario {
         was met and what was missed until they are --precision apart, then --confirm times at the best load, which counts \
         only if each of these runs meets the objective. A missed run is tried once more before it counts. A run also \
         misses if over 1 % of the messages due were refused or never sent, or if it was invalid. Each run has the \
-        scenario's --warmup and --duration. --rate is what is searched, or --connections with --of connections (the default for idle). Exit \
-        code: 0 found, 99 not even the lowest load meets it, 2 a run could not start."
+        scenario's --warmup and --duration. --rate is what is searched, or --connections with --of connections (the default \
+        for idle). Exit code: 0 found, 99 not even the lowest load meets it, 2 a run could not start."
     )]
     Search(SearchFlags),
 }

@@ -189,6 +189,12 @@ fn a_mirror_is_retired_from_the_node_itself_while_it_is_not_linked() {
             std::thread::yield_now();
         };
         let taken: Vec<u32> = mirrors.iter().map(take).collect();
+        // The answer waits until each log says so.
+        for mirror in mirrors {
+            assert!(!answer.is_finished());
+            let status = Status { retired: Some(4), ..pair(None) };
+            mirror.set(&status, &Counters::default());
+        }
         assert_eq!(answer.join().unwrap().0, 200);
         taken
     });
