@@ -56,6 +56,8 @@ def test_a_run_that_is_interrupted_leaves_a_report_and_nothing_else(tmp_path: Pa
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # A shell starts what runs in its background with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as runner:
         home = RUN.parents[2] / f"target/chaos/run-{runner.pid}"
         until(lambda: (home / "node-101/ports-1.json").exists() or runner.poll() is not None, "a cluster is up")
