@@ -241,8 +241,7 @@ pub const KEYS: &[Key] = &[
         "cluster",
         "heal_rate",
         r#""16MiB""#,
-        "Bytes a second of its log that a partition means to read for a mirror that lacks them, 1MiB to 4GiB.\n\
-         It does not hold yet: each millisecond may begin a read of 256 KiB.",
+        "Bytes a second of its log that a partition reads for a mirror that lacks them, 1MiB to 4GiB.",
     ),
     key(
         "cluster",
