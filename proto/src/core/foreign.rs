@@ -506,10 +506,8 @@ impl Core {
             if collapsed {
                 self.remember_collapse(inbox, *dot);
             // Also if the entry is still here, because its own TOMB is only owed.
-            } else if let Some(stays) = self.foreign.collapsed.remove(&(inbox, *dot))
-                && stays != 0
-            {
-                self.foreign.owed.push_back(Owed::doubled(inbox, stays, TombReason::Acked));
+            } else {
+                self.done_in_both(inbox, *dot);
             }
         }
         if let Some(user) = self.users.find(inbox) {
@@ -530,11 +528,16 @@ impl Core {
         }
         for target in targets {
             let dot = self.packed(target.dot);
-            if let Some(stays) = self.foreign.collapsed.remove(&(inbox, dot))
-                && stays != 0
-            {
-                self.foreign.owed.push_back(Owed::doubled(inbox, stays, TombReason::Acked));
-            }
+            self.done_in_both(inbox, dot);
+        }
+    }
+
+    /// A record is acknowledged. If it gave way to another one of its id, that one is done, too.
+    fn done_in_both(&mut self, inbox: UserKey, dot: u64) {
+        if let Some(stays) = self.foreign.collapsed.remove(&(inbox, dot))
+            && stays != 0
+        {
+            self.foreign.owed.push_back(Owed::doubled(inbox, stays, TombReason::Acked));
         }
     }
 
