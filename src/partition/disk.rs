@@ -396,7 +396,10 @@ fn read_loop(
                 let pos = Pos { segment: from.segment, offset: from.offset };
                 // What cannot be read the mirror does not get; its END does not claim it either.
                 let fed = feed.read(pos, durable, bytes_max).unwrap_or_else(|error| {
-                    tracing::error!(segment = from.segment, %error, "cannot be read for the mirror");
+                    // One that was reclaimed since has nothing to give: its live records were copied.
+                    if error.kind() != io::ErrorKind::NotFound {
+                        tracing::error!(segment = from.segment, %error, "cannot be read for the mirror");
+                    }
                     Fed::default()
                 });
                 report.done(Done::Scanned { from, fed });

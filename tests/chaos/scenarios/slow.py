@@ -183,9 +183,17 @@ def two_copies_are_two(r: Round, proxy: Proxy) -> None:
     sender.recipients, sender.window, sender.interval = [reader], 50, 0.0
     sender.online = True
     proxy.delay = 0.03
-    sender.budget = 200
-    wait_accepted(r, sender, 150)
-    assert r.account.newest_copies[sender.name] == 2
+    sent = 0
+    for _ in range(TRIES):
+        sender.budget = 200
+        sent += 200
+        wait_accepted(r, sender, sent - 50)
+        if r.account.newest_copies[sender.name] == 2:
+            break
+        # The link was too slow for the pair, because the machine is: one copy was said, and what follows would show nothing.
+        r.wait(lambda: sender.is_idle, "all are accepted")
+        r.wait_healthy()
+    assert r.account.newest_copies[sender.name] == 2, f"one copy at the end of each of {TRIES} bursts"
     r.fault()
     assert r.core(1).process
     r.core(1).process.kill()
@@ -193,7 +201,11 @@ def two_copies_are_two(r: Round, proxy: Proxy) -> None:
     r.core(1).ended()
     r.wait(lambda: sender.is_idle, "all are accepted")
     proxy.delay = 0.0
-    assert r.peek([reader], 200) == 200
+    assert r.peek([reader], sent) == sent
+
+
+#: Bursts until one ends with two copies.
+TRIES = 5
 
 
 LOW_DISK = frozenset({"low_disk"})
