@@ -69,6 +69,7 @@ class Run:
                 "lag_records": survivor.metric("iris_mirror_lag_records"),
                 "copies_one": survivor.metric("iris_mirror_one_copy_messages"),
                 "healed_bytes": survivor.metric("iris_mirror_healed_bytes_total"),
+                "shard_moves": self.edge.metric("iris_shard_moves_total"),
             }
         )
 

@@ -223,11 +223,10 @@ impl World {
     /// What a core said since the last time goes on its way, and its state if that is another one.
     fn flush_link(&mut self, edges: &mut Edges, (number, node): (usize, usize)) {
         let machine = &self.nodes[node];
-        let serves = machine.life.as_ref().is_some_and(|life| life.replica.serves());
-        let state = match (machine.draining, serves) {
-            (true, _) => PartitionState::Draining,
-            (false, true) => PartitionState::Serving,
-            (false, false) => PartitionState::Recovering,
+        let state = match &machine.life {
+            _ if machine.draining => PartitionState::Draining,
+            Some(life) => life.replica.partition_state(),
+            None => PartitionState::Recovering,
         };
         let due_ms = edges.due_ms(&mut self.random, self.now_ms);
         let link = &mut edges.edges[number].links[node];

@@ -113,10 +113,10 @@ impl States {
         self.states.iter().for_each(|of| of.store(state as u8, Ordering::Release));
     }
 
-    /// A partition says whether it serves, and whether its mirror has everything. What drains goes on draining. Whether
+    /// A partition says how it serves, and whether its mirror has everything. What drains goes on draining. Whether
     /// that changed anything: then wake the gateway.
-    pub fn tell(&self, partition: u16, serves: bool, drained: bool) -> bool {
-        let state = if serves { PartitionState::Serving } else { PartitionState::Recovering } as u8;
+    pub fn tell(&self, partition: u16, state: PartitionState, drained: bool) -> bool {
+        let state = state as u8;
         let changed = self.states[usize::from(partition)].fetch_update(
             Ordering::AcqRel,
             Ordering::Acquire,

@@ -239,7 +239,7 @@ impl Gateway {
     pub(super) fn take_state(&mut self, wire: &Wire, partition: u16, state: PartitionState) {
         if let (Side::Core(core), Some(edge)) = (&wire.side, &mut self.edge) {
             edge.tell(*core, &FromCore::State { partition, state });
-            self.metrics.cores[*core].note_serving(partition, state == PartitionState::Serving);
+            self.metrics.cores[*core].note_serving(partition, state.takes());
         }
     }
 

@@ -168,9 +168,9 @@ impl Partition {
         if let Some((from, bytes_max)) = self.fx.mirror.scan.take() {
             self.disk.scan(from, self.fx.log.durable(), bytes_max);
         }
-        let serves = mirror.replica.serves();
+        let state = mirror.replica.partition_state();
         let is_drained = mirror.is_draining && mirror.replica.is_drained();
-        if mirror.states.tell(mirror.index, serves, is_drained) {
+        if mirror.states.tell(mirror.index, state, is_drained) {
             mirror.gateway.wake();
         }
         if let Some(above) = self.fx.mirror.reincarnate.take() {

@@ -30,10 +30,10 @@ def modes(core: Node) -> str:
     return " ".join(said[partition] for partition in sorted(said))
 
 
-def is_whole(cluster: Cluster) -> bool:
-    """Whether both partitions of both cores acknowledge two copies, and the edge is linked to both."""
+def is_whole(cluster: Cluster, partitions: int = 2) -> bool:
+    """Whether all partitions of both cores acknowledge two copies, and the edge is linked to both."""
     linked = all(edge.metrics().sum("iris_links") == 2 for edge in cluster.edges)
-    return linked and all(modes(core) == "normal normal" for core in cluster.cores)
+    return linked and all(modes(core).split() == ["normal"] * partitions for core in cluster.cores)
 
 
 def send(edge: Node, payloads: Iterable[bytes], *, sender: str = "sender") -> None:
@@ -110,6 +110,33 @@ def test_what_was_acknowledged_stays_gone_on_the_other_core(pair: Cluster) -> No
             assert inbox(edge, user, 1) == [b"unread"]
         victim.start()
         until(lambda: is_whole(pair), "it is back")
+
+
+def test_shards_return_to_a_core_only_when_it_has_all_that_was_missed(make_cluster: Callable[..., Cluster]) -> None:
+    cluster = make_cluster(2, 1)
+    for core in cluster.cores:
+        core.more = {"cluster": {"heal_rate": "1MiB"}, "core": {"partitions": 1}}
+    cluster.start()
+    until(lambda: is_whole(cluster, 1), "both cores mirror each other")
+    edge, core = cluster.edges[0], cluster.cores[0]
+    core.kill()
+    # Some seconds of healing: longer than a core must serve before its shards return.
+    missed = [bytes([number]) * 65536 for number in range(20)]
+    send(edge, missed)
+    before = edge.metrics().sum("iris_shard_moves_total")
+    core.start()
+
+    def returned() -> bool:
+        moves = edge.metrics().sum("iris_shard_moves_total") - before
+        assert not moves or is_whole(cluster, 1)
+        return moves > 0
+
+    until(returned, "shards return")
+    for user in USERS:
+        with edge.login(user) as client:
+            assert client.welcome is not None
+            assert client.welcome.waiting == len(missed)
+            assert [delivery.payload for delivery in client.take(2)] == missed[:2]
 
 
 def test_a_core_that_was_away_gets_what_it_missed(pair: Cluster) -> None:

@@ -96,6 +96,8 @@ impl Cores {
         if let Some(partition) = self.list[core].partitions.get_mut(usize::from(partition)) {
             if state == PartitionState::Serving && partition.state != state {
                 partition.good_since_ms = now_ms;
+            }
+            if state.takes() {
                 self.began_ms.get_or_insert(now_ms);
             }
             partition.state = state;
@@ -135,24 +137,27 @@ impl Cores {
         }
     }
 
-    /// The usable core with the highest weight.
+    /// The usable core with the highest weight, of those that lack no record if there is one.
     pub(super) fn best(&self, shard: ShardId) -> Option<CoreIndex> {
         (0..self.len())
-            .filter(|core| self.state(*core, shard) == PartitionState::Serving)
-            .filter(|core| !self.is_doubted(*core, shard))
-            .max_by_key(|core| (weight(shard, self.list[*core].node), *core))
+            .filter(|core| self.state(*core, shard).takes() && !self.is_doubted(*core, shard))
+            .max_by_key(|core| {
+                let is_whole = self.state(*core, shard) == PartitionState::Serving;
+                (is_whole, weight(shard, self.list[*core].node), *core)
+            })
     }
 
     /// Whether the first choice for a shard should wait for cores that are not there yet.
     pub(super) fn may_grow(&self, shard: ShardId, now_ms: u64, settle_ms: u64) -> bool {
         let began_ms = self.began_ms.unwrap_or(now_ms);
-        let serves = |core| self.state(core, shard) == PartitionState::Serving;
+        let serves = |core| self.state(core, shard).takes();
         now_ms < began_ms + settle_ms && !(0..self.len()).all(serves)
     }
 
-    /// Whether the shard's partition there serves without a fault since that time.
+    /// Whether the shard's partition there serves without a fault, and lacks no record, since that time.
     pub(super) fn is_good_since(&self, core: CoreIndex, shard: ShardId, then_ms: u64) -> bool {
         let partition = self.partition(core, shard);
-        self.list[core].partitions[usize::from(partition)].good_since_ms <= then_ms
+        let is_whole = self.state(core, shard) == PartitionState::Serving;
+        is_whole && self.list[core].partitions[usize::from(partition)].good_since_ms <= then_ms
     }
 }

@@ -8,7 +8,8 @@
 //!
 //! - *Choice.* A shard goes to the usable core with the highest weight for it (rendezvous hashing, [`weight`]), so that all
 //!   edges choose alike. Usable: its link is up, it serves the shard, the partition says so and has not just proven
-//!   otherwise. A core that comes back gets its shards again after `failback_ms` without another fault.
+//!   otherwise. One that lacks records of its mirror is chosen only if no other is usable: it would deliver what it lacks
+//!   late. A core that comes back gets its shards again after `failback_ms` in which it lacked nothing and had no fault.
 //! - *SENDs* of a shard form one queue, in the order of arrival. A SEND stays in it until it is answered; when the shard
 //!   moves, the queue is sent again from its head. So the order of a session is kept, each SEND is answered exactly once,
 //!   and an answer is only ever a core's own or a refusal of ours: `shard_unavailable` after `send_wait_ms`,
@@ -74,7 +75,7 @@ pub struct RouterConfig {
     pub answer_ms: u64,
     /// How long the first choice waits for the other cores after one is there, so that shards do not move at once.
     pub settle_ms: u64,
-    /// How long a core must have been usable before shards return to it.
+    /// How long a core must have been usable, and have lacked nothing, before shards return to it.
     pub failback_ms: u64,
     /// How long an orderly move waits for answers.
     pub move_ms: u64,

@@ -51,7 +51,7 @@ impl Router {
     fn pump(&mut self, fx: &mut impl Effects, now_ms: u64, shard: ShardId, most: usize) -> usize {
         let of_shard = &mut self.shards[usize::from(shard.0)];
         let (Some(core), None) = (of_shard.at, of_shard.moving) else { return 0 };
-        if self.cores.state(core, shard) != PartitionState::Serving {
+        if !self.cores.state(core, shard).takes() {
             return 0;
         }
         let partition = self.cores.partition(core, shard);
@@ -328,7 +328,7 @@ impl Router {
         let sent_ms = self.pendings.at(of_shard.head).sent_ms;
         let has_other = (0..self.cores.len()).any(|core| {
             core != at
-                && self.cores.state(core, shard) == PartitionState::Serving
+                && self.cores.state(core, shard).takes()
                 && !self.cores.is_doubted(core, shard)
         });
         if sent_ms + self.config.answer_ms <= now_ms && has_other {

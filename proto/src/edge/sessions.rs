@@ -4,7 +4,6 @@ use super::watches::Watches;
 use super::{CoreIndex, Effects, NIL, Router};
 use crate::id::{ConnId, UserKey};
 use crate::link::{ToCore, ToEdge};
-use crate::peer::PartitionState;
 use crate::sabotage::{self, Sabotage};
 use crate::wire::{Code, HEADER_BYTES, kind, split_frame};
 use std::collections::VecDeque;
@@ -289,7 +288,7 @@ impl Router {
         let user = session.user;
         let shard = self.shard_of(user);
         let Some(core) = self.shards[usize::from(shard.0)].at else { return false };
-        if self.cores.state(core, shard) != PartitionState::Serving {
+        if !self.cores.state(core, shard).takes() {
             return false;
         }
         if let Some(home) = self.home_of(conn) {

@@ -12,6 +12,7 @@ use crate::wire::{MessageHead, ServerFrame, split_frame};
 const SHARDS: u16 = 8;
 const PARTITIONS: u16 = 2;
 const SERVING: PartitionState = PartitionState::Serving;
+const BEHIND: PartitionState = PartitionState::Behind;
 
 /// What the router wrote, frame by frame.
 #[derive(Default)]
@@ -485,6 +486,50 @@ fn shards_return_to_a_core_that_stays_up() {
     assert_eq!(edge.said_to(1), ["logout"]);
     assert_eq!(edge.said_to(0).len(), 1, "the login");
     assert!(edge.router.counters().moves > 0);
+}
+
+#[test]
+fn shards_return_to_a_core_only_once_it_lacks_nothing() {
+    let mut edge = Edge::new();
+    let bob = user_of(0, 0);
+    edge.login(0, &bob, 9);
+    edge.down(0);
+    edge.pass(50);
+    edge.said_to(1);
+    edge.up(0);
+    edge.state(0, BEHIND);
+    edge.pass(20_000);
+    edge.send(0, 0, &bob);
+    assert_eq!((edge.said_to(0), edge.said_to(1)), (vec![], vec!["send 0".to_owned()]));
+    accept(&mut edge, 1, 0, 0, 1);
+    edge.state(0, SERVING);
+    edge.pass(2900);
+    assert_eq!(edge.said_to(0), [""; 0], "it lacked something until now");
+    edge.pass(200);
+    assert_eq!(edge.said_to(0).len(), 1, "the login");
+}
+
+#[test]
+fn a_core_that_lacks_records_is_used_if_no_other_is() {
+    let mut edge = Edge::new();
+    let bob = user_of(0, 0);
+    edge.login(0, &bob, 9);
+    edge.said_to(0);
+    // Where the shard is, it stays, also if the other one lacks something, too.
+    edge.state(0, BEHIND);
+    edge.state(1, BEHIND);
+    edge.pass(20_000);
+    edge.send(0, 0, &bob);
+    assert_eq!((edge.said_to(0), edge.said_to(1)), (vec!["send 0".to_owned()], vec![]));
+    edge.down(0);
+    assert_eq!(edge.said_to(1).len(), 2, "the login and the SEND");
+    accept(&mut edge, 1, 0, 0, 1);
+    // The one that has all is better, after a while.
+    edge.up(0);
+    edge.pass(2900);
+    assert_eq!(edge.said_to(0), [""; 0]);
+    edge.pass(200);
+    assert_eq!(edge.said_to(0).len(), 1, "the login");
 }
 
 #[test]

@@ -46,6 +46,9 @@ pub enum PartitionState {
     Serving = 1,
     /// It goes away: move to another core. What it has taken in, it still answers.
     Draining = 2,
+    /// It takes SENDs and logins, and lacks records that its mirror has: their recipients get them here only once it has
+    /// them, so a core that lacks none is better.
+    Behind = 3,
 }
 
 impl PartitionState {
@@ -54,8 +57,14 @@ impl PartitionState {
         match number {
             1 => Self::Serving,
             2 => Self::Draining,
+            3 => Self::Behind,
             _ => Self::Recovering,
         }
+    }
+
+    /// Whether SENDs and logins are taken.
+    pub fn takes(self) -> bool {
+        matches!(self, Self::Serving | Self::Behind)
     }
 }
 

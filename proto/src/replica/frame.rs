@@ -98,6 +98,19 @@ pub(crate) struct Point {
     pub(crate) digest: u64,
 }
 
+/// How far the sender of a REPORT is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Report {
+    /// Frames of the receiver up to this one are synced here.
+    pub(crate) synced: u64,
+    /// What our own frames up to this one hold is synced here, too.
+    pub(crate) durable: u64,
+    /// The newest stamp.
+    pub(crate) hlc: Hlc,
+    /// The receiver has synced what we had, and all else goes out as it is appended.
+    pub(crate) live: bool,
+}
+
 /// A frame, borrowing its bytes.
 #[derive(Debug)]
 pub(crate) enum Frame<'a> {
@@ -116,13 +129,7 @@ pub(crate) enum Frame<'a> {
         more: bool,
         points: Vec<Point>,
     },
-    /// Frames up to `synced` of the receiver are synced at the sender; what the sender's frames up to `durable` hold is
-    /// synced at the sender, too.
-    Report {
-        synced: u64,
-        durable: u64,
-        hlc: Hlc,
-    },
+    Report(Report),
     Bye,
     Refuse(u8),
     Dedup {
@@ -164,7 +171,10 @@ fn decode(kind: u8, body: &[u8]) -> Result<Frame<'_>, Malformed> {
             let (number, more) = (r.u64()?, r.u8()? != 0);
             Frame::End { number, more, points: read_entries(r, read_point)? }
         }
-        kind::REPORT => Frame::Report { synced: r.u64()?, durable: r.u64()?, hlc: Hlc(r.u64()?) },
+        kind::REPORT => {
+            let (synced, durable, hlc) = (r.u64()?, r.u64()?, Hlc(r.u64()?));
+            Frame::Report(Report { synced, durable, hlc, live: r.u8()? != 0 })
+        }
         kind::BYE => Frame::Bye,
         kind::REFUSE => Frame::Refuse(r.u8()?),
         kind::DEDUP => Frame::Dedup { number: r.u64()?, shard: ShardId(r.u16()?), body: r.rest() },
@@ -325,8 +335,9 @@ pub(crate) fn put_end(out: &mut Vec<u8>, number: u64, more: bool, points: &[Poin
     });
 }
 
-pub(crate) fn put_report(out: &mut Vec<u8>, synced: u64, durable: u64, hlc: Hlc) {
-    put(out, kind::REPORT, |w| _ = w.u64(synced).u64(durable).u64(hlc.0));
+pub(crate) fn put_report(out: &mut Vec<u8>, report: Report) {
+    let Report { synced, durable, hlc, live } = report;
+    put(out, kind::REPORT, |w| _ = w.u64(synced).u64(durable).u64(hlc.0).u8(u8::from(live)));
 }
 
 pub(crate) fn put_bye(out: &mut Vec<u8>) {

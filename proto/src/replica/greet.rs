@@ -214,6 +214,7 @@ impl Replica {
         let claims = std::mem::take(&mut greeting.known);
         let hello = greeting.hello.expect("it is there when a greeting is whole");
         self.take_claims(fx, core, &claims)?;
+        self.behind |= self.streams.iter().any(super::streams::Stream::lacks_claimed);
         let points = self.points_to_check(&claims);
         let out = &mut self.scratch.out;
         out.clear();

@@ -206,6 +206,8 @@ pub struct Replica {
     /// A scan was asked for and not answered.
     scan_is_out: bool,
     last_link: u64,
+    /// The peer claimed records that were not all here, and has not said since then that it sends all as it comes.
+    behind: bool,
     /// What could not be read for an earlier link, by stream.
     unread_before: BTreeMap<u32, Ranges>,
     /// The peer, if it is retired; and where the MARK is that says so, or no longer.

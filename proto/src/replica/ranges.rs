@@ -63,6 +63,11 @@ impl Ranges {
         self.ranges.iter().map(|(from, to)| to - from + 1).sum()
     }
 
+    /// All ranges, in order.
+    pub(crate) fn ranges(&self) -> &[(u64, u64)] {
+        &self.ranges
+    }
+
     /// The ranges after the prefix.
     pub(crate) fn beyond_prefix(&self) -> &[(u64, u64)] {
         match self.ranges.first() {

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use super::chain::Chain;
 use super::effects::{Event, RecordBody, RecordView, RefuseCode, ReplicaEffects};
-use super::frame::{self, Frame, Malformed, Point, StreamKey};
+use super::frame::{self, Frame, Malformed, Point, Report, StreamKey};
 use super::ranges::Ranges;
 use super::streams::{Span, Streams, add_to_spans};
 use super::{LinkDown, Now, Replica};
@@ -47,6 +47,8 @@ pub(crate) struct Receiving {
     /// END was received whole; it counts when this position of our log is synced.
     end_lsn: Option<u64>,
     healed: bool,
+    /// What the peer has, it sends as it appends it.
+    peer_is_live: bool,
 }
 
 /// Why a frame was not taken in.
@@ -216,9 +218,7 @@ impl Replica {
             Frame::End { number, more, points } => {
                 self.take_end(fx, core, now, number, more, &points)?;
             }
-            Frame::Report { synced, durable, hlc } => {
-                self.take_report(fx, core, now, synced, durable, hlc)?;
-            }
+            Frame::Report(report) => self.take_report(fx, core, now, report)?,
             Frame::Fenced(stream) => {
                 if let Some(index) = self.streams.find(stream) {
                     self.fence(fx, index)?;
@@ -534,9 +534,7 @@ impl Replica {
         fx: &mut impl ReplicaEffects,
         core: &mut Core,
         now: Now,
-        synced: u64,
-        durable: u64,
-        hlc: Hlc,
+        Report { synced, durable, hlc, live }: Report,
     ) -> Result<(), Stop> {
         let link = self.link.as_mut().expect("reports come over a link");
         let is_known =
@@ -548,6 +546,11 @@ impl Replica {
         }
         link.receiving.peer_durable = link.receiving.peer_durable.max(durable);
         link.receiving.settle(&mut self.streams);
+        // What a peer cannot send as it comes, it reads from its log later: then it is missing here.
+        let was_live = std::mem::replace(&mut link.receiving.peer_is_live, live);
+        if live || was_live {
+            self.behind = !live;
+        }
         self.observe(fx, core, now, hlc);
         self.ship(fx, core, now);
         Ok(())
@@ -570,7 +573,8 @@ impl Replica {
         link.reported_durable = link.shipping.durable_number();
         let out = &mut self.scratch.out;
         out.clear();
-        frame::put_report(out, synced, link.shipping.durable_number(), core.hlc());
+        let (durable, live) = (link.shipping.durable_number(), link.shipping.is_live());
+        frame::put_report(out, Report { synced, durable, hlc: core.hlc(), live });
         fx.send(out, &[]);
     }
 

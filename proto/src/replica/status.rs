@@ -8,6 +8,7 @@ use super::tail::Tail;
 use super::{Now, Replica, ReplicaConfig, Scratch};
 use crate::core::Core;
 use crate::id::{Origin, ShardId};
+use crate::peer::PartitionState;
 use crate::sabotage::{self, Sabotage};
 
 /// The state of a node of a pair, as operators call it.
@@ -120,6 +121,7 @@ impl Replica {
             rule: Rule::new(),
             link: None,
             last_link: 0,
+            behind: false,
             recovery: Some(Recovery::default()),
             sound: true,
             was_damaged: false,
@@ -147,6 +149,15 @@ impl Replica {
     /// Whether logins are taken. While they are not, the peer serves.
     pub fn serves(&self) -> bool {
         self.rule.has_waited() && !self.rule.is_halted() && !self.rule.is_draining()
+    }
+
+    /// What edges are told. A life before its first greeting does not know yet what it lacks.
+    pub fn partition_state(&self) -> PartitionState {
+        match (self.serves(), self.behind && self.retired.is_none()) {
+            (false, _) => PartitionState::Recovering,
+            (true, false) => PartitionState::Serving,
+            (true, true) => PartitionState::Behind,
+        }
     }
 
     /// Whether a segment may be dropped as far as the pair is concerned: the peer has all of it synced, and our inboxes know

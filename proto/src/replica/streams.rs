@@ -66,6 +66,12 @@ impl Stream {
         }
     }
 
+    /// Whether the peer claims records that are not known here. A fenced stream is exchanged no more.
+    pub(super) fn lacks_claimed(&self) -> bool {
+        let has = |from, to| self.known.covers(from, to);
+        !self.fenced && !self.peer_has.ranges().iter().all(|(from, to)| has(*from, *to))
+    }
+
     /// Up to where a MARK says that all is known.
     pub(crate) fn marks_upto(&self) -> u64 {
         match sabotage::is(Sabotage::MarkTooHigh) {

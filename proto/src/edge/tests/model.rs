@@ -347,7 +347,7 @@ impl World {
 
     fn fault(&mut self) {
         let core = self.random.below(2) as usize;
-        match self.random.below(6) {
+        match self.random.below(7) {
             0 | 1 if self.cores[core].is_up => self.lose(core),
             2 | 3 if !self.cores[core].is_up => self.join(core),
             4 => self.cores[core].is_stalled ^= true,
@@ -357,6 +357,10 @@ impl World {
                 if self.random.one_in(2) {
                     self.edge.state(core, PartitionState::Draining);
                 }
+            }
+            6 if self.cores[core].state == SERVING => {
+                let is_behind = self.random.one_in(2);
+                self.edge.state(core, if is_behind { BEHIND } else { SERVING });
             }
             _ => {}
         }

@@ -13,6 +13,7 @@ use crate::core::{
 };
 use crate::hlc::Hlc;
 use crate::id::{ConnId, MsgId, UserKey};
+use crate::peer::PartitionState;
 
 const T0: u64 = 1_800_000_000_000;
 const SHARDS: u16 = 2;

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Holds a million logged-in connections in one server process, then lets one in a hundred of them exchange messages.
+
+Server and generator are on this machine, each one process with its present limit of open files: sockets are direct
+descriptors. Clients answer the server's heartbeats for `--hold`; then memory is taken, and then the active ones send in
+pairs, open loop. Once a minute the server's connections are counted. Targets: all are held, none ends, p99 to ACCEPTED is
+under 20 ms, nothing is lost.
+
+Results go to bench/runs/<date>-<kernel>-<cores>-<connections>/. Exit code 0 if the targets are met, 99 if not.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+
+import recovery
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+def memory_available_bytes():
+    lines = pathlib.Path("/proc/meminfo").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--connections", type=int, default=1_000_000, help="default 1000000")
+    parser.add_argument("--active", default="1%", help="share or number that exchanges messages; default 1%%")
+    parser.add_argument("--hold", default="10m", help="time before that; default 10m")
+    parser.add_argument("--rate", type=int, default=10_000, help="messages a second of all of them; default 10000")
+    parser.add_argument("--duration", default="60s", help="time in which they exchange messages; default 60s")
+    parser.add_argument("--out", help="directory for the results")
+    args = parser.parse_args()
+    now = datetime.datetime.now(datetime.timezone.utc)
+    cpus = len(os.sched_getaffinity(0))
+    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-{args.connections}"
+    out = pathlib.Path(args.out) if args.out else ROOT / "bench/runs" / name
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "composite.json"
+    free_before = memory_available_bytes()
+    samples = []
+    with tempfile.TemporaryDirectory(dir=os.environ.get("IRIS_BENCH_DIR")) as temporary:
+        settings = {"IRIS_REACTOR__CONNECTIONS_MAX": str(args.connections)}
+        server = recovery.Server(pathlib.Path(temporary) / "data", settings)
+        flags = ["composite", "--connections", str(args.connections), "--active", args.active, "--hold", args.hold]
+        flags += ["--rate", str(args.rate), "--warmup", "5s", "--duration", args.duration]
+        shown = shlex.join(["iris-loadgen", *flags, "--pid", "SERVER"])
+        command = [recovery.LOADGEN, *flags, "--addr", server.ports["tcp"], "--key", str(server.data / "dev.key")]
+        command += ["--pid", str(server.process.pid), "--json", str(path)]
+        print(shown, file=sys.stderr, flush=True)
+        started = time.monotonic()
+        try:
+            load = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+            while True:
+                try:
+                    load.wait(20)
+                    break
+                except subprocess.TimeoutExpired:
+                    samples.append(look(server, load, started))
+                    print(f"  {samples[-1]}", file=sys.stderr, flush=True)
+        finally:
+            if load.poll() is None:
+                load.kill()
+            server.kill()
+    if not path.exists() or not path.stat().st_size:
+        sys.exit("the load generator could not run; its own words stand above")
+    figures = json.loads(path.read_text())
+    figures["environment"]["command"] = f"{shown} (server with IRIS_REACTOR__CONNECTIONS_MAX={args.connections})"
+    path.write_text(json.dumps(figures, indent=1) + "\n")
+    (out / "samples.json").write_text("\n".join(map(json.dumps, samples)) + "\n")
+    return report(out, args, now, cpus, figures, samples, free_before)
+
+
+def look(server, load, started):
+    def rss_bytes(pid):
+        lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS")), 0)
+
+    return {
+        "s": round(time.monotonic() - started),
+        "connections": server.metric("iris_connections{"),
+        "logged_in": server.metric("iris_connections_logged_in"),
+        "pings_sent": server.metric('iris_frames_sent_total{type="ping"'),
+        "pongs_received": server.metric('iris_frames_received_total{type="pong"'),
+        "server_rss_bytes": rss_bytes(server.process.pid),
+        "generator_rss_bytes": rss_bytes(load.pid),
+        "memory_available_bytes": memory_available_bytes(),
+    }
+
+
+def verdict(target, met):
+    if not target:
+        return ""
+    return "met" if met else "**missed**"
+
+
+def report(out, args, now, cpus, figures, samples, free_before):
+    server, latency = figures.get("server") or {}, figures["latency_us"] or {}
+    open_, p99 = figures["connections_open"], latency.get("p99", float("inf"))
+    faults = {name: figures[name] for name in ("lost", "duplicates", "reordered", "corrupted")}
+    login, memory = figures["login"], [server.get(f"{kind}_bytes_per_connection") for kind in ("rss", "kernel")]
+    p50, most = (latency.get(name, 0) / 1000 for name in ("p50", "max"))
+    rows = [
+        (
+            "connections logged in",
+            f"{login['count']:,} ({login['per_s']:,.0f}/s)",
+            f"{args.connections:,}",
+            login["count"] == args.connections,
+        ),
+        ("held for", args.hold, "none ends", figures["valid"] and not figures["errors"]),
+        ("server memory a connection", f"{memory[0]} B rss, {memory[1]} B kernel", "", True),
+        (
+            f"p99 to ACCEPTED with {args.active} active at {args.rate:,}/s",
+            f"{p99 / 1000:.1f} ms (p50 {p50:.1f} ms, max {most:.1f} ms)",
+            "under 20 ms",
+            p99 < 20_000,
+        ),
+        ("lost, repeated, reordered, damaged", ", ".join(map(str, faults.values())), "0", not any(faults.values())),
+    ]
+    pings, pongs = (max((sample[name] for sample in samples), default=0) for name in ("pings_sent", "pongs_received"))
+    lowest = min((sample["memory_available_bytes"] for sample in samples), default=0)
+    nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    lines = [
+        f"# {open_:,} connections, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
+        "",
+        f"`python3 bench/million.py --connections {args.connections}`; one server process and the generator on one machine,",
+        f"hard `ulimit -n` {nofile:,}. `{figures['environment']['command']}`.",
+        "",
+        "| what | measured | target | |",
+        "|---|---|---|---|",
+        *[f"| {what} | {value} | {target} | {verdict(target, met)} |" for what, value, target, met in rows],
+        "",
+        f"Heartbeats until the last look: {pings:,.0f} PINGs of the server, {pongs:,.0f} answered. Memory of the machine:",
+        f"{free_before / 1e9:.1f} GB available before, {lowest / 1e9:.1f} GB at the least.",
+        *[f"Invalid: {reason}." for reason in figures["invalid_reasons"]],
+    ]
+    text = "\n".join(lines) + "\n"
+    (out / "summary.md").write_text(text)
+    print(text)
+    return 0 if all(met for *_, met in rows) else 99
+
+
+if __name__ == "__main__":
+    sys.exit(main())
