@@ -8,10 +8,11 @@ IRIS := target/release/iris
 export IRIS_BIN := $(abspath $(IRIS))
 export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
 
-.PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos lint bench clean
+.PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos lint clean
+.PHONY: bench bench-check bench-baseline bench-micro
 
 help: ## What can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build ## Build and start a server for trying things out: loopback, data in ./iris-data, a printed token
 	exec $(IRIS) serve --dev
@@ -42,6 +43,17 @@ lint: needs-rust ## Formatting and lints, warnings are errors
 
 bench: build ## The figures of README.md, measured here; takes some minutes
 	$(PYTHON) bench/run.py
+
+MICRO := $(CARGO) run --release --locked --quiet -p iris-micro --
+
+bench-check: needs-rust ## Count the machines' instructions: fails if one takes over 5 % more than recorded; needs valgrind
+	$(MICRO) check
+
+bench-baseline: needs-rust ## Record what bench-check compares with
+	$(MICRO) record
+
+bench-micro: needs-rust ## Time the same work: nanoseconds of one operation
+	$(MICRO) time
 
 $(VENV)/.ready: tests/requirements.txt | needs-python
 	$(PYTHON) -m venv $(VENV)

@@ -7,12 +7,13 @@ use crate::tree::{Faults, File, files};
 const PAGE: &str = "docs/decisions/0008-dependencies.md";
 
 /// What a crate of ours may depend on of ours.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("proto/Cargo.toml", &[]),
     ("wal/Cargo.toml", &["iris-proto"]),
     ("ring/Cargo.toml", &[]),
     ("loadgen/Cargo.toml", &["iris-proto", "iris-ring"]),
     ("sim/Cargo.toml", &["iris-proto", "iris-wal"]),
+    ("bench/micro/Cargo.toml", &["iris-proto", "iris-wal"]),
     ("Cargo.toml", &["iris-proto", "iris-wal", "iris-ring"]),
 ];
 
