@@ -28,7 +28,7 @@ test-rust: needs-rust ## Unit, property, and tidy tests of the Rust crates
 test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vectors and a real server
 	cd clients/python && ../../$(PYTEST) -q -rs tests
 
-test-e2e: build $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
+test-e2e: build $(VENV)/.ready has-browser ## Real processes: kill -9, hostile clients, limits, recovery
 	$(PYTEST) -q -rs tests/e2e
 
 chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for one, ROUNDS=n of each; root
@@ -60,7 +60,7 @@ $(VENV)/.ready: tests/requirements.txt | needs-python
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
-.PHONY: needs-rust needs-python
+.PHONY: needs-rust needs-python has-browser
 needs-rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo not found: install Rust 1.92 or later (https://rustup.rs)" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "no C compiler: apt-get install gcc" >&2; exit 1; }
@@ -70,6 +70,13 @@ needs-python:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -q && apt-get install -q -y python3 python3-venv; \
 	  else echo "python3 with venv not found: apt-get install python3 python3-venv" >&2; exit 1; fi; }
+
+# One test looks at a page of iris-loadgen; without a browser it is skipped, and says so.
+has-browser:
+	@command -v chromium >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -q -y --no-install-recommends chromium; \
+	  else false; fi; } || echo "chromium not found, its test is skipped: apt-get install chromium" >&2
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -5,7 +5,9 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::compare::CompareFlags;
 use crate::objective::{Objectives, parse_count};
+use crate::observe::Observe;
 use crate::payload::HEAD_BYTES;
 use anyhow::{Context, ensure};
 use iris_proto::limits::{PAYLOAD_BYTES_MAX, SEND_WINDOW_MAX};
@@ -35,7 +37,9 @@ Examples:
   iris-loadgen latency -n 50 --rate 50000 --slo 'p99<5ms,lost=0'
                                                  exit code 99 if that is missed
   iris-loadgen search throughput --slo 'p99<10ms' --duration 5s
-                                                 the highest rate that meets it";
+                                                 the highest rate that meets it
+  iris-loadgen throughput --report run.html      a page with charts of each second
+  iris-loadgen compare before.json after.json    what changed";
 
 /// A load; `iris-loadgen SCENARIO --help` has its flags.
 #[derive(Debug, Subcommand)]
@@ -78,6 +82,13 @@ pub enum Scenario {
         for idle). Exit code: 0 found, 99 not even the lowest load meets it, 2 a run could not start."
     )]
     Search(SearchFlags),
+    /// Set runs against each other: what changed, and whether it is more than noise
+    #[command(
+        long_about = "Compares files of --json: two, or several repeats of both. Of each figure the medians; the noise is \
+        the larger spread of repeats, from lowest to highest. Exit code: 0 nothing is worse beyond noise, 99 something is, \
+        2 the runs are not comparable (another load or machine, or invalid; --force compares all the same)."
+    )]
+    Compare(CompareFlags),
 }
 
 /// Flags of every scenario.
@@ -139,6 +150,8 @@ pub struct Flags {
     /// Longest wait for what is under way at the end
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub drain_wait: Duration,
+    #[command(flatten)]
+    pub observe: Observe,
     /// One run of many: what it does was said.
     #[arg(skip)]
     pub quiet: bool,
@@ -233,6 +246,7 @@ pub struct Options {
     pub pin: bool,
     pub sources: Option<u32>,
     pub drain_wait: Duration,
+    pub observe: Observe,
     /// Says nothing up front.
     pub quiet: bool,
 }
@@ -266,6 +280,7 @@ impl Flags {
             pin: self.pin,
             sources: self.sources,
             drain_wait: self.drain_wait,
+            observe: self.observe,
             quiet: self.quiet,
         })
     }
@@ -282,14 +297,15 @@ impl Options {
 }
 
 impl Scenario {
-    /// What every scenario has.
-    pub fn flags(&self) -> &Flags {
-        match self {
+    /// What every scenario has; `None` for what is no scenario.
+    pub fn flags(&self) -> Option<&Flags> {
+        Some(match self {
             Self::Idle(flags) | Self::Throughput(flags) | Self::Fanin(flags) => flags,
             Self::Latency(latency) => &latency.flags,
             Self::Offline(offline) => &offline.flags,
             Self::Search(search) => &search.flags,
-        }
+            Self::Compare(_) => return None,
+        })
     }
 }
 
@@ -384,6 +400,33 @@ mod tests {
             let args = ["iris-loadgen"].into_iter().chain(bad.split_whitespace());
             assert!(Cli::try_parse_from(args).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_comparison_takes_two_files_or_repeats_of_both() {
+        let parse = |line: &str| {
+            Cli::try_parse_from(["iris-loadgen"].into_iter().chain(line.split_whitespace()))
+        };
+        for good in
+            ["compare a b", "compare --a a1 a2 --b b1 --force --json c", "compare a b --force"]
+        {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for bad in
+            ["compare a b c", "compare --a a1", "compare --b b1", "compare a b --a a1 --b b1"]
+        {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_metric_is_one_of_an_address() {
+        let options =
+            flags(&["--metrics", "http://a:1/m", "--metric", "x", "--metric", "y"]).unwrap();
+        assert_eq!(options.observe.names, ["x", "y"]);
+        assert!(flags(&["--metric", "x"]).is_err());
+        let error = format!("{:#}", flags(&["--metrics", "a:1"]).unwrap_err());
+        assert!(error.contains("http://HOST:PORT/metrics"), "{error}");
     }
 
     #[test]

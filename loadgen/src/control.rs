@@ -41,6 +41,7 @@ pub struct Control {
     send_from_ns: AtomicU64,
     steady_from_ns: AtomicU64,
     until_ns: AtomicU64,
+    interval: AtomicU32,
 }
 
 impl Control {
@@ -53,6 +54,7 @@ impl Control {
             send_from_ns: AtomicU64::new(0),
             steady_from_ns: AtomicU64::new(0),
             until_ns: AtomicU64::new(0),
+            interval: AtomicU32::new(0),
         }
     }
 
@@ -104,6 +106,16 @@ impl Control {
     /// Groups of users that may log in: those below this number.
     pub fn groups(&self) -> u32 {
         self.groups.load(SeqCst)
+    }
+
+    /// The interval that threads hand over, once for each new number.
+    pub fn interval(&self) -> u32 {
+        self.interval.load(Relaxed)
+    }
+
+    /// Asks all threads for what they measured since the last time. Gives the interval's number.
+    pub fn end_interval(&self) -> u32 {
+        self.interval.fetch_add(1, Relaxed) + 1
     }
 
     /// Lets groups below this number log in.

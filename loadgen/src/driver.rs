@@ -222,6 +222,11 @@ impl<'a> Driver<'a> {
         self.sessions[conn as usize].acknowledge(out);
     }
 
+    /// What was measured so far, to hand a part of it over.
+    pub fn measured(&mut self) -> &mut Measured {
+        &mut self.measured
+    }
+
     /// All findings, at the end.
     pub fn findings(mut self) -> Findings {
         let counts = self.counts();
@@ -301,7 +306,6 @@ impl Events for Sink<'_> {
     }
 
     fn accepted(&mut self, first: u32, count: u16) {
-        let is_steady = self.window.is_steady(self.now_ns);
         for offset in 0..u32::from(count) {
             let seq = first.wrapping_add(offset);
             let Some(times) = self.sender.as_mut().and_then(|sender| sender.answered(seq)) else {
@@ -309,11 +313,7 @@ impl Events for Sink<'_> {
                 continue;
             };
             self.counts.accepted += 1;
-            self.measured.accepted_steady += u64::from(is_steady);
-            if self.window.is_steady(times.intended_ns) {
-                self.measured.accepted.record(self.now_ns.saturating_sub(times.intended_ns));
-                self.measured.service.record(self.now_ns.saturating_sub(times.sent_ns));
-            }
+            self.measured.note_accepted(times, self.now_ns, self.window);
         }
     }
 

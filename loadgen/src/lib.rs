@@ -2,25 +2,35 @@
 //!
 //! `cli` reads the flags; a `scenario` plans a run; `run` leads the generator threads (`worker`) through its phases;
 //! each thread's `driver` decides what its connections do and `net` does it; `client`, `sender`, `schedule` and
-//! `payload` are without I/O. `floor`, `server_probe` and `usage` measure the machine, `report` tells.
+//! `payload` are without I/O. `series` records each second of it, with what `scrape` reads of the server's metrics; `floor`,
+//! `server_probe` and `usage` measure the machine, `report` tells; `live`, `hgrm`, `page` and `chart` show it,
+//! and `compare` sets one run against another.
 
 pub mod capacity;
+pub mod chart;
 pub mod cli;
 pub mod client;
+pub mod compare;
 pub mod control;
 pub mod driver;
 pub mod floor;
+pub mod hgrm;
+pub mod live;
 pub mod names;
 pub mod net;
 pub mod objective;
+pub mod observe;
+pub mod page;
 pub mod payload;
 pub mod ranges;
 pub mod report;
 pub mod run;
 pub mod scenario;
 pub mod schedule;
+pub mod scrape;
 pub mod search;
 pub mod sender;
+pub mod series;
 pub mod server_probe;
 pub mod stats;
 pub mod tokens;

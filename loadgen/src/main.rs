@@ -1,19 +1,16 @@
 //! The command `iris-loadgen`: flags in, a run, a table and an exit code out.
 
-use anyhow::Context;
 use clap::Parser;
-use iris_loadgen::cli::{Cli, Scenario};
+use iris_loadgen::cli::{Cli, Flags, Scenario};
+use iris_loadgen::compare;
+use iris_loadgen::observe::check_writable;
 use iris_loadgen::report::{EXIT_INVALID, Report};
 use iris_loadgen::scenario;
-use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let scenario = Cli::parse().scenario;
-    let json = scenario.flags().json.clone();
-    let checked = json.as_deref().map_or(Ok(()), check_writable);
-    match checked.and_then(|()| run(scenario, json)) {
+    match scenario.flags().map_or(Ok(()), check_files).and_then(|()| run(scenario)) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("iris-loadgen: {error:#}");
@@ -22,30 +19,33 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(scenario: Scenario, json: Option<PathBuf>) -> anyhow::Result<u8> {
-    let slo = scenario.flags().slo.clone().unwrap_or_default();
-    let mut report = match scenario {
+/// A file that cannot be written is better known before the run than after it.
+fn check_files(flags: &Flags) -> anyhow::Result<()> {
+    flags.json.as_deref().map_or(Ok(()), |path| check_writable("--json", path))?;
+    flags.observe.check()
+}
+
+fn run(scenario: Scenario) -> anyhow::Result<u8> {
+    let flags = scenario.flags().cloned();
+    let report = match scenario {
         Scenario::Idle(flags) => scenario::idle::run(flags),
         Scenario::Latency(flags) => scenario::latency::run(flags),
         Scenario::Throughput(flags) => scenario::throughput::run(flags),
         Scenario::Fanin(flags) => scenario::fanin::run(flags),
         Scenario::Offline(flags) => scenario::offline::run(flags),
         Scenario::Search(flags) => return scenario::search::run(flags),
+        Scenario::Compare(flags) => return compare::run(&flags),
     }?;
-    report.objectives = slo.check(&report);
-    tell(&report, json)
+    let flags = flags.expect("every scenario has flags");
+    tell(report, &flags)
 }
 
-/// A file that cannot be written is better known before the run than after it.
-fn check_writable(path: &Path) -> anyhow::Result<()> {
-    let file = OpenOptions::new().create(true).append(true).open(path);
-    file.map(drop).with_context(|| format!("cannot write --json {}", path.display()))
-}
-
-fn tell(report: &Report, json: Option<PathBuf>) -> anyhow::Result<u8> {
+fn tell(mut report: Report, flags: &Flags) -> anyhow::Result<u8> {
+    report.objectives = flags.slo.clone().unwrap_or_default().check(&report);
     scenario::say(&report.table());
-    if let Some(path) = json {
-        report.write_json(&path)?;
+    if let Some(path) = &flags.json {
+        report.write_json(path)?;
     }
+    flags.observe.write(&report)?;
     Ok(report.exit_code())
 }

@@ -4,8 +4,9 @@ use crate::client::code_name;
 use crate::floor::FloorReport;
 use crate::objective::Checked;
 use crate::run::Outcome;
+use crate::series::Series;
 use crate::server_probe::KernelGrowth;
-use crate::stats::Percentiles;
+use crate::stats::{Percentiles, Spectrum};
 use crate::usage::Usage;
 use anyhow::Context;
 use serde::Serialize;
@@ -85,6 +86,19 @@ pub struct Report {
     pub generator: Generator,
     /// Where and how.
     pub environment: Environment,
+    /// The run second by second.
+    pub series: Series,
+    /// The latencies at all percentiles.
+    #[serde(skip)]
+    pub spectra: Spectra,
+}
+
+/// What the three latencies of a report are the percentiles of.
+#[derive(Clone, Debug, Default)]
+pub struct Spectra {
+    pub accepted: Spectrum,
+    pub service: Spectrum,
+    pub delivered: Spectrum,
 }
 
 /// How many in what time.
@@ -181,7 +195,7 @@ impl Environment {
 impl Report {
     /// Takes over what the threads found.
     pub fn fill(&mut self, outcome: Outcome, usage: Usage) {
-        let Outcome { mut measured, verdicts, counts, lost } = outcome;
+        let Outcome { mut measured, verdicts, counts, lost, series } = outcome;
         let wall = usage.wall.as_secs_f64().max(1e-9);
         (self.sent, self.accepted, self.lost) = (counts.sent, counts.accepted, lost);
         (self.delivered, self.duplicates) = (verdicts.delivered, verdicts.duplicates);
@@ -191,6 +205,12 @@ impl Report {
         self.latency_us = measured.accepted.percentiles();
         self.service_latency_us = measured.service.percentiles();
         self.delivered_latency_us = measured.delivered.percentiles();
+        self.series = series;
+        self.spectra = Spectra {
+            accepted: measured.accepted.spectrum(),
+            service: measured.service.spectrum(),
+            delivered: measured.delivered.spectrum(),
+        };
         (self.not_sent, self.late_starts) = (measured.not_sent, measured.late_starts);
         self.rejected =
             measured.rejected.iter().map(|(code, n)| (reject_name(*code), *n)).collect();
@@ -246,6 +266,15 @@ impl Report {
 
     /// The table for people.
     pub fn table(&self) -> String {
+        self.rows().iter().fold(format!("{}\n", self.scenario), |mut table, (name, value)| {
+            // Writing to a String cannot fail.
+            let _ = writeln!(table, "  {name:<12} {value}");
+            table
+        })
+    }
+
+    /// What the table has: names and values.
+    pub fn rows(&self) -> Vec<(String, String)> {
         let mut rows: Vec<(String, String)> = Vec::new();
         let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
         let rate = |rate: &Rate| {
@@ -312,11 +341,7 @@ impl Report {
         };
         row("verdict", verdict.to_owned());
         self.invalid_reasons.iter().for_each(|reason| row("", reason.clone()));
-        rows.iter().fold(format!("{}\n", self.scenario), |mut table, (name, value)| {
-            // Writing to a String cannot fail.
-            let _ = writeln!(table, "  {name:<12} {value}");
-            table
-        })
+        rows
     }
 
     fn message_rows(&self, row: &mut impl FnMut(&str, String)) {

@@ -2,13 +2,15 @@
 
 use crate::control::{Control, Counts, Progress};
 use crate::driver::Findings;
+use crate::live::{Goal, Live, Part};
 use crate::names::Topology;
 use crate::payload::Verdicts;
+use crate::series::Series;
+use crate::series::recorder::{Recorder, Sources};
 use crate::stats::Measured;
 use crate::usage::Meter;
 use crate::worker::{self, Plan};
 use anyhow::{Context, bail};
-use std::io::{IsTerminal, Write};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -25,15 +27,8 @@ pub struct Run {
     threads: Vec<JoinHandle<anyhow::Result<Findings>>>,
     topology: Topology,
     messages_max: u64,
-    shown: Shown,
-}
-
-/// What was shown last, for rates.
-struct Shown {
-    at: Instant,
-    began: Instant,
-    counts: Counts,
-    terminal: bool,
+    recorder: Recorder,
+    live: Live,
 }
 
 /// Everything the threads found, merged.
@@ -47,17 +42,21 @@ pub struct Outcome {
     pub counts: Counts,
     /// Accepted, and not delivered by the end.
     pub lost: u64,
+    /// The run second by second.
+    pub series: Series,
 }
 
 impl Run {
-    /// Starts the threads; nothing connects yet.
-    pub fn start(plan: &Plan, pin: bool) -> anyhow::Result<Self> {
+    /// Starts the threads; nothing connects yet. Each second is recorded, with what the sources
+    /// tell, and shown.
+    pub fn start(plan: &Plan, pin: bool, sources: Sources, live: Live) -> anyhow::Result<Self> {
         let control = Arc::new(Control::start());
         let progress: Vec<Progress> = (0..plan.threads).map(|_| Progress::default()).collect();
         let progress = Arc::new(progress);
         let cores =
             if pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
-        let threads = (0..plan.threads).map(|thread| {
+        let (recorder, reporters) = Recorder::start(plan.threads, sources);
+        let threads = (0..plan.threads).zip(reporters).map(|(thread, reporter)| {
             let (plan, control, progress) = (plan.clone(), control.clone(), progress.clone());
             // From the last core down: servers take the first ones first.
             let core = cores.iter().rev().cycle().nth(thread as usize).copied();
@@ -65,21 +64,19 @@ impl Run {
                 if let Some(core) = core {
                     core_affinity::set_for_current(core);
                 }
-                worker::work(&plan, thread, &control, &progress[thread as usize])
+                worker::work(&plan, thread, &control, &progress[thread as usize], reporter)
             };
             std::thread::Builder::new().name(format!("loadgen-{thread}")).spawn(body)
         });
         let threads = threads.collect::<Result<_, _>>().context("cannot start a thread")?;
-        let now = Instant::now();
-        let terminal = std::io::stderr().is_terminal();
-        let shown = Shown { at: now, began: now, counts: Counts::default(), terminal };
         Ok(Self {
             control,
             progress,
             threads,
             topology: plan.topology,
             messages_max: plan.messages_max,
-            shown,
+            recorder,
+            live,
         })
     }
 
@@ -95,7 +92,8 @@ impl Run {
         let began = Instant::now();
         self.control.let_in(groups);
         let (mut through, mut moved) = (0, Instant::now());
-        self.watch("log in", |counts, _| {
+        let part = Part { name: "log in", goal: Goal::Users(users) };
+        self.watch(part, |counts, _| {
             let now_through = counts.logged_in + counts.failed;
             if now_through != through {
                 (through, moved) = (now_through, Instant::now());
@@ -137,10 +135,11 @@ impl Run {
     ) -> anyhow::Result<()> {
         let window = self.control.send(warmup, steady);
         let control = self.control.clone();
-        self.watch("warm up", |_, _| control.now_ns() >= window.steady_from_ns)?;
+        let timed = |name, length| Part { name, goal: Goal::Time(Instant::now(), length) };
+        self.watch(timed("warm up", warmup), |_, _| control.now_ns() >= window.steady_from_ns)?;
         meter.start();
         let messages_max = self.messages_max;
-        self.watch("send", |counts, _| {
+        self.watch(timed("send", steady), |counts, _| {
             counts.accepted + counts.rejected >= messages_max || control.now_ns() >= window.until_ns
         })?;
         meter.stop();
@@ -151,7 +150,7 @@ impl Run {
     /// Waits until every message sent has its answer, at most `wait`.
     pub fn settle(&mut self, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
-        self.watch("settle", |counts, sending| {
+        self.watch(Part { name: "settle", goal: Goal::Answers }, |counts, sending| {
             !sending && counts.unanswered() == 0 || Instant::now() >= until
         })
     }
@@ -159,7 +158,7 @@ impl Run {
     /// Waits until everything accepted has arrived and is acknowledged, at most `wait`.
     pub fn drain(&mut self, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
-        self.watch("drain", |counts, _| {
+        self.watch(Part { name: "drain", goal: Goal::Deliveries }, |counts, _| {
             counts.arrived >= counts.accepted && counts.unacknowledged == 0
                 || Instant::now() >= until
         })
@@ -167,8 +166,9 @@ impl Run {
 
     /// Holds the connections for this long.
     pub fn hold(&mut self, time: Duration) -> anyhow::Result<()> {
-        let until = Instant::now() + time;
-        self.watch("hold", |_, _| Instant::now() >= until)
+        let (now, until) = (Instant::now(), Instant::now() + time);
+        let part = Part { name: "hold", goal: Goal::Time(now, time) };
+        self.watch(part, |_, _| Instant::now() >= until)
     }
 
     /// Ends the run and gathers the findings.
@@ -181,7 +181,7 @@ impl Run {
     /// early.
     fn watch(
         &mut self,
-        what: &str,
+        part: Part,
         mut done: impl FnMut(&Counts, bool) -> bool,
     ) -> anyhow::Result<()> {
         loop {
@@ -195,7 +195,12 @@ impl Run {
                 self.join()?;
                 bail!("a generator thread ended early");
             }
-            self.shown.show(what, &counts);
+            self.live.progress(part, &counts);
+            if self.recorder.look(&self.control, &counts, part.name)
+                && let Some(row) = self.recorder.latest()
+            {
+                self.live.show(row, &counts, || self.recorder.failures());
+            }
             std::thread::sleep(LOOK);
         }
     }
@@ -205,18 +210,21 @@ impl Run {
             thread.join().map_err(|_| anyhow::anyhow!("a generator thread panicked"))?
         });
         let mut findings: Vec<Findings> = findings.collect::<anyhow::Result<_>>()?;
-        self.shown.end();
+        self.live.end();
         let lost = lost(self.topology, &findings);
         let mut outcome = Outcome {
             measured: Measured::default(),
             verdicts: Verdicts::default(),
             counts: self.counts().0,
             lost,
+            series: Series::default(),
         };
         for found in findings.drain(..) {
             outcome.verdicts.add(&found.checker.verdicts);
             outcome.measured.merge(found.measured);
         }
+        let left = outcome.measured.interval.clone();
+        outcome.series = self.recorder.finish(&outcome.counts, left);
         Ok(outcome)
     }
 }
@@ -230,44 +238,4 @@ fn lost(topology: Topology, findings: &[Findings]) -> u64 {
         findings[thread].checker.flow(*user).lost(*sent, not_accepted)
     })
     .sum()
-}
-
-impl Shown {
-    fn show(&mut self, what: &str, counts: &Counts) {
-        let since = self.at.elapsed();
-        if since < Duration::from_secs(1) {
-            return;
-        }
-        let rate = |new: u64, old: u64| {
-            crate::report::grouped(
-                (new.saturating_sub(old) as f64 / since.as_secs_f64()).round() as u64
-            )
-        };
-        let (old, whole) = (self.counts, crate::report::grouped);
-        let line = format!(
-            "{:>4}s {what:<7} in {}  sent {}/s  accepted {}/s  arrived {}/s  unanswered {}  refused {}  ended {}",
-            self.began.elapsed().as_secs(),
-            whole(counts.logged_in),
-            rate(counts.sent, old.sent),
-            rate(counts.accepted, old.accepted),
-            rate(counts.arrived, old.arrived),
-            whole(counts.unanswered()),
-            whole(counts.rejected),
-            whole(counts.ended + counts.failed),
-        );
-        // Progress is for people: a closed standard error does not end the run.
-        let mut stderr = std::io::stderr().lock();
-        let _ = if self.terminal {
-            write!(stderr, "\r\x1b[K{line}").and_then(|()| stderr.flush())
-        } else {
-            writeln!(stderr, "{line}")
-        };
-        (self.at, self.counts) = (Instant::now(), *counts);
-    }
-
-    fn end(&self) {
-        if self.terminal {
-            let _ = write!(std::io::stderr(), "\r\x1b[K");
-        }
-    }
 }

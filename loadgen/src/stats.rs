@@ -1,14 +1,20 @@
 //! Counts and latencies: one set per thread, merged at the end, never averaged.
 
+use crate::control::Window;
+use crate::sender::Times;
 use hdrhistogram::Histogram;
+use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Latencies above this are counted as this, nanoseconds: one hour.
 const LATENCY_NS_MAX: u64 = 3_600_000_000_000;
+/// Significant digits of what a whole run measured, and of one second of it.
+const DIGITS: u8 = 3;
+const DIGITS_OF_INTERVAL: u8 = 2;
 
-/// A histogram of nanoseconds with three significant digits. Equal values in a row, as one answer to many messages
-/// gives, are recorded together.
+/// A histogram of nanoseconds with three significant digits, or two for an interval. Equal values in a row, as one
+/// answer to many messages gives, are recorded together.
 #[derive(Clone, Debug)]
 pub struct Latencies {
     histogram: Histogram<u64>,
@@ -18,13 +24,22 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Self {
-        let histogram = Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3)
-            .expect("bounds and precision are within what the histogram allows");
-        Self { histogram, last_ns: 0, repeats: 0 }
+        Self::with_digits(DIGITS)
     }
 }
 
 impl Latencies {
+    fn with_digits(digits: u8) -> Self {
+        let histogram = Histogram::new_with_bounds(1, LATENCY_NS_MAX, digits)
+            .expect("bounds and precision are within what the histogram allows");
+        Self { histogram, last_ns: 0, repeats: 0 }
+    }
+
+    /// For one interval of a run: two digits in 36 kB, so that a thread can hand one over each second.
+    pub fn of_interval() -> Self {
+        Self::with_digits(DIGITS_OF_INTERVAL)
+    }
+
     /// Records one latency.
     pub fn record(&mut self, ns: u64) {
         if ns != self.last_ns {
@@ -41,11 +56,63 @@ impl Latencies {
         }
     }
 
-    /// Adds all of another thread's.
+    /// Adds all of another thread's, or of another interval's.
     pub fn merge(&mut self, mut other: Self) {
         other.flush();
         self.flush();
         self.histogram.add(&other.histogram).expect("all histograms have the same bounds");
+    }
+
+    /// How many were recorded.
+    pub fn count(&self) -> u64 {
+        self.histogram.len() + self.repeats
+    }
+
+    /// The counts in few bytes: HdrHistogram's V2 format. Nothing recorded is no bytes.
+    pub fn packed(&mut self) -> Box<[u8]> {
+        self.flush();
+        let mut bytes = Vec::new();
+        if !self.histogram.is_empty() {
+            V2Serializer::new()
+                .serialize(&self.histogram, &mut bytes)
+                .expect("a Vec takes all that is written to it");
+        }
+        bytes.into()
+    }
+
+    /// An interval's, from [`Latencies::packed`].
+    pub fn unpacked(mut bytes: &[u8]) -> Self {
+        let mut all = Self::of_interval();
+        if !bytes.is_empty() {
+            let one: Histogram<u64> =
+                Deserializer::new().deserialize(&mut bytes).expect("it was packed here");
+            all.histogram.add(&one).expect("all intervals have the same bounds");
+        }
+        all
+    }
+
+    /// The percentiles at ever finer steps, as HdrHistogram prints them; empty if nothing was recorded.
+    pub fn spectrum(&mut self) -> Spectrum {
+        self.flush();
+        let histogram = &self.histogram;
+        let mut total = 0;
+        let steps = histogram.iter_quantiles(SPECTRUM_STEPS).map(|step| {
+            total += step.count_since_last_iteration();
+            Step {
+                value_us: step.value_iterated_to() as f64 / 1000.0,
+                quantile: step.quantile_iterated_to(),
+                total,
+            }
+        });
+        Spectrum {
+            steps: if histogram.is_empty() { Vec::new() } else { steps.collect() },
+            mean_us: histogram.mean() / 1000.0,
+            deviation_us: histogram.stdev() / 1000.0,
+            max_us: histogram.max() as f64 / 1000.0,
+            count: histogram.len(),
+            buckets: histogram.buckets(),
+            digits: histogram.sigfig(),
+        }
     }
 
     /// The percentiles, or `None` if nothing was recorded.
@@ -67,6 +134,36 @@ impl Latencies {
     }
 }
 
+/// Steps of a spectrum each time that the distance to 100 % halves: as many as HdrHistogram's own tools take.
+const SPECTRUM_STEPS: u32 = 5;
+
+/// Percentiles at ever finer steps.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Spectrum {
+    /// From the lowest value to the highest.
+    pub steps: Vec<Step>,
+    pub mean_us: f64,
+    /// Standard deviation.
+    pub deviation_us: f64,
+    pub max_us: f64,
+    /// How many were recorded.
+    pub count: u64,
+    /// Powers of two that the histogram tells apart.
+    pub buckets: u8,
+    /// Significant digits.
+    pub digits: u8,
+}
+
+/// One step of a spectrum.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Step {
+    pub value_us: f64,
+    /// The share of all values that is not above this one, 0 to 1.
+    pub quantile: f64,
+    /// Values up to this one.
+    pub total: u64,
+}
+
 fn microseconds(ns: u64) -> f64 {
     (ns as f64 / 100.0).round() / 10.0
 }
@@ -85,7 +182,7 @@ pub struct Percentiles {
 }
 
 /// What one thread measured in the steady phase, and what it counted in the whole run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Measured {
     /// Intended send to ACCEPTED. Without a rate, a message is intended when it is sent.
     pub accepted: Latencies,
@@ -93,6 +190,8 @@ pub struct Measured {
     pub service: Latencies,
     /// Intended send to MESSAGE.
     pub delivered: Latencies,
+    /// Intended send to ACCEPTED since the last interval was handed over, in every phase.
+    pub interval: Latencies,
     /// Answers ACCEPTED in the steady phase.
     pub accepted_steady: u64,
     /// MESSAGEs in the steady phase.
@@ -107,7 +206,35 @@ pub struct Measured {
     pub errors: BTreeMap<String, u64>,
 }
 
+impl Default for Measured {
+    fn default() -> Self {
+        Self {
+            accepted: Latencies::default(),
+            service: Latencies::default(),
+            delivered: Latencies::default(),
+            interval: Latencies::of_interval(),
+            accepted_steady: 0,
+            delivered_steady: 0,
+            late_starts: 0,
+            not_sent: 0,
+            rejected: BTreeMap::new(),
+            errors: BTreeMap::new(),
+        }
+    }
+}
+
 impl Measured {
+    /// A message was accepted now. The run counts what was intended in its steady phase, the interval all.
+    pub fn note_accepted(&mut self, times: Times, now_ns: u64, window: Window) {
+        let latency_ns = now_ns.saturating_sub(times.intended_ns);
+        self.interval.record(latency_ns);
+        self.accepted_steady += u64::from(window.is_steady(now_ns));
+        if window.is_steady(times.intended_ns) {
+            self.accepted.record(latency_ns);
+            self.service.record(now_ns.saturating_sub(times.sent_ns));
+        }
+    }
+
     /// Counts a failure.
     pub fn error(&mut self, reason: &str) {
         *self.errors.entry(reason.to_owned()).or_default() += 1;
@@ -118,6 +245,7 @@ impl Measured {
         self.accepted.merge(other.accepted);
         self.service.merge(other.service);
         self.delivered.merge(other.delivered);
+        self.interval.merge(other.interval);
         self.accepted_steady += other.accepted_steady;
         self.delivered_steady += other.delivered_steady;
         self.late_starts += other.late_starts;
@@ -159,8 +287,37 @@ mod tests {
     }
 
     #[test]
+    fn packed_intervals_merge_to_what_all_values_give() {
+        let (mut a, mut b, mut all) =
+            (Latencies::of_interval(), Latencies::of_interval(), Latencies::of_interval());
+        for i in 1..=1000u64 {
+            if i % 3 == 0 { &mut a } else { &mut b }.record(i * 7_000);
+            all.record(i * 7_000);
+        }
+        let mut merged = Latencies::unpacked(&a.packed());
+        merged.merge(Latencies::unpacked(&b.packed()));
+        assert_eq!(merged.percentiles(), all.percentiles());
+        let packed = all.packed();
+        assert!(packed.len() < 1500, "{} bytes", packed.len());
+        assert_eq!(Latencies::unpacked(&Latencies::of_interval().packed()).count(), 0);
+    }
+
+    #[test]
+    fn an_interval_has_messages_of_every_phase_and_the_run_those_of_the_steady_one() {
+        let window = Window { send_from_ns: 0, steady_from_ns: 1000, until_ns: 2000 };
+        let mut measured = Measured::default();
+        for intended_ns in [500, 1500] {
+            let times = Times { intended_ns, sent_ns: intended_ns + 100 };
+            measured.note_accepted(times, intended_ns + 1000, window);
+        }
+        assert_eq!((measured.interval.count(), measured.accepted.count()), (2, 1));
+        assert_eq!((measured.service.count(), measured.accepted_steady), (1, 1));
+    }
+
+    #[test]
     fn nothing_recorded_has_no_percentiles() {
         assert_eq!(Latencies::default().percentiles(), None);
+        assert_eq!(Latencies::default().spectrum().steps, []);
     }
 
     #[test]

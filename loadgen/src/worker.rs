@@ -7,6 +7,7 @@ use crate::net::{Connections, Load};
 use crate::payload::Checker;
 use crate::schedule::Schedule;
 use crate::sender::Sender;
+use crate::series::intervals::Reporter;
 use crate::tokens::Signer;
 use anyhow::Context;
 use std::net::{IpAddr, SocketAddr};
@@ -74,6 +75,7 @@ pub fn work(
     thread: u32,
     control: &Control,
     progress: &Progress,
+    reporter: Reporter,
 ) -> anyhow::Result<Findings> {
     let members = plan.members(thread);
     let senders: Vec<Sender> = members
@@ -96,7 +98,7 @@ pub fn work(
     });
     let rate = plan.rate as f64 * share;
     let connected = 0;
-    Worker { plan, rate, control, progress, net, driver, connected, next_burst: 0 }.run()
+    Worker { plan, rate, control, progress, reporter, net, driver, connected, next_burst: 0 }.run()
 }
 
 fn quota(messages_max: u64, senders: u64, all_senders: u64) -> u64 {
@@ -111,6 +113,7 @@ struct Worker<'a> {
     rate: f64,
     control: &'a Control,
     progress: &'a Progress,
+    reporter: Reporter,
     net: Connections,
     driver: Driver<'a>,
     connected: u32,
@@ -134,6 +137,7 @@ impl Worker<'_> {
             if now_ns - last_tick_ns >= TICK.as_nanos() as u64 {
                 last_tick_ns = now_ns;
                 self.acknowledge_and_resume();
+                self.reporter.hand_over(self.control, self.driver.measured());
             }
             self.progress.publish(&self.driver.counts(), self.driver.is_sending());
             let wait = self.wait();

@@ -7,6 +7,7 @@ use clap::Parser;
 use iris_loadgen::cli::{Cli, Scenario};
 use iris_loadgen::report::{EXIT_INVALID, EXIT_MISSED, Report};
 use iris_loadgen::scenario;
+use iris_loadgen::series::Counted;
 use peer::{Fault, Peer};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -47,7 +48,7 @@ fn run(name: &str, addr: SocketAddr, line: &str) -> anyhow::Result<Report> {
         Scenario::Throughput(flags) => scenario::throughput::run(flags),
         Scenario::Fanin(flags) => scenario::fanin::run(flags),
         Scenario::Offline(flags) => scenario::offline::run(flags),
-        Scenario::Search(_) => unreachable!("no line here is a search"),
+        Scenario::Search(_) | Scenario::Compare(_) => unreachable!("each line here is a run"),
     }
 }
 
@@ -74,6 +75,21 @@ fn throughput_over_two_threads_delivers_everything_it_sent() {
     assert!(report.rate_per_s > 0.0, "{}", report.table());
     assert_eq!((report.accepted, report.delivered), (report.sent, report.sent));
     assert!(report.latency_us.unwrap().p50 > 0.0 && report.delivered_latency_us.is_some());
+}
+
+#[test]
+fn the_seconds_of_a_run_add_up_to_the_run() {
+    let report = sound("seconds", "throughput -n 8 --threads 2 --duration 2500ms");
+    let rows = report.series.rows();
+    assert!(rows.len() >= 3, "{rows:?}");
+    let sum = |of: fn(&Counted) -> u64| rows.iter().map(|row| of(&row.counted)).sum::<u64>();
+    assert_eq!(sum(|counted| counted.accepted), report.accepted);
+    assert_eq!((sum(|counted| counted.logins), sum(|counted| counted.failed)), (8, 0));
+    assert_eq!(sum(|counted| counted.delivered), report.delivered);
+    assert!(rows.iter().any(|row| row.latency.is_some() && row.connections == 8));
+    assert!(
+        report.spectra.accepted.steps.last().unwrap().total == report.latency_us.unwrap().count
+    );
 }
 
 #[test]

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
-from support.server import Server, clean_env, dies_with_us
+from support.loadgen import start
+from support.server import Server
 from support.wait import PATIENCE, until
 
 FIELDS = {
     "scenario", "valid", "connections", "sent", "accepted", "delivered", "lost", "duplicates",
     "reordered", "rate_per_s", "latency_us", "server",
 }  # fmt: skip
-
-
-def loadgen() -> str:
-    """Return the path of the load generator under test."""
-    path = os.environ.get("IRIS_LOADGEN_BIN", "")
-    if not path:
-        pytest.skip("IRIS_LOADGEN_BIN is not set")
-    return path
-
-
-def start(server: Server, scenario: str, *args: str, out: Path) -> subprocess.Popen[str]:
-    """Start a scenario against a server."""
-    host, port = server.tcp
-    return subprocess.Popen(
-        [loadgen(), scenario, "--addr", f"{host}:{port}", "--key", str(server.data / "dev.key"),
-         "--pid", str(server.pid), "--json", str(out), *args],
-        env=clean_env({}), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=dies_with_us,
-    )  # fmt: skip
 
 
 def run(server: Server, scenario: str, *args: str, out: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ fn outcome() -> Outcome {
         verdicts: Verdicts { delivered: 100, ..Verdicts::default() },
         counts: Counts { sent: 100, accepted: 100, ..Counts::default() },
         lost: 0,
+        series: Series::default(),
     }
 }
 
@@ -47,7 +48,7 @@ fn a_missed_objective_ends_a_clean_run_with_99() {
 fn the_json_has_the_names_that_others_script_against() {
     let json = serde_json::to_value(filled(outcome())).unwrap();
     let names = "scenario valid connections sent accepted delivered lost duplicates reordered rate_per_s latency_us \
-                 delivered_latency_us rejected errors environment generator";
+                 delivered_latency_us rejected errors environment generator series";
     for name in names.split_whitespace() {
         assert!(json.get(name).is_some(), "{name}");
     }

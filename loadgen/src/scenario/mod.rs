@@ -88,7 +88,8 @@ impl Stage {
             run,
             signer: Signer::load(&options.key, options.warmup + options.duration)?,
         };
-        let run = Run::start(&plan, options.pin)?;
+        let sources = options.observe.sources(options.pid)?;
+        let run = Run::start(&plan, options.pin, sources, options.observe.live())?;
         let environment = Environment {
             target: options.addr.to_string(),
             payload_bytes: options.payload,

@@ -53,6 +53,7 @@ struct Found<'a> {
 pub fn run(search: SearchFlags) -> anyhow::Result<u8> {
     let slo = search.flags.slo.clone().unwrap_or_default();
     ensure!(!slo.0.is_empty(), "search needs an objective: --slo 'p99<10ms'");
+    search.flags.observe.check_no_files()?;
     let of = search.of.unwrap_or(match search.scenario {
         Searched::Idle => Varied::Connections,
         Searched::Throughput | Searched::Latency | Searched::Fanin => Varied::Rate,

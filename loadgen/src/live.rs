@@ -1,0 +1,261 @@
+//! What a run shows while it runs, on standard error: on a terminal a view that is redrawn in place, elsewhere, or with
+//! `--no-live`, a line a second. Progress is for people: a closed standard error does not end the run.
+
+use crate::client::code_name;
+use crate::control::Counts;
+use crate::report::grouped;
+use crate::series::intervals::Failures;
+use crate::series::{Latency, Row};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+/// Steps of the bar.
+const STEPS: u64 = 1000;
+/// Redrawn so often a second, at most.
+const REDRAWS_PER_S: u8 = 5;
+const REDRAW: Duration = Duration::from_millis(1000 / REDRAWS_PER_S as u64);
+/// Lines under the bar.
+const LINES: usize = 4;
+
+/// A part of a run, and what it waits for.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// In a word or two.
+    pub name: &'static str,
+    /// When it is over.
+    pub goal: Goal,
+}
+
+/// What a part of a run waits for.
+#[derive(Clone, Copy, Debug)]
+pub enum Goal {
+    /// So many users are in.
+    Users(u32),
+    /// A time has passed.
+    Time(Instant, Duration),
+    /// Every message has its answer.
+    Answers,
+    /// Everything accepted has arrived.
+    Deliveries,
+}
+
+impl Goal {
+    /// How far it is, 0 to 1, and in words.
+    fn progress(self, counts: &Counts) -> (f64, String) {
+        let share = |done: u64, of: u64| if of == 0 { 1.0 } else { done as f64 / of as f64 };
+        match self {
+            Self::Users(users) => {
+                let (through, users) = (counts.logged_in + counts.failed, u64::from(users));
+                (share(through, users), format!("{} of {} users", grouped(through), grouped(users)))
+            }
+            Self::Time(began, length) => {
+                let passed = began.elapsed().min(length);
+                let share = passed.as_secs_f64() / length.as_secs_f64().max(1e-9);
+                (share, format!("{} of {} s", passed.as_secs(), length.as_secs_f64()))
+            }
+            Self::Answers => {
+                let answered = counts.accepted + counts.rejected;
+                let left = grouped(counts.unanswered());
+                (share(answered, counts.sent), format!("{left} without an answer"))
+            }
+            Self::Deliveries => {
+                let left = grouped(counts.accepted.saturating_sub(counts.arrived));
+                (share(counts.arrived, counts.accepted), format!("{left} to be delivered"))
+            }
+        }
+    }
+}
+
+/// Shows a run.
+pub struct Live {
+    drawn: Option<Drawn>,
+}
+
+struct Drawn {
+    bars: MultiProgress,
+    bar: ProgressBar,
+    lines: Vec<ProgressBar>,
+    moved: Option<Instant>,
+}
+
+impl Live {
+    /// `redraws`: in place, if standard error is a terminal.
+    pub fn new(redraws: bool) -> Self {
+        let drawn = (redraws && std::io::stderr().is_terminal()).then(Drawn::new);
+        Self { drawn }
+    }
+
+    /// Moves the bar.
+    pub fn progress(&mut self, part: Part, counts: &Counts) {
+        let Some(drawn) = &mut self.drawn else { return };
+        if drawn.moved.is_some_and(|moved| moved.elapsed() < REDRAW) {
+            return;
+        }
+        drawn.moved = Some(Instant::now());
+        let (share, words) = part.goal.progress(counts);
+        drawn.bar.set_prefix(part.name);
+        drawn.bar.set_message(words);
+        drawn.bar.set_position((share.clamp(0.0, 1.0) * STEPS as f64) as u64);
+    }
+
+    /// Shows the last second.
+    pub fn show(&self, row: &Row, counts: &Counts, failures: impl FnOnce() -> Failures) {
+        let Some(drawn) = &self.drawn else {
+            let _ = writeln!(std::io::stderr().lock(), "{}", line(row, counts));
+            return;
+        };
+        for (place, text) in drawn.lines.iter().zip(texts(row, counts, &failures())) {
+            place.set_message(text);
+        }
+    }
+
+    /// Leaves the screen as it was.
+    pub fn end(&mut self) {
+        if let Some(drawn) = self.drawn.take() {
+            let _ = drawn.bars.clear();
+        }
+    }
+}
+
+impl Drawn {
+    fn new() -> Self {
+        let style = |template| {
+            ProgressStyle::with_template(template).expect("the template is the same in each run")
+        };
+        let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S);
+        let bars = MultiProgress::with_draw_target(target);
+        let bar = bars.add(ProgressBar::new(STEPS));
+        bar.set_style(
+            style("{elapsed:>5} {prefix:<8} [{bar:30}] {wide_msg}").progress_chars("=> "),
+        );
+        let lines = (0..LINES).map(|_| {
+            let line = bars.add(ProgressBar::new(STEPS));
+            line.set_style(style("      {wide_msg}"));
+            line
+        });
+        Self { lines: lines.collect(), bar, bars, moved: None }
+    }
+}
+
+fn rate(row: &Row, count: u64) -> String {
+    grouped(row.per_s(count).round() as u64)
+}
+
+/// One line for a second.
+fn line(row: &Row, counts: &Counts) -> String {
+    let latency = row.latency.map_or(String::new(), |Latency { p50_us, p99_us, .. }| {
+        format!("  p50 {p50_us} us  p99 {p99_us} us")
+    });
+    let counted = row.counted;
+    format!(
+        "{:>4}s {:<7} in {}  sent {}/s  accepted {}/s  arrived {}/s{latency}  unanswered {}  refused {}  ended {}",
+        row.at_s as u64,
+        row.phase,
+        grouped(counts.logged_in),
+        rate(row, counted.sent),
+        rate(row, counted.accepted),
+        rate(row, counted.delivered),
+        grouped(counts.unanswered()),
+        grouped(counts.rejected),
+        grouped(counts.ended + counts.failed),
+    )
+}
+
+/// The lines under the bar.
+fn texts(row: &Row, counts: &Counts, failures: &Failures) -> [String; LINES] {
+    let counted = row.counted;
+    let rates = format!(
+        "rate     sent {}/s   accepted {}/s   delivered {}/s   logins {}/s",
+        rate(row, counted.sent),
+        rate(row, counted.accepted),
+        rate(row, counted.delivered),
+        rate(row, counted.logins),
+    );
+    let latency = match row.latency {
+        Some(Latency { p50_us, p99_us, max_us }) => {
+            format!("latency  p50 {p50_us} us   p99 {p99_us} us   max {max_us} us")
+        }
+        None => "latency  nothing was accepted in this second".to_owned(),
+    };
+    let percent = |cpu: Option<f64>| cpu.map_or("?".to_owned(), |cpu| format!("{cpu:.0} %"));
+    let server = row.server_rss_bytes.map_or(String::new(), |bytes| {
+        let mb = bytes as f64 / 1e6;
+        format!("   server {mb:.1} MB, CPU {}", percent(row.server_cpu_percent))
+    });
+    let state = format!(
+        "open     {} connections   {} unanswered{server}   generator CPU {}",
+        grouped(row.connections),
+        grouped(counts.unanswered()),
+        percent(row.generator_cpu_percent),
+    );
+    let refused = failures.rejected.iter().map(|(code, count)| {
+        let name = code_name(*code).map_or_else(|| format!("code {code}"), str::to_owned);
+        format!("{} {name}", grouped(*count))
+    });
+    let failed =
+        failures.errors.iter().map(|(reason, count)| format!("{} {reason}", grouped(*count)));
+    let wrong: Vec<String> = refused.chain(failed).collect();
+    let wrong = if wrong.is_empty() { "none".to_owned() } else { wrong.join(", ") };
+    [rates, latency, state, format!("errors   {wrong}")]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::Counted;
+    use crate::stats::Latencies;
+    use std::collections::BTreeMap;
+
+    fn row() -> Row {
+        let mut latencies = Latencies::of_interval();
+        (0..100).for_each(|_| latencies.record(50_000));
+        Row {
+            at_s: 7.02,
+            span_s: 2.0,
+            phase: "send",
+            counted: Counted { sent: 3000, accepted: 2000, ..Counted::default() },
+            server_rss_bytes: Some(25_000_000),
+            server_cpu_percent: Some(150.4),
+            ..Row::new(latencies)
+        }
+    }
+
+    #[test]
+    fn a_line_has_rates_and_percentiles_of_its_second() {
+        let counts = Counts { logged_in: 4, sent: 3000, accepted: 2000, ..Counts::default() };
+        let line = line(&row(), &counts);
+        assert!(line.starts_with("   7s send    in 4  sent 1,500/s  accepted 1,000/s"), "{line}");
+        assert!(line.contains("p50 50.") && line.contains("unanswered 1,000"), "{line}");
+        assert!(!super::line(&Row::default(), &counts).contains("p50"));
+    }
+
+    #[test]
+    fn the_view_names_what_went_wrong() {
+        let failures = Failures {
+            rejected: BTreeMap::from([(60_000, 1200)]),
+            errors: BTreeMap::from([("reset".to_owned(), 2)]),
+        };
+        let texts = texts(&row(), &Counts::default(), &failures);
+        assert_eq!(texts[3], "errors   1,200 code 60000, 2 reset");
+        assert!(texts[2].contains("server 25.0 MB, CPU 150 %"), "{}", texts[2]);
+        let texts = super::texts(&Row::default(), &Counts::default(), &Failures::default());
+        assert!(texts[1].contains("nothing") && texts[3].ends_with("none"), "{texts:?}");
+    }
+
+    #[test]
+    fn a_goal_is_reached_at_1() {
+        let counts = Counts { logged_in: 1, failed: 1, ..Counts::default() };
+        let goals = [
+            Goal::Users(2),
+            Goal::Time(Instant::now(), Duration::ZERO),
+            Goal::Answers,
+            Goal::Deliveries,
+        ];
+        let reached = goals.map(|goal| goal.progress(&counts).0);
+        assert_eq!(reached, [1.0, 0.0, 1.0, 1.0], "no time at all has no length to be passed");
+        let half = Counts { sent: 4, accepted: 2, arrived: 1, ..Counts::default() };
+        assert_eq!(Goal::Answers.progress(&half), (0.5, "2 without an answer".to_owned()));
+        assert_eq!(Goal::Deliveries.progress(&half), (0.5, "1 to be delivered".to_owned()));
+    }
+}
