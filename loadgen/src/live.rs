@@ -16,7 +16,7 @@ const STEPS: u64 = 1000;
 const REDRAWS_PER_S: u8 = 5;
 const REDRAW: Duration = Duration::from_millis(1000 / REDRAWS_PER_S as u64);
 /// Lines under the bar.
-const LINES: usize = 4;
+const LINES: usize = 5;
 
 /// A part of a run, and what it waits for.
 #[derive(Clone, Copy, Debug)]
@@ -126,12 +126,10 @@ impl Drawn {
         let target = ProgressDrawTarget::stderr_with_hz(REDRAWS_PER_S);
         let bars = MultiProgress::with_draw_target(target);
         let bar = bars.add(ProgressBar::new(STEPS));
-        bar.set_style(
-            style("{elapsed:>5} {prefix:<8} [{bar:30}] {wide_msg}").progress_chars("=> "),
-        );
+        bar.set_style(style("  {prefix:<8} [{bar:30}] {wide_msg}").progress_chars("=> "));
         let lines = (0..LINES).map(|_| {
             let line = bars.add(ProgressBar::new(STEPS));
-            line.set_style(style("      {wide_msg}"));
+            line.set_style(style("  {wide_msg}"));
             line
         });
         Self { lines: lines.collect(), bar, bars, moved: None }
@@ -165,30 +163,32 @@ fn line(row: &Row, counts: &Counts) -> String {
 /// The lines under the bar.
 fn texts(row: &Row, counts: &Counts, failures: &Failures) -> [String; LINES] {
     let counted = row.counted;
-    let rates = format!(
-        "rate     sent {}/s   accepted {}/s   delivered {}/s   logins {}/s",
+    let mut rates = format!(
+        "rate     sent {}/s  accepted {}/s  delivered {}/s",
         rate(row, counted.sent),
         rate(row, counted.accepted),
         rate(row, counted.delivered),
-        rate(row, counted.logins),
     );
+    if counted.logins > 0 {
+        rates += &format!("  logins {}/s", rate(row, counted.logins));
+    }
     let latency = match row.latency {
         Some(Latency { p50_us, p99_us, max_us }) => {
-            format!("latency  p50 {p50_us} us   p99 {p99_us} us   max {max_us} us")
+            format!("latency  p50 {p50_us} us  p99 {p99_us} us  max {max_us} us")
         }
         None => "latency  nothing was accepted in this second".to_owned(),
     };
     let percent = |cpu: Option<f64>| cpu.map_or("?".to_owned(), |cpu| format!("{cpu:.0} %"));
-    let server = row.server_rss_bytes.map_or(String::new(), |bytes| {
-        let mb = bytes as f64 / 1e6;
-        format!("   server {mb:.1} MB, CPU {}", percent(row.server_cpu_percent))
-    });
-    let state = format!(
-        "open     {} connections   {} unanswered{server}   generator CPU {}",
+    let open = format!(
+        "open     {} connections  {} unanswered  {} s",
         grouped(row.connections),
         grouped(counts.unanswered()),
-        percent(row.generator_cpu_percent),
+        row.at_s as u64,
     );
+    let server = row.server_rss_bytes.map_or(String::new(), |bytes| {
+        format!("server {:.1} MB, CPU {}  ", bytes as f64 / 1e6, percent(row.server_cpu_percent))
+    });
+    let machine = format!("machine  {server}generator CPU {}", percent(row.generator_cpu_percent));
     let refused = failures.rejected.iter().map(|(code, count)| {
         let name = code_name(*code).map_or_else(|| format!("code {code}"), str::to_owned);
         format!("{} {name}", grouped(*count))
@@ -197,7 +197,7 @@ fn texts(row: &Row, counts: &Counts, failures: &Failures) -> [String; LINES] {
         failures.errors.iter().map(|(reason, count)| format!("{} {reason}", grouped(*count)));
     let wrong: Vec<String> = refused.chain(failed).collect();
     let wrong = if wrong.is_empty() { "none".to_owned() } else { wrong.join(", ") };
-    [rates, latency, state, format!("errors   {wrong}")]
+    [rates, latency, open, machine, format!("errors   {wrong}")]
 }
 
 #[cfg(test)]
@@ -237,10 +237,25 @@ mod tests {
             errors: BTreeMap::from([("reset".to_owned(), 2)]),
         };
         let texts = texts(&row(), &Counts::default(), &failures);
-        assert_eq!(texts[3], "errors   1,200 code 60000, 2 reset");
-        assert!(texts[2].contains("server 25.0 MB, CPU 150 %"), "{}", texts[2]);
+        assert_eq!(texts[4], "errors   1,200 code 60000, 2 reset");
+        assert!(texts[3].contains("server 25.0 MB, CPU 150 %"), "{}", texts[3]);
         let texts = super::texts(&Row::default(), &Counts::default(), &Failures::default());
-        assert!(texts[1].contains("nothing") && texts[3].ends_with("none"), "{texts:?}");
+        assert!(texts[1].contains("nothing") && texts[4].ends_with("none"), "{texts:?}");
+    }
+
+    #[test]
+    fn the_view_fits_a_terminal_of_80_columns() {
+        let second = Counted {
+            sent: 1_740_549,
+            accepted: 1_740_549,
+            delivered: 1_740_549,
+            ..Counted::default()
+        };
+        let row = Row { counted: second, span_s: 1.0, connections: 1_000_000, ..row() };
+        let counts = Counts { sent: 1_000_000, ..Counts::default() };
+        for text in texts(&row, &counts, &Failures::default()) {
+            assert!(text.chars().count() <= 78, "{text}");
+        }
     }
 
     #[test]

@@ -66,13 +66,14 @@ pub(super) const FIGURES: [Figure; 21] = [
 ];
 
 fn sum(counts: &Value) -> Option<f64> {
-    Some(counts.as_object()?.values().filter_map(Value::as_f64).sum())
+    // The sum of nothing is -0.
+    Some(counts.as_object()?.values().filter_map(Value::as_f64).sum::<f64>() + 0.0)
 }
 
 /// What must be the same in all runs, so that a difference says something of the server: name and place.
 pub(super) const CONDITIONS: [(&str, &str); 12] = [
     ("scenario", "/scenario"),
-    ("protocol", "/environment/protocol"),
+    ("protocol", "/protocol"),
     ("connections", "/connections"),
     ("payload bytes", "/environment/payload_bytes"),
     ("rate", "/environment/rate"),

@@ -71,6 +71,9 @@ fn a_change_beyond_the_spread_of_repeats_counts_and_one_within_does_not() {
 fn one_run_each_says_what_changed_and_judges_nothing() {
     let (code, found) = compare("single", &[a_run(100.0, 50.0)], &[a_run(10.0, 500.0)], false);
     assert_eq!((code, verdict_of(&found, "rate")), (0, &json!("noise_unknown")));
+    let refused =
+        found["changes"].as_array().unwrap().iter().find(|change| change["figure"] == "refused");
+    assert_eq!(refused.unwrap()["a"].to_string(), "0.0", "and not -0");
     let rate = &found["changes"][0];
     assert_eq!((&rate["change_percent"], &rate["noise"]), (&json!(-90.0), &Value::Null));
 }

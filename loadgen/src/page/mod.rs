@@ -10,6 +10,7 @@ use crate::chart::escape;
 use crate::chart::scale::Unit;
 use crate::report::{Report, grouped};
 use crate::series::Row;
+use crate::server_probe::CONNECTIONS_MIN;
 use anyhow::Context;
 use png::Painter;
 use std::path::{Path, PathBuf};
@@ -91,10 +92,10 @@ fn tiles(report: &Report) -> String {
     };
     tile("connections", grouped(report.connections_open.into()));
     if report.sent > 0 {
-        tile("accepted", Unit::PerSecond.text(report.rate_per_s));
-        tile("delivered", Unit::PerSecond.text(report.delivered_per_s));
+        tile("accepted", format!("{}/s", grouped(report.rate_per_s as u64)));
+        tile("delivered", format!("{}/s", grouped(report.delivered_per_s as u64)));
     } else {
-        tile("logins", Unit::PerSecond.text(report.login.per_s));
+        tile("logins", format!("{}/s", grouped(report.login.per_s as u64)));
     }
     if let Some(latency) = &report.latency_us {
         tile("p50", Unit::Micros.text(latency.p50));
@@ -103,7 +104,11 @@ fn tiles(report: &Report) -> String {
     }
     tile("lost", grouped(report.lost));
     if let Some(server) = &report.server {
-        tile("memory a connection", Unit::Bytes.text(server.rss_bytes_per_connection));
+        tile("server memory", Unit::Bytes.text(server.rss_bytes as f64));
+        // Below, what the server needs without any connection is most of it.
+        if report.connections_open >= CONNECTIONS_MIN {
+            tile("memory a connection", Unit::Bytes.text(server.rss_bytes_per_connection));
+        }
         tile("server CPU, steady", format!("{} s", server.cpu_seconds_steady));
     }
     tiles.concat()

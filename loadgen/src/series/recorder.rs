@@ -170,3 +170,35 @@ fn counted(old: &Counts, new: &Counts) -> Counted {
         failed: grown(|counts| counts.failed + counts.ended),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_full_does_not_end_the_run() {
+        let csv = File::options().write(true).open("/dev/full").ok();
+        let (mut recorder, _reporters) = Recorder::start(1, Sources { csv, ..Sources::default() });
+        assert!(recorder.csv_error.is_some());
+        let counts = Counts { accepted: 3, ..Counts::default() };
+        let series = recorder.finish(&counts, Latencies::of_interval());
+        assert_eq!(series.rows()[0].counted.accepted, 3);
+    }
+
+    #[test]
+    fn a_row_does_not_wait_for_a_thread_that_hangs() {
+        let control = Control::start();
+        let (mut recorder, _reporters) = Recorder::start(2, Sources::default());
+        let counts = Counts { sent: 5, logged_in: 3, ended: 1, ..Counts::default() };
+        assert!(!recorder.look(&control, &counts, "send"), "a second is not over");
+        recorder.due = Instant::now();
+        let until = Instant::now() + Duration::from_secs(60);
+        while !recorder.look(&control, &counts, "send") {
+            assert!(Instant::now() < until, "there is a row");
+            std::thread::yield_now();
+        }
+        let row = recorder.latest().unwrap();
+        assert_eq!((row.counted.sent, row.counted.failed, row.connections), (5, 1, 2));
+        assert!(recorder.due > Instant::now(), "the next one is due after another second");
+    }
+}
