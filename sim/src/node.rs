@@ -388,6 +388,7 @@ impl Life {
             }
             self.reader.forget(segment);
             self.supply.retire(segment).map_err(|error| End::Disk(error.to_string()))?;
+            while self.supply.give_back().map_err(|error| End::Disk(error.to_string()))? {}
             self.fx.log.dropped(segment);
             self.replica.segment_dropped(segment);
             self.dropped += 1;

@@ -13,7 +13,7 @@ use super::doubles::{self, Compared};
 use super::effects::{Delivered, put_message};
 use crate::queue::Queue;
 use crate::rt::{self, Waker};
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use iris_proto::core::{Delivery, Double, LiveEntry};
 use iris_proto::replica::ScanFrom;
 use iris_wal::disk::SyncMethod;
@@ -32,6 +32,8 @@ const READS_PER_ANSWER: usize = 256;
 /// Pauses between the writes that nobody waits for.
 const PAUSE_MIN: Duration = Duration::from_micros(50);
 const PAUSE_MAX: Duration = Duration::from_millis(20);
+/// Between parts of files that are given back.
+const GIVE_BACK_EVERY: Duration = Duration::from_millis(20);
 
 /// Where a partition's log lies and how it is written.
 #[derive(Clone, Debug)]
@@ -295,7 +297,23 @@ fn keep_loop(
     hurry: &Arc<AtomicBool>,
     report: &Report,
 ) {
-    for job in jobs {
+    let mut gives_back = false;
+    loop {
+        let job = match gives_back {
+            true => jobs.recv_timeout(GIVE_BACK_EVERY),
+            false => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        };
+        let job = match job {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Disconnected) => return,
+            Err(RecvTimeoutError::Timeout) => match supply.give_back() {
+                Ok(more) => {
+                    gives_back = more;
+                    continue;
+                }
+                Err(error) => return report.failed(&error),
+            },
+        };
         match job {
             KeeperJob::Prepare { created_hlc } => {
                 let mut pace = Pace::new(hurry);
@@ -322,7 +340,10 @@ fn keep_loop(
                 }
             }
             KeeperJob::Retire(segment) => match supply.retire(segment) {
-                Ok(()) => report.done(Done::Dropped(segment)),
+                Ok(()) => {
+                    gives_back = true;
+                    report.done(Done::Dropped(segment));
+                }
                 Err(error) => return report.failed(&error),
             },
             KeeperJob::Space => match free_bytes(dir) {

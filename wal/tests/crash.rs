@@ -230,6 +230,7 @@ impl World {
         }
         for segment in self.log.droppable() {
             self.supply.retire(segment).map_err(|_| Off)?;
+            while self.supply.give_back().map_err(|_| Off)? {}
             self.log.dropped(segment);
             self.dropped += 1;
         }

@@ -11,7 +11,7 @@ use common::{
 use iris_wal::disk::SyncMethod;
 use iris_wal::disk::mem::MemDisk;
 use iris_wal::record::decode;
-use iris_wal::store::{PrepareError, ReadError, Writer};
+use iris_wal::store::{PrepareError, ReadError, Supply, SupplyConfig, Writer};
 use iris_wal::{AppendError, BLOCK, Body, Log, Mark, Msg, Pos, Ready, Record, Recovered};
 
 fn ready(segment: u32) -> Ready {
@@ -376,6 +376,40 @@ fn no_segment_is_made_that_would_fill_the_disk() {
     assert_eq!((ready.segment, node.disk.bytes(&path_of(4)).len()), (4, retired));
     node.disk.leave_free(SUPPLY.free_bytes_min + segment);
     assert!(node.supply.prepare(3, 0).is_ok());
+}
+
+#[test]
+fn files_that_are_not_needed_go_in_parts() {
+    use iris_wal::disk::Disk;
+    let (disk, recovered) = (MemDisk::default(), common::read(&MemDisk::default()).unwrap().0);
+    let config = SupplyConfig { segment_bytes: 3 << 20, spares_max: 1, ..SUPPLY };
+    let mut supply = Supply::open(disk.clone(), place(), config, &recovered).unwrap();
+    for salt in 1..=3 {
+        supply.prepare(salt, 0).unwrap();
+    }
+    for segment in 1..=3 {
+        supply.retire(segment).unwrap();
+    }
+    assert_eq!(supply.spares(), 3, "until there is time");
+    let bytes = |name: &str| disk.bytes(&place().dir.join(name)).len();
+    let mut calls = 1;
+    while supply.give_back().unwrap() {
+        calls += 1;
+        let leaving: usize =
+            disk.names(&place().dir).unwrap().iter().map(|name| bytes(name) % (3 << 20)).sum();
+        assert!(leaving <= 2 << 20, "one after the other");
+    }
+    assert_eq!((calls, supply.spares()), (6, 1));
+    assert_eq!(disk.names(&place().dir).unwrap().len(), 1);
+    assert!(!supply.give_back().unwrap());
+    // One that is half gone is no spare for the next start.
+    supply.prepare(4, 0).unwrap();
+    supply.prepare(5, 0).unwrap();
+    supply.retire(4).unwrap();
+    supply.retire(5).unwrap();
+    assert!(supply.give_back().unwrap());
+    let supply = Supply::open(disk.clone(), place(), config, &recovered).unwrap();
+    assert_eq!((supply.spares(), disk.names(&place().dir).unwrap().len()), (1, 1));
 }
 
 #[test]

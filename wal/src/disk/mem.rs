@@ -371,6 +371,18 @@ impl Disk for MemDisk {
         Ok(())
     }
 
+    /// As if the new length were durable at once.
+    fn cut(&self, path: &Path, len: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.operate()?;
+        let inode = *state.names.get(path).ok_or(ErrorKind::NotFound)?;
+        let inode = &mut state.inodes[inode];
+        inode.unsynced.clear();
+        inode.live.truncate(len as usize);
+        inode.durable.truncate(len as usize);
+        Ok(())
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut state = self.state();
         state.operate()?;

@@ -80,6 +80,8 @@ pub trait Disk {
     fn sync(&self, file: &Self::File) -> io::Result<()>;
     /// Renames a file, over another one if there is one.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Cuts a file to a length that is below its own.
+    fn cut(&self, path: &Path, len: u64) -> io::Result<()>;
     /// Removes a file.
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes a directory and its parents if they are not there.

@@ -75,6 +75,10 @@ impl Disk for RealDisk {
         fs::rename(from, to)
     }
 
+    fn cut(&self, path: &Path, len: u64) -> io::Result<()> {
+        OpenOptions::new().write(true).open(path)?.set_len(len)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }
