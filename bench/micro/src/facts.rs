@@ -7,7 +7,7 @@ use std::process::Command;
 pub(crate) type Facts = BTreeMap<String, String>;
 
 /// Flags of the CPU that change which code of the C library and of hashes runs under valgrind.
-const CPU_FLAGS: [&str; 4] = ["sse4_2", "avx2", "bmi2", "erms"];
+const CPU_FLAGS: [&str; 3] = ["sse4_2", "avx2", "bmi2"];
 
 /// The facts of this program on this machine.
 pub(crate) fn here(valgrind: String) -> Facts {

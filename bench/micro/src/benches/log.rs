@@ -83,10 +83,10 @@ fn place() -> Place {
 }
 
 /// A log of some segments on a disk in memory.
-fn written(footers: Footers) -> (MemDisk, u64) {
+fn written(footers: Footers, segment_bytes: usize) -> (MemDisk, u64) {
     let disk = MemDisk::default();
     let config = SupplyConfig {
-        segment_bytes: 1 << 20,
+        segment_bytes,
         frame_bytes_max: 256 << 10,
         free_bytes_min: 0,
         ..SupplyConfig::default()
@@ -124,7 +124,7 @@ fn written(footers: Footers) -> (MemDisk, u64) {
 }
 
 fn recovering(footers: Footers) -> Box<dyn Work> {
-    let (disk, _) = written(footers);
+    let (disk, _) = written(footers, 1 << 20);
     let place = place();
     Whole::boxed(move || {
         let (mut records, mut sum) = (0, 0);
@@ -141,7 +141,8 @@ fn recovering(footers: Footers) -> Box<dyn Work> {
 }
 
 fn feed() -> Box<dyn Work> {
-    let (disk, durable) = written(Footers::Written);
+    // Larger than what is read at once, as segments of a node are.
+    let (disk, durable) = written(Footers::Written, 16 << 20);
     let mut feed = Feed::new(disk, place().dir);
     let record_bytes = record(1, &[7; FOUND_BYTES]).encoded_len();
     Whole::boxed(move || {
