@@ -48,9 +48,9 @@ impl Samples {
     fn take_value(&mut self, line: &str) {
         let name_end = line.find(['{', ' ', '\t']).unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
-        let Some(rest) = past_labels(rest) else { return };
+        let Some(rest) = past_labels(rest).filter(|_| is_name(name)) else { return };
         let value = rest.split_whitespace().next().and_then(|word| word.parse::<f64>().ok());
-        if let Some(value) = value.filter(|value| value.is_finite() && !name.is_empty()) {
+        if let Some(value) = value.filter(|value| value.is_finite()) {
             *self.values.entry(name.to_owned()).or_default() += value;
         }
     }
@@ -71,6 +71,12 @@ impl Samples {
     pub(super) fn value(&self, name: &str) -> Option<f64> {
         self.values.get(name).copied()
     }
+}
+
+/// Names become names of files, too, so only what Prometheus allows in a name is one.
+fn is_name(name: &str) -> bool {
+    let may_stand = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
+    !name.is_empty() && name.chars().all(may_stand)
 }
 
 /// What follows the labels; a label's value may hold anything, brackets too.
@@ -122,9 +128,10 @@ untyped 1e3
 
     #[test]
     fn what_is_no_sample_is_skipped() {
-        for text in
-            ["", "#", "# TYPE", "# TYPE a", "{} 1", "a{b=\"c", "a", "a x", "a NaN", "\u{e9} "]
-        {
+        for text in [
+            "", "#", "# TYPE", "# TYPE a", "{} 1", "a{b=\"c", "a", "a x", "a NaN", "../a 1",
+            "\u{e9} ",
+        ] {
             assert_eq!(Samples::parse(text).values.len(), 0, "{text}");
         }
     }
