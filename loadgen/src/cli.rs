@@ -1,5 +1,11 @@
 //! The command line: flags as typed, then checked options without anything left open.
 
+mod scenarios;
+mod values;
+
+pub use scenarios::CompositeFlags;
+pub use values::Part;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
@@ -34,6 +40,8 @@ Examples:
   iris-loadgen throughput -n 100 --json out.json as fast as the windows allow
   iris-loadgen fanin -n 10001                    10,000 senders, one inbox
   iris-loadgen offline -n 100                    fill inboxes of users who are away, then log in and drain
+  iris-loadgen composite -n 100000 --active 1% --hold 10m --pid $!
+                                                 memory of silence, then latency of the few who send
   iris-loadgen latency -n 50 --rate 50000 --slo 'p99<5ms,lost=0'
                                                  exit code 99 if that is missed
   iris-loadgen search throughput --slo 'p99<10ms' --duration 5s
@@ -72,6 +80,13 @@ pub enum Scenario {
         --messages are accepted; then the users log in and read everything."
     )]
     Offline(OfflineFlags),
+    /// Many idle users, a few who send to each other; memory, then latency
+    #[command(
+        long_about = "Logs in N users (default 10,000) and holds them silent for --hold, heartbeats answered. With --pid: \
+        the server's memory per connection at the end of that, user and kernel part. Then --active of them send to each \
+        other in pairs, open loop, for --warmup and --duration, while the others stay idle: latency."
+    )]
+    Composite(CompositeFlags),
     /// Find the highest rate, or number of connections, that meets an objective
     #[command(
         long_about = "Runs a scenario again and again: from --from up by --step until --slo is missed, then between what \
@@ -110,8 +125,14 @@ pub struct Flags {
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = parse_duration)]
     pub warmup: Duration,
     /// Messages a second in total, open loop; 0: as fast as the windows allow
-    #[arg(long, value_name = "R", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
-    pub rate: u64,
+    #[arg(
+        long,
+        value_name = "R",
+        value_parser = clap::value_parser!(u64).range(0..=100_000_000),
+        long_help = "Messages a second in total, open loop; 0: as fast as the windows allow. Default: 0; in composite one a \
+        second for each user that sends."
+    )]
+    pub rate: Option<u64>,
     /// Messages of one connection that an open loop sends at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub burst: u32,
@@ -247,6 +268,8 @@ pub struct Options {
     pub sources: Option<u32>,
     pub drain_wait: Duration,
     pub observe: Observe,
+    /// Time without a message before the warm-up.
+    pub hold: Duration,
     /// Says nothing up front.
     pub quiet: bool,
 }
@@ -271,7 +294,7 @@ impl Flags {
             connections: self.connections.unwrap_or(connections),
             duration: self.duration,
             warmup: self.warmup,
-            rate: self.rate,
+            rate: self.rate.unwrap_or(0),
             burst: self.burst,
             payload: self.payload,
             window: self.window,
@@ -281,6 +304,7 @@ impl Flags {
             sources: self.sources,
             drain_wait: self.drain_wait,
             observe: self.observe,
+            hold: Duration::ZERO,
             quiet: self.quiet,
         })
     }
@@ -303,6 +327,7 @@ impl Scenario {
             Self::Idle(flags) | Self::Throughput(flags) | Self::Fanin(flags) => flags,
             Self::Latency(latency) => &latency.flags,
             Self::Offline(offline) => &offline.flags,
+            Self::Composite(composite) => &composite.flags,
             Self::Search(search) => &search.flags,
             Self::Compare(_) => return None,
         })

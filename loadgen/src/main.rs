@@ -33,6 +33,7 @@ fn run(scenario: Scenario) -> anyhow::Result<u8> {
         Scenario::Throughput(flags) => scenario::throughput::run(flags),
         Scenario::Fanin(flags) => scenario::fanin::run(flags),
         Scenario::Offline(flags) => scenario::offline::run(flags),
+        Scenario::Composite(flags) => scenario::composite::run(flags),
         Scenario::Search(flags) => return scenario::search::run(flags),
         Scenario::Compare(flags) => return compare::run(&flags),
     }?;

@@ -29,6 +29,8 @@ pub enum Topology {
     Silent(u32),
     /// An even number of users in pairs (0 and 1, 2 and 3, ...) that send to each other.
     Pairs(u32),
+    /// This many users, of whom the first `active`, an even number, send to each other in pairs.
+    Composite { users: u32, active: u32 },
     /// This many senders `i`, each to a receiver of its own, `n + i`.
     OneWay(u32),
     /// This many senders, all to the one receiver after them.
@@ -42,6 +44,7 @@ impl Topology {
             Self::Silent(n) | Self::Pairs(n) => n,
             Self::OneWay(n) => 2 * n,
             Self::FanIn(n) => n + 1,
+            Self::Composite { users, .. } => users,
         }
     }
 
@@ -50,6 +53,7 @@ impl Topology {
         match self {
             Self::Silent(_) => 0,
             Self::Pairs(n) | Self::OneWay(n) | Self::FanIn(n) => n,
+            Self::Composite { active, .. } => active,
         }
     }
 
@@ -57,7 +61,7 @@ impl Topology {
     pub fn recipient_of(self, sender: u32) -> u32 {
         match self {
             Self::Silent(_) => sender,
-            Self::Pairs(_) => sender ^ 1,
+            Self::Pairs(_) | Self::Composite { .. } => sender ^ 1,
             Self::OneWay(n) => n + sender,
             Self::FanIn(n) => n,
         }
@@ -68,6 +72,8 @@ impl Topology {
         match self {
             Self::Silent(_) | Self::FanIn(_) => user % threads,
             Self::Pairs(_) => (user / 2) % threads,
+            Self::Composite { active, .. } if user < active => (user / 2) % threads,
+            Self::Composite { .. } => user % threads,
             Self::OneWay(n) => (user % n) % threads,
         }
     }
@@ -85,7 +91,8 @@ mod tests {
 
     #[test]
     fn every_sender_has_a_recipient_among_the_users_on_a_thread_that_exists() {
-        for topology in [Topology::Pairs(10), Topology::OneWay(5), Topology::FanIn(9)] {
+        let composite = Topology::Composite { users: 11, active: 4 };
+        for topology in [Topology::Pairs(10), Topology::OneWay(5), Topology::FanIn(9), composite] {
             for sender in 0..topology.senders() {
                 let recipient = topology.recipient_of(sender);
                 assert!(recipient < topology.users() && recipient != sender, "{topology:?}");
@@ -94,5 +101,14 @@ mod tests {
                 assert!(topology.thread_of(sender, 3) < 3);
             }
         }
+    }
+
+    #[test]
+    fn idle_users_are_spread_over_the_threads_and_send_nothing() {
+        let topology = Topology::Composite { users: 304, active: 4 };
+        let mut by_thread = [0; 3];
+        (0..304).for_each(|user| by_thread[topology.thread_of(user, 3) as usize] += 1);
+        assert!(by_thread.iter().all(|users| (100..=104).contains(users)), "{by_thread:?}");
+        assert_eq!((topology.users(), topology.senders()), (304, 4));
     }
 }

@@ -70,6 +70,12 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// Logging in.
     pub login: Rate,
+    /// Connections that send and receive, `composite` only: the others are idle.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_active: Option<u32>,
+    /// The time in which all connections were silent, `composite` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
     /// Draining full inboxes, `offline` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<Rate>,
@@ -121,6 +127,27 @@ impl Rate {
     }
 }
 
+/// A time in which nothing was sent but heartbeats.
+#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
+pub struct Hold {
+    pub seconds: f64,
+    /// CPU time of the server in it, with `--pid`.
+    pub server_cpu_seconds: Option<f64>,
+    /// CPU time of the generator in it.
+    pub generator_cpu_seconds: f64,
+}
+
+impl Hold {
+    /// As a meter saw it.
+    pub fn new(usage: Usage) -> Self {
+        Self {
+            seconds: round(usage.wall.as_secs_f64(), 1),
+            server_cpu_seconds: usage.server.map(|time| round(time.as_secs_f64(), 2)),
+            generator_cpu_seconds: round(usage.generator.as_secs_f64(), 2),
+        }
+    }
+}
+
 /// What was seen of the server's process.
 #[derive(Clone, Debug, Serialize)]
 pub struct Server {
@@ -151,6 +178,8 @@ pub struct Generator {
     pub cpu_seconds_steady: f64,
     /// Busy share of the busiest thread in the steady phase, 0 to 1.
     pub busiest_thread: f64,
+    /// Growth of its resident memory, by connection; not for fewer than 1,000, where other growth would drown it.
+    pub rss_bytes_per_connection: Option<f64>,
     /// CPU time per accepted message, nanoseconds.
     pub cpu_ns_per_message: Option<f64>,
 }
@@ -285,10 +314,15 @@ impl Report {
                 grouped(rate.per_s as u64)
             )
         };
-        row(
-            "connections",
-            format!("{} open; logins {}", grouped(self.connections_open.into()), rate(&self.login)),
-        );
+        let active = self
+            .connections_active
+            .map_or(String::new(), |active| format!(", {} active", grouped(active.into())));
+        let open = grouped(self.connections_open.into());
+        row("connections", format!("{open} open{active}; logins {}", rate(&self.login)));
+        if let Some(hold) = &self.hold {
+            let cpu = hold.server_cpu_seconds.map_or("?".to_owned(), |s| s.to_string());
+            row("hold", format!("{} s without a message; CPU of the server {cpu} s", hold.seconds));
+        }
         if self.sent > 0 {
             self.message_rows(&mut row);
         }

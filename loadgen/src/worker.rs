@@ -85,7 +85,8 @@ pub fn work(
         .collect();
     let all_senders = u64::from(plan.topology.senders().max(1));
     let share = senders.len() as f64 / all_senders as f64;
-    let net = Connections::new(plan.target, members.len() as u32, plan.per_ring, plan.load)?;
+    let (users, sending) = (members.len() as u32, senders.len() as u32);
+    let net = Connections::new(plan.target, users, sending, plan.per_ring, plan.load)?;
     let driver = Driver::new(DriverParts {
         control,
         signer: &plan.signer,

@@ -48,6 +48,7 @@ fn run(name: &str, addr: SocketAddr, line: &str) -> anyhow::Result<Report> {
         Scenario::Throughput(flags) => scenario::throughput::run(flags),
         Scenario::Fanin(flags) => scenario::fanin::run(flags),
         Scenario::Offline(flags) => scenario::offline::run(flags),
+        Scenario::Composite(flags) => scenario::composite::run(flags),
         Scenario::Search(_) | Scenario::Compare(_) => unreachable!("each line here is a run"),
     }
 }
@@ -138,6 +139,17 @@ fn offline_fills_to_its_count_and_drains_it_all() {
     let report = sound("offline", "offline -n 5 --messages 1000 --duration 60s");
     assert_eq!((report.sent, report.delivered), (1000, 1000));
     assert_eq!(report.drain.unwrap().count, 1000);
+}
+
+#[test]
+fn a_composite_holds_all_and_lets_a_few_send_in_an_open_loop() {
+    let line = "composite -n 60 --active 10% --hold 20ms --rate 300 --threads 2";
+    let peer = Peer::start(Fault::None);
+    let report = run("composite", peer.addr, line).unwrap();
+    assert_eq!((report.login.count, report.connections_active), (60, Some(6)));
+    assert!(report.hold.unwrap().seconds >= 0.0 && report.is_clean(), "{}", report.table());
+    assert!(report.accepted > 0 && report.delivered == report.accepted, "{}", report.table());
+    assert_eq!(report.environment.rate, 300);
 }
 
 #[test]

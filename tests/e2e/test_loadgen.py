@@ -60,6 +60,15 @@ def test_idle_connections_are_held(server: Server, tmp_path: Path) -> None:
     assert 0 <= result["server"]["rss_bytes_per_connection"] < 4096
 
 
+def test_a_composite_measures_memory_of_silence_and_then_latency(server: Server, tmp_path: Path) -> None:
+    options = ("--connections", "2000", "--active", "1%", "--hold", "1s", "--rate", "200", "--warmup", "200ms")
+    result = run(server, "composite", *options, out=tmp_path / "out")
+    assert (result["connections"], result["connections_active"]) == (2000, 20)
+    assert result["hold"]["seconds"] >= 1 and result["delivered"] == result["accepted"] > 0
+    assert 0 <= result["server"]["rss_bytes_per_connection"] < 4096
+    assert result["server"]["kernel_bytes_per_connection"] is not None
+
+
 def test_a_run_whose_server_is_killed_says_so(server: Server, tmp_path: Path) -> None:
     options = ("--connections", "10", "--drain-wait", "1s")
     # Longer, should a busy machine have let the run end before the kill.

@@ -3,7 +3,7 @@
 //! A connection is made by an ordinary socket (its source address and options need one), which is moved into the
 //! descriptor table of a ring and closed as a plain descriptor: tables are bounded by RLIMIT_NOFILE each, so a thread
 //! holds as many connections as it has rings for. Busy connections keep a multishot receive armed; quiet ones a poll,
-//! which is a third of the kernel memory. What callbacks write is sent once per turn and connection, and a connection
+//! which is a third of the kernel memory; each kind has rings of its own. What callbacks write is sent once per turn and connection, and a connection
 //! with nothing to send holds no buffer.
 //!
 //! Never are more receives submitted than buffers are there. Otherwise, when thousands of connections have something at
@@ -48,6 +48,8 @@ pub enum Load {
     Quiet,
     /// Mostly busy: a multishot receive, and large buffers.
     Busy,
+    /// Those that send, which are made first, are busy; the others are quiet.
+    Mixed,
     /// Few connections with one message at a time: ordinary sockets.
     OneByOne,
 }
@@ -61,17 +63,21 @@ pub enum Connections {
 }
 
 impl Connections {
-    /// Room for `connections`, to be used by the calling thread only.
+    /// Room for `connections`, of which the first `senders` send, to be used by the calling thread only.
     pub fn new(
         target: SocketAddr,
         connections: u32,
+        senders: u32,
         per_ring: u32,
         load: Load,
     ) -> anyhow::Result<Self> {
-        Ok(match load {
-            Load::OneByOne => Self::Plain(Plain::new(target)),
-            Load::Quiet | Load::Busy => Self::Rings(Net::new(target, connections, per_ring, load)?),
-        })
+        let busy = match load {
+            Load::OneByOne => return Ok(Self::Plain(Plain::new(target))),
+            Load::Busy => connections,
+            Load::Mixed => senders,
+            Load::Quiet => 0,
+        };
+        Ok(Self::Rings(Net::new(target, busy, connections - busy, per_ring)?))
     }
 
     /// Starts the next connection from this source address, and gives its index.
@@ -115,9 +121,10 @@ struct Conn {
     listed: bool,
 }
 
-/// A ring and the receives of its connections.
+/// A ring and the receives of its connections, which are all busy or all quiet.
 struct Lane {
     ring: Ring,
+    is_quiet: bool,
     buffers: usize,
     /// Receives submitted and not completed; each may take one buffer.
     receiving: usize,
@@ -127,9 +134,11 @@ struct Lane {
 
 /// The connections of one thread.
 pub struct Net {
+    /// Those of busy connections come first.
     lanes: Vec<Lane>,
     per_ring: u32,
-    load: Load,
+    /// Connections from this one on are quiet.
+    quiet_from: u32,
     target: SocketAddr,
     conns: Vec<Conn>,
     /// Connections with something to send.
@@ -140,31 +149,23 @@ pub struct Net {
 }
 
 impl Net {
-    /// Room for `connections`, to be used by the calling thread only.
-    pub fn new(
-        target: SocketAddr,
-        connections: u32,
-        per_ring: u32,
-        load: Load,
-    ) -> anyhow::Result<Self> {
-        let per_ring = per_ring.clamp(1, connections.max(1));
-        let (entries, buffers, buffer_bytes) = match load {
-            Load::Quiet => (1024, 256, 1024),
-            Load::Busy if per_ring <= 256 => (4096, 256, 16 * 1024),
-            Load::Busy | Load::OneByOne => (4096, 2048, 4 * 1024),
+    /// Room for `busy` connections and then `quiet` ones, to be used by the calling thread only.
+    pub fn new(target: SocketAddr, busy: u32, quiet: u32, per_ring: u32) -> anyhow::Result<Self> {
+        let per_ring = per_ring.max(1);
+        let rings = |connections: u32, is_quiet| {
+            let config = Lane::config(per_ring.min(connections), is_quiet);
+            (0..connections.div_ceil(per_ring)).map(move |_| Lane::new(config, is_quiet))
         };
-        let config = RingConfig { entries, descriptors: per_ring, buffers, buffer_bytes };
-        let count = connections.div_ceil(per_ring).max(1);
-        let lanes = (0..count).map(|_| Lane::new(config)).collect::<Result<Vec<_>, _>>().context(
+        let lanes = rings(busy, false).chain(rings(quiet, true)).collect::<Result<Vec<_>, _>>().context(
             "cannot make an io_uring: needs Linux 6.1, kernel.io_uring_disabled=0 and no seccomp filter against it",
         )?;
         let wake = if lanes.len() > 1 { Some(Wake::new(&lanes)?) } else { None };
         Ok(Self {
             lanes,
             per_ring,
-            load,
+            quiet_from: busy,
             target,
-            conns: Vec::with_capacity(connections as usize),
+            conns: Vec::with_capacity((busy + quiet) as usize),
             dirty: Vec::new(),
             spares: Vec::new(),
             sends_under_way: 0,
@@ -178,7 +179,7 @@ impl Net {
         let socket = bound_stream_socket(source)
             .with_context(|| format!("cannot make a socket from {source}"))?;
         let target = self.target;
-        let (ring, descriptor) = self.place(conn);
+        let (Lane { ring, .. }, descriptor) = self.place(conn);
         ring.install(descriptor, &socket).context("cannot put a socket into the ring's table")?;
         ring.connect(descriptor, &target, u64::from(conn));
         self.conns.push(Conn {
@@ -190,13 +191,14 @@ impl Net {
         Ok(conn)
     }
 
-    fn place(&mut self, conn: ConnIndex) -> (&mut Ring, u32) {
-        let descriptor = conn % self.per_ring;
-        (&mut self.lane(conn).ring, descriptor)
-    }
-
-    fn lane(&mut self, conn: ConnIndex) -> &mut Lane {
-        &mut self.lanes[(conn / self.per_ring) as usize]
+    /// The lane of a connection, and its descriptor there.
+    fn place(&mut self, conn: ConnIndex) -> (&mut Lane, u32) {
+        let (first, place) = match conn.checked_sub(self.quiet_from) {
+            None => (0, conn),
+            Some(place) => (self.quiet_from.div_ceil(self.per_ring), place),
+        };
+        let lane = &mut self.lanes[(first + place / self.per_ring) as usize];
+        (lane, place % self.per_ring)
     }
 
     /// Has `fill` append bytes for the server; they leave with the next turn. Not after the end of a connection.
@@ -280,7 +282,7 @@ impl Net {
             conn.sending = true;
             let bytes = std::mem::take(&mut conn.pending);
             self.sends_under_way += 1;
-            let (ring, descriptor) = self.place(index);
+            let (Lane { ring, .. }, descriptor) = self.place(index);
             ring.send(descriptor, bytes, u64::from(index));
         }
         self.dirty = dirty;
@@ -291,13 +293,11 @@ impl Net {
             let lane = &mut self.lanes[index];
             // A multishot receive that starts again may take several buffers.
             let free = lane.buffers.saturating_sub(lane.receiving);
-            let room = if self.load == Load::Busy { lane.buffers / 2 } else { free };
-            for _ in 0..room.min(lane.waiting.len()) {
+            let (is_quiet, waiting) = (lane.is_quiet, lane.waiting.len());
+            let room = if is_quiet { free } else { lane.buffers / 2 };
+            for _ in 0..room.min(waiting) {
                 let Some(conn) = self.lanes[index].waiting.pop_front() else { break };
-                match self.load {
-                    Load::Busy | Load::OneByOne => self.arm(conn),
-                    Load::Quiet => self.receive_once(conn),
-                }
+                if is_quiet { self.receive_once(conn) } else { self.arm(conn) }
             }
         }
     }
@@ -306,8 +306,7 @@ impl Net {
         if self.conns[conn as usize].state != State::Open {
             return;
         }
-        let descriptor = conn % self.per_ring;
-        let lane = self.lane(conn);
+        let (lane, descriptor) = self.place(conn);
         if lane.receiving < lane.buffers {
             lane.receiving += 1;
             lane.ring.receive(descriptor, u64::from(conn));
@@ -320,11 +319,11 @@ impl Net {
         if self.conns[conn as usize].state != State::Open {
             return;
         }
-        let load = self.load;
-        let (ring, descriptor) = self.place(conn);
-        match load {
-            Load::Quiet => ring.poll_readable(descriptor, u64::from(conn)),
-            Load::Busy | Load::OneByOne => ring.receive_multishot(descriptor, u64::from(conn)),
+        let (Lane { ring, is_quiet, .. }, descriptor) = self.place(conn);
+        if *is_quiet {
+            ring.poll_readable(descriptor, u64::from(conn));
+        } else {
+            ring.receive_multishot(descriptor, u64::from(conn));
         }
     }
 
@@ -341,7 +340,7 @@ impl Net {
                 if let Some(id) = buffer {
                     lane.ring.give_back(id);
                 }
-                if self.load == Load::Quiet {
+                if lane.is_quiet {
                     lane.receiving -= 1;
                 }
                 self.after_receive(conn, result, more, handler);
@@ -398,7 +397,7 @@ impl Net {
             0 => self.end(conn, "closed_by_server", handler),
             1.. if !more => self.arm(conn),
             1.. => {}
-            errno if -errno == libc::ENOBUFS => self.lane(conn).waiting.push_back(conn),
+            errno if -errno == libc::ENOBUFS => self.place(conn).0.waiting.push_back(conn),
             errno if -errno == libc::EAGAIN => self.arm(conn),
             errno => self.end(conn, &format!("receive_{}", errno_name(-errno)), handler),
         }
@@ -428,7 +427,7 @@ impl Net {
         }
         entry.state = State::Ended;
         entry.pending = Vec::new();
-        let (ring, descriptor) = self.place(conn);
+        let (Lane { ring, .. }, descriptor) = self.place(conn);
         ring.shutdown(descriptor);
         ring.close(descriptor, u64::from(conn));
         handler.ended(conn, reason);
@@ -436,9 +435,18 @@ impl Net {
 }
 
 impl Lane {
-    fn new(config: RingConfig) -> std::io::Result<Self> {
+    fn new(config: RingConfig, is_quiet: bool) -> std::io::Result<Self> {
         let (buffers, ring) = (usize::from(config.buffers), Ring::new(config)?);
-        Ok(Self { ring, buffers, receiving: 0, waiting: VecDeque::new() })
+        Ok(Self { ring, is_quiet, buffers, receiving: 0, waiting: VecDeque::new() })
+    }
+
+    fn config(connections: u32, is_quiet: bool) -> RingConfig {
+        let (entries, buffers, buffer_bytes) = match is_quiet {
+            true => (1024, 256, 1024),
+            false if connections <= 256 => (4096, 256, 16 * 1024),
+            false => (4096, 2048, 4 * 1024),
+        };
+        RingConfig { entries, descriptors: connections, buffers, buffer_bytes }
     }
 }
 

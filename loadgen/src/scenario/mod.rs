@@ -1,5 +1,6 @@
 //! The scenarios: each plans who sends to whom, leads the run through its phases and fills the report.
 
+pub mod composite;
 pub mod fanin;
 pub mod idle;
 pub mod latency;
@@ -17,7 +18,7 @@ use crate::server_probe::{CONNECTIONS_MIN, Process, Slabs, kernel_growth};
 use crate::tokens::Signer;
 use crate::usage::Meter;
 use crate::worker::Plan;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::time::Duration;
@@ -49,13 +50,15 @@ struct Stage {
     options: Options,
     run: Run,
     meter: Meter,
-    before: Before,
+    before: Moment,
+    /// With all connections, once that was measured.
+    loaded: Option<Moment>,
     senders: u32,
     report: Report,
 }
 
-/// The server and the kernel before the first connection.
-struct Before {
+/// The server, the kernel and the generator at one moment.
+struct Moment {
     server: Option<Process>,
     slabs: Slabs,
     generator: Option<Process>,
@@ -70,7 +73,10 @@ impl Stage {
         if !options.quiet {
             say(&format!("{}: {}\n{}\n", shape.name, shape.does, capacity.line));
         }
-        let before = Before::read(options.pid)?;
+        let before = Moment::now(options.pid);
+        if let (Some(pid), None) = (options.pid, before.server) {
+            bail!("--pid {pid}: no such process, or /proc/{pid} is not readable");
+        }
         let threads = options.threads.min(users);
         let plan = Plan {
             target: options.addr,
@@ -86,7 +92,7 @@ impl Stage {
             messages_max: shape.messages_max,
             threads,
             run,
-            signer: Signer::load(&options.key, options.warmup + options.duration)?,
+            signer: Signer::load(&options.key, options.hold + options.warmup + options.duration)?,
         };
         let sources = options.observe.sources(options.pid)?;
         let run = Run::start(&plan, options.pin, sources, options.observe.live())?;
@@ -108,7 +114,7 @@ impl Stage {
             ..Report::default()
         };
         let (meter, senders) = (Meter::new(options.pid), shape.topology.senders());
-        let mut stage = Self { meter, options, run, before, senders, report };
+        let mut stage = Self { meter, options, run, before, loaded: None, senders, report };
         stage.report.generator.threads = threads;
         Ok(stage)
     }
@@ -134,9 +140,18 @@ impl Stage {
         self.run.settle(self.options.drain_wait)
     }
 
-    /// Measures memory, ends the run and fills the report.
+    /// Measures memory now, and not at the end.
+    fn measure_memory(&mut self) {
+        self.loaded = Some(Moment::now(self.options.pid));
+    }
+
+    /// Measures memory unless that was done, ends the run and fills the report.
     fn end(mut self) -> anyhow::Result<Report> {
+        if self.loaded.is_none() {
+            self.measure_memory();
+        }
         let server = self.server();
+        let own_memory = self.generator_bytes_per_connection();
         let outcome = self.run.finish()?;
         let sends = self.senders > 0;
         if sends && outcome.measured.accepted_steady == 0 {
@@ -148,6 +163,7 @@ impl Stage {
         let cpu = |process: Option<Process>| process.map(|process| process.cpu).unwrap_or_default();
         let own = cpu(Process::read(std::process::id())).saturating_sub(cpu(self.before.generator));
         self.report.generator.cpu_seconds = round(own.as_secs_f64(), 2);
+        self.report.generator.rss_bytes_per_connection = own_memory;
         match server {
             Some(Ok(server)) => self.report.server = Some(server),
             Some(Err(reason)) => self.report.invalid(reason),
@@ -159,41 +175,51 @@ impl Stage {
 
     fn server(&self) -> Option<Result<Server, String>> {
         let (pid, before) = (self.options.pid?, self.before.server?);
-        let Some(now) = Process::read(pid) else {
+        let loaded = self.loaded.as_ref()?;
+        let (Some(server), Some(now)) = (loaded.server, Process::read(pid)) else {
             return Some(Err(format!("the server process {pid} is gone")));
         };
         let connections = self.report.connections_open;
-        let grown = now.rss_bytes as f64 - before.rss_bytes as f64;
         let local = self.options.addr.ip().is_loopback() && connections >= CONNECTIONS_MIN;
-        let kernel = local.then(|| kernel_growth(&self.before.slabs, &Slabs::read(), connections));
+        let kernel = local.then(|| kernel_growth(&self.before.slabs, &loaded.slabs, connections));
         let steady = self.meter.usage().server.unwrap_or_default();
         Some(Ok(Server {
-            rss_bytes_per_connection: round(grown / f64::from(connections), 1),
+            rss_bytes_per_connection: grown_bytes(before, server, connections),
             cpu_seconds: round((now.cpu.saturating_sub(before.cpu)).as_secs_f64(), 2),
             cpu_seconds_steady: round(steady.as_secs_f64(), 2),
             kernel_bytes_per_connection: kernel
                 .as_ref()
                 .map(|growth| growth.server_bytes_per_connection),
             rss_before_bytes: before.rss_bytes,
-            rss_bytes: now.rss_bytes,
+            rss_bytes: server.rss_bytes,
             kernel,
         }))
     }
+
+    fn generator_bytes_per_connection(&self) -> Option<f64> {
+        let loaded = self.loaded.as_ref()?.generator?;
+        let connections = self.report.connections_open;
+        (connections >= CONNECTIONS_MIN).then_some(grown_bytes(
+            self.before.generator?,
+            loaded,
+            connections,
+        ))
+    }
 }
 
-impl Before {
-    fn read(pid: Option<u32>) -> anyhow::Result<Self> {
-        let server = pid.map(|pid| {
-            Process::read(pid).with_context(|| {
-                format!("--pid {pid}: no such process, or /proc/{pid} is not readable")
-            })
-        });
-        Ok(Self {
-            server: server.transpose()?,
+impl Moment {
+    fn now(pid: Option<u32>) -> Self {
+        Self {
+            server: pid.and_then(Process::read),
             slabs: Slabs::read(),
             generator: Process::read(std::process::id()),
-        })
+        }
     }
+}
+
+/// Growth of resident memory by connection.
+fn grown_bytes(before: Process, loaded: Process, connections: u32) -> f64 {
+    round((loaded.rss_bytes as f64 - before.rss_bytes as f64) / f64::from(connections), 1)
 }
 
 /// Why an open loop was not one: the generator could not keep its own schedule.

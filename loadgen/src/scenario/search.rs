@@ -78,14 +78,14 @@ fn check(search: &SearchFlags, of: Varied) -> anyhow::Result<Plan> {
         Varied::Rate => {
             ensure!(!is_idle, "idle sends nothing: search it with --of connections");
             ensure!(
-                flags.rate == 0,
+                flags.rate.unwrap_or(0) == 0,
                 "--rate is what is searched; leave it out, or use --of connections"
             );
         }
         Varied::Connections => {
             ensure!(flags.connections.is_none(), "--connections is what is searched; leave it out");
             ensure!(
-                is_idle || flags.rate > 0,
+                is_idle || flags.rate.unwrap_or(0) > 0,
                 "--of connections with messages needs a --rate that stays the same"
             );
             let most = u32::try_from(to).context("--to: more connections than there can be")?;
@@ -139,7 +139,7 @@ impl Hunt {
         let mut flags: Flags = self.search.flags.clone();
         (flags.json, flags.quiet) = (None, !self.probes.is_empty());
         match self.of {
-            Varied::Rate => flags.rate = load,
+            Varied::Rate => flags.rate = Some(load),
             Varied::Connections => {
                 flags.connections = Some(u32::try_from(load)?);
             }
