@@ -29,7 +29,8 @@ fn ns_each(mut one: impl FnMut(u64)) -> f64 {
 fn main() {
     let now_ns = 1_000_000_000;
     let times = |ns| Times { intended_ns: now_ns - ns, sent_ns: now_ns - ns };
-    let window = Window { send_from_ns: 0, steady_from_ns: 0, until_ns: u64::MAX };
+    let window =
+        Window { send_from_ns: 0, steady_from_ns: 0, until_ns: u64::MAX, ..Window::default() };
     let nothing = ns_each(|ns| {
         black_box(times(ns));
     });

@@ -3,7 +3,9 @@
 mod scenarios;
 mod values;
 
-pub use scenarios::CompositeFlags;
+pub use scenarios::{
+    ChurnFlags, CompositeFlags, FanoutFlags, PresenceFlags, SlowFlags, StormFlags,
+};
 pub use values::Part;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -12,6 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::compare::CompareFlags;
+use crate::control::Load;
 use crate::objective::{Objectives, parse_count};
 use crate::observe::Observe;
 use crate::payload::HEAD_BYTES;
@@ -40,8 +43,11 @@ Examples:
   iris-loadgen throughput -n 100 --json out.json as fast as the windows allow
   iris-loadgen fanin -n 10001                    10,000 senders, one inbox
   iris-loadgen offline -n 100                    fill inboxes of users who are away, then log in and drain
+  iris-loadgen p2p -n 10000                      10,000 messages a second between 10,000 pairs
   iris-loadgen composite -n 100000 --active 1% --hold 10m --pid $!
                                                  memory of silence, then latency of the few who send
+  iris-loadgen storm -n 100000 --rounds 3        all cut at once: how long until all are back
+  iris-loadgen churn -n 10000 --churn 500        500 users a second come and go; nothing is lost
   iris-loadgen latency -n 50 --rate 50000 --slo 'p99<5ms,lost=0'
                                                  exit code 99 if that is missed
   iris-loadgen search throughput --slo 'p99<10ms' --duration 5s
@@ -71,6 +77,14 @@ pub enum Scenario {
         within the send window; ACKs go in batches of a quarter of the receive window."
     )]
     Throughput(Flags),
+    /// Publishers, each to a subscriber of its own, at a steady rate
+    #[command(
+        name = "p2p",
+        long_about = "N publishers (default 1,000), each to a subscriber of its own, pipelined, open loop: one message a \
+        second each unless --rate says otherwise. Latency to ACCEPTED and to the subscriber. -n 50000 is the case \
+        p2p-50K-50K-50K-50K of the Open MQTT Benchmark Suite."
+    )]
+    P2p(Flags),
     /// Many senders, one inbox
     #[command(long_about = "N-1 senders (default 1,000) send to the inbox of one connection.")]
     Fanin(Flags),
@@ -87,6 +101,41 @@ pub enum Scenario {
         other in pairs, open loop, for --warmup and --duration, while the others stay idle: latency."
     )]
     Composite(CompositeFlags),
+    /// Few senders, many recipients, several in each SEND
+    #[command(
+        long_about = "--senders users (default 1) each send to all of N recipients (default 1,000); a SEND names --to of \
+        them, in turn. Rates: SENDs accepted, and deliveries. --senders 5 -n 1000 --rate 1000 makes 250,000 deliveries a \
+        second, as fanout-5-1000-5-250K of the Open MQTT Benchmark Suite."
+    )]
+    Fanout(FanoutFlags),
+    /// Cut all connections at once; all users come back
+    #[command(
+        long_about = "Logs in N users (default 1,000), cuts all connections at once (resets them), and lets all users log \
+        in again at once, --rounds times: how long until half, 99 % and all are back. A connection that fails is tried again \
+        as the protocol says. With --waiting, so many messages wait in each inbox meanwhile and are read afterwards."
+    )]
+    Storm(StormFlags),
+    /// Users come and go while they send
+    #[command(
+        long_about = "N users (an even number, default 1,000) in pairs send to each other, open loop, one message a second \
+        each unless --rate says otherwise, while --churn connections a second are cut and made again. What had no answer is \
+        sent again with its id. What comes again without its acknowledgement being known to be read is counted as \
+        redelivered, anything else as repeated."
+    )]
+    Churn(ChurnFlags),
+    /// Some receivers stop reading for a while
+    #[command(
+        long_about = "N senders (default 100), each to a receiver of its own, open loop, ten messages a second each unless \
+        --rate says otherwise. In the steady phase, --stalled of the receivers do not read their sockets. Latency of the \
+        others, growth of the server's memory with --pid, and whether the stalled ones get everything afterwards."
+    )]
+    Slow(SlowFlags),
+    /// Users log in and out, watchers are told
+    #[command(
+        long_about = "--watchers users (default 10) each watch the presence of --watches of N users (default 1,000), of \
+        whom --flaps a second are cut and come back after --away. Changes that were told, how soon, and those that were not."
+    )]
+    Presence(PresenceFlags),
     /// Find the highest rate, or number of connections, that meets an objective
     #[command(
         long_about = "Runs a scenario again and again: from --from up by --step until --slo is missed, then between what \
@@ -129,10 +178,16 @@ pub struct Flags {
         long,
         value_name = "R",
         value_parser = clap::value_parser!(u64).range(0..=100_000_000),
-        long_help = "Messages a second in total, open loop; 0: as fast as the windows allow. Default: 0; in composite one a \
-        second for each user that sends."
+        long_help = "Messages a second in total, open loop; 0: as fast as the windows allow. Default: 0; in p2p, composite and churn \
+        one a second for each user that sends, in slow ten."
     )]
     pub rate: Option<u64>,
+    /// Messages a second from which the rate grows, or falls, to --rate during the warm-up
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u64).range(0..=100_000_000))]
+    pub ramp: Option<u64>,
+    /// Connections made a second, at most; 0: as fast as they can
+    #[arg(long, value_name = "R", default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=10_000_000))]
+    pub connect_rate: u64,
     /// Messages of one connection that an open loop sends at once
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub burst: u32,
@@ -259,6 +314,10 @@ pub struct Options {
     pub duration: Duration,
     pub warmup: Duration,
     pub rate: u64,
+    /// The rate at the start of the warm-up.
+    pub ramp: Option<u64>,
+    /// Connections a second; 0: no limit.
+    pub connect_rate: u64,
     pub burst: u32,
     pub payload: usize,
     pub window: Option<u32>,
@@ -283,6 +342,10 @@ impl Flags {
             "--payload {}: must be {HEAD_BYTES} to {PAYLOAD_BYTES_MAX} bytes, the first {HEAD_BYTES} are the check",
             self.payload,
         );
+        ensure!(
+            self.ramp.is_none() || self.rate != Some(0) && self.warmup > Duration::ZERO,
+            "--ramp is an open loop whose rate changes during the warm-up: needs --rate and --warmup above 0",
+        );
         ensure!(self.duration > Duration::ZERO, "--duration 0s: must be longer");
         ensure!(
             self.sources.is_none() || addr.ip().is_loopback() && addr.is_ipv4(),
@@ -295,6 +358,8 @@ impl Flags {
             duration: self.duration,
             warmup: self.warmup,
             rate: self.rate.unwrap_or(0),
+            ramp: self.ramp,
+            connect_rate: self.connect_rate,
             burst: self.burst,
             payload: self.payload,
             window: self.window,
@@ -310,7 +375,36 @@ impl Flags {
     }
 }
 
+impl Flags {
+    /// As [`Self::check`]; without `--rate`, each of the users that send (by the number of connections) sends one message
+    /// a second.
+    pub fn check_paced(
+        self,
+        connections: u32,
+        senders: impl FnOnce(u32) -> u32,
+    ) -> anyhow::Result<Options> {
+        let is_paced = self.rate.is_some();
+        let mut options = self.check(connections)?;
+        if !is_paced {
+            options.rate = senders(options.connections).into();
+        }
+        Ok(options)
+    }
+}
+
 impl Options {
+    /// What is sent, for the warm-up and the steady phase.
+    pub fn load(&self) -> Load {
+        Load {
+            rate_from: self.ramp.unwrap_or(self.rate),
+            rate: self.rate,
+            ramp: if self.ramp.is_some() { self.warmup } else { Duration::ZERO },
+            warmup: self.warmup,
+            steady: self.duration,
+            messages_max: u64::MAX,
+        }
+    }
+
     /// The load in words.
     pub fn pace(&self) -> String {
         match self.rate {
@@ -324,10 +418,17 @@ impl Scenario {
     /// What every scenario has; `None` for what is no scenario.
     pub fn flags(&self) -> Option<&Flags> {
         Some(match self {
-            Self::Idle(flags) | Self::Throughput(flags) | Self::Fanin(flags) => flags,
+            Self::Idle(flags) | Self::Throughput(flags) | Self::P2p(flags) | Self::Fanin(flags) => {
+                flags
+            }
             Self::Latency(latency) => &latency.flags,
             Self::Offline(offline) => &offline.flags,
             Self::Composite(composite) => &composite.flags,
+            Self::Fanout(fanout) => &fanout.flags,
+            Self::Storm(storm) => &storm.flags,
+            Self::Churn(churn) => &churn.flags,
+            Self::Slow(slow) => &slow.flags,
+            Self::Presence(presence) => &presence.flags,
             Self::Search(search) => &search.flags,
             Self::Compare(_) => return None,
         })

@@ -4,8 +4,8 @@
 //! holds no buffer. Whatever a server must not do ends the session with a named reason.
 
 use iris_proto::wire::{
-    ClientFrame, Code, HEADER_BYTES, Header, Hello, MessageHead, Rejection, ServerFrame, VERSION,
-    Welcome,
+    ClientFrame, Code, HEADER_BYTES, Header, Hello, MessageHead, PresenceEntries, Rejection,
+    ServerFrame, VERSION, Welcome,
 };
 use std::borrow::Cow;
 
@@ -17,8 +17,12 @@ pub trait Events {
     fn accepted(&mut self, first: u32, count: u16);
     /// A SEND was refused.
     fn rejected(&mut self, rejection: Rejection);
+    /// The server has read every ACK up to this delivery: [`Session::ask`] was answered.
+    fn confirmed(&mut self, upto: u32);
     /// A message arrived.
     fn message(&mut self, head: &MessageHead<'_>, payload: &[u8]);
+    /// Who is online.
+    fn presence(&mut self, query: u32, entries: PresenceEntries<'_>);
     /// The server says it goes away.
     fn draining(&mut self);
 }
@@ -108,11 +112,9 @@ impl Session {
         self.delivered.wrapping_sub(self.acknowledged)
     }
 
-    /// Appends an ACK of everything delivered if that is a quarter of the receive window or more.
-    pub fn acknowledge_batch(&mut self, out: &mut Vec<u8>) {
-        if self.unacknowledged() >= (self.recv_window / 4).max(1) {
-            self.acknowledge(out);
-        }
+    /// Whether a quarter of the receive window or more is to be acknowledged: enough for an ACK.
+    pub fn is_batch_whole(&self) -> bool {
+        self.unacknowledged() >= (self.recv_window / 4).max(1)
     }
 
     /// Appends an ACK of everything delivered, unless that was said before.
@@ -121,6 +123,22 @@ impl Session {
             self.acknowledged = self.delivered;
             ClientFrame::Ack(self.delivered).encode(out);
         }
+    }
+
+    /// Appends a PING that the server answers once it has read every ACK before (docs/PROTOCOL.md, section 4).
+    pub fn ask(&self, out: &mut Vec<u8>) {
+        ClientFrame::Ping(u64::from(self.acknowledged).to_le_bytes()).encode(out);
+    }
+
+    /// How many unacknowledged MESSAGEs the server may send.
+    pub fn recv_window(&self) -> u32 {
+        self.recv_window
+    }
+
+    /// Appends a WINDOW: from now on so many unacknowledged MESSAGEs; 0 pauses.
+    pub fn set_window(&mut self, window: u32, out: &mut Vec<u8>) {
+        self.recv_window = window;
+        ClientFrame::Window(window).encode(out);
     }
 
     /// Takes bytes of the server; answers to its PINGs are appended to `out`.
@@ -201,8 +219,11 @@ impl Session {
             (_, ServerFrame::Ping(echo)) => ClientFrame::Pong(echo).encode(out),
             (_, ServerFrame::Error { code, .. }) => return Err(Ended::Server(code)),
             (_, ServerFrame::Drain { .. }) => events.draining(),
+            (State::Open, ServerFrame::Pong(echo, _)) => {
+                events.confirmed(u64::from_le_bytes(echo) as u32);
+            }
             (_, ServerFrame::Ignored | ServerFrame::Pong(..)) => {}
-            (State::Open, ServerFrame::Presence(..)) => {}
+            (State::Open, ServerFrame::Presence(query, entries)) => events.presence(query, entries),
             _ => return Err(Ended::Unexpected),
         }
         Ok(())

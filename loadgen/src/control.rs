@@ -1,7 +1,12 @@
 //! What the main thread tells the generator threads, and what they tell it: plain atomics, no lock, no queue.
 
+use iris_proto::limits::RECV_WINDOW_MAX;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
+
+/// Connections of a thread that are being made or logged in at once, unless told otherwise, so that accept queues are not
+/// overrun.
+const LOGINS_AT_ONCE: u32 = 256;
 
 /// What generator threads do now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +19,23 @@ pub enum Phase {
     End = 2,
 }
 
+/// What is to be sent in a phase.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Messages a second of all threads at the beginning.
+    pub rate_from: u64,
+    /// And once the rate has grown, or fallen; both 0: as fast as the windows allow.
+    pub rate: u64,
+    /// How long the rate takes to get there.
+    pub ramp: Duration,
+    /// Before the measured part.
+    pub warmup: Duration,
+    /// The measured part.
+    pub steady: Duration,
+    /// Messages of all users, at most; each user that sends has its share.
+    pub messages_max: u64,
+}
+
 /// The times of a sending phase, nanoseconds since the run began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Window {
@@ -23,9 +45,23 @@ pub struct Window {
     pub steady_from_ns: u64,
     /// Until here.
     pub until_ns: u64,
+    /// As in [`Load`].
+    pub rate_from: u64,
+    /// As in [`Load`].
+    pub rate: u64,
+    /// As in [`Load`].
+    pub ramp_ns: u64,
+    /// As in [`Load`].
+    pub messages_max: u64,
 }
 
 impl Window {
+    /// In which tenth of the measured part a moment is, 0 to 9; more after its end.
+    pub fn tenth(&self, at_ns: u64) -> u64 {
+        let whole_ns = (self.until_ns - self.steady_from_ns).max(1);
+        10 * at_ns.saturating_sub(self.steady_from_ns) / whole_ns
+    }
+
     /// Whether a moment is measured.
     pub fn is_steady(&self, at_ns: u64) -> bool {
         (self.steady_from_ns..self.until_ns).contains(&at_ns)
@@ -37,23 +73,48 @@ impl Window {
 pub struct Control {
     epoch: Instant,
     phase: AtomicU32,
-    groups: AtomicU32,
+    users: AtomicU32,
+    let_in_ns: AtomicU64,
+    connects_per_s: AtomicU64,
+    logins_at_once: AtomicU32,
+    cuts: AtomicU32,
+    churn_per_s: AtomicU64,
+    churn_from_ns: AtomicU64,
+    recv_window: AtomicU32,
+    stalled: AtomicBool,
     send_from_ns: AtomicU64,
     steady_from_ns: AtomicU64,
     until_ns: AtomicU64,
     interval: AtomicU32,
+    rate_from: AtomicU64,
+    rate: AtomicU64,
+    ramp_ns: AtomicU64,
+    messages_max: AtomicU64,
 }
 
 impl Control {
     /// The run begins now.
     pub fn start() -> Self {
+        let zero = || AtomicU64::new(0);
         Self {
             epoch: Instant::now(),
             phase: AtomicU32::new(Phase::Hold as u32),
-            groups: AtomicU32::new(0),
-            send_from_ns: AtomicU64::new(0),
-            steady_from_ns: AtomicU64::new(0),
-            until_ns: AtomicU64::new(0),
+            users: AtomicU32::new(0),
+            let_in_ns: zero(),
+            connects_per_s: zero(),
+            logins_at_once: AtomicU32::new(LOGINS_AT_ONCE),
+            cuts: AtomicU32::new(0),
+            churn_per_s: zero(),
+            churn_from_ns: zero(),
+            recv_window: AtomicU32::new(RECV_WINDOW_MAX),
+            stalled: AtomicBool::new(false),
+            send_from_ns: zero(),
+            steady_from_ns: zero(),
+            until_ns: zero(),
+            rate_from: zero(),
+            rate: zero(),
+            ramp_ns: zero(),
+            messages_max: zero(),
             interval: AtomicU32::new(0),
         }
     }
@@ -72,16 +133,20 @@ impl Control {
         }
     }
 
-    /// Starts sending: `warmup` that is not measured, then `steady`. Gives the window.
-    pub fn send(&self, warmup: Duration, steady: Duration) -> Window {
+    /// Starts sending, and gives the times.
+    pub fn send(&self, load: Load) -> Window {
         let send_from_ns = self.now_ns();
-        let steady_from_ns = send_from_ns + warmup.as_nanos() as u64;
-        let until_ns = steady_from_ns + steady.as_nanos() as u64;
+        let steady_from_ns = send_from_ns + load.warmup.as_nanos() as u64;
+        let until_ns = steady_from_ns + load.steady.as_nanos() as u64;
         self.send_from_ns.store(send_from_ns, SeqCst);
         self.steady_from_ns.store(steady_from_ns, SeqCst);
         self.until_ns.store(until_ns, SeqCst);
+        self.rate_from.store(load.rate_from, SeqCst);
+        self.rate.store(load.rate, SeqCst);
+        self.ramp_ns.store(load.ramp.as_nanos() as u64, SeqCst);
+        self.messages_max.store(load.messages_max, SeqCst);
         self.phase.store(Phase::Send as u32, SeqCst);
-        Window { send_from_ns, steady_from_ns, until_ns }
+        self.window()
     }
 
     /// The latest window; complete once the phase is [`Phase::Send`].
@@ -90,6 +155,10 @@ impl Control {
             send_from_ns: self.send_from_ns.load(SeqCst),
             steady_from_ns: self.steady_from_ns.load(SeqCst),
             until_ns: self.until_ns.load(SeqCst),
+            rate_from: self.rate_from.load(SeqCst),
+            rate: self.rate.load(SeqCst),
+            ramp_ns: self.ramp_ns.load(SeqCst),
+            messages_max: self.messages_max.load(SeqCst),
         }
     }
 
@@ -103,9 +172,9 @@ impl Control {
         self.phase.store(Phase::End as u32, SeqCst);
     }
 
-    /// Groups of users that may log in: those below this number.
-    pub fn groups(&self) -> u32 {
-        self.groups.load(SeqCst)
+    /// Users that may log in: those below this number.
+    pub fn users(&self) -> u32 {
+        self.users.load(SeqCst)
     }
 
     /// The interval that threads hand over, once for each new number.
@@ -118,9 +187,71 @@ impl Control {
         self.interval.fetch_add(1, Relaxed) + 1
     }
 
-    /// Lets groups below this number log in.
-    pub fn let_in(&self, groups: u32) {
-        self.groups.store(groups, SeqCst);
+    /// Lets users below this number log in, so many connections a second of all threads; 0: as fast as they can.
+    pub fn let_in(&self, users: u32, connects_per_s: u64) {
+        self.let_in_ns.store(self.now_ns(), SeqCst);
+        self.connects_per_s.store(connects_per_s, SeqCst);
+        self.users.store(users, SeqCst);
+    }
+
+    /// When users were let in last, and how many connections may have been begun since; `None`: no limit.
+    pub fn connects_due(&self, now_ns: u64) -> (u64, Option<f64>) {
+        let (per_s, from_ns) = (self.connects_per_s.load(SeqCst), self.let_in_ns.load(SeqCst));
+        let since_s = now_ns.saturating_sub(from_ns) as f64 / 1e9;
+        (from_ns, (per_s > 0).then_some(per_s as f64 * since_s))
+    }
+
+    /// Connections of a thread that may be made or logged in at once.
+    pub fn logins_at_once(&self) -> u32 {
+        self.logins_at_once.load(SeqCst)
+    }
+
+    /// Lets each thread make or log in so many connections at once.
+    pub fn set_logins_at_once(&self, count: u32) {
+        self.logins_at_once.store(count, SeqCst);
+    }
+
+    /// Has every thread cut all its connections once.
+    pub fn cut_all(&self) {
+        self.cuts.fetch_add(1, SeqCst);
+    }
+
+    /// How often all connections were to be cut.
+    pub fn cuts(&self) -> u32 {
+        self.cuts.load(SeqCst)
+    }
+
+    /// Cuts so many connections a second of all threads from now on; 0: none.
+    pub fn churn(&self, per_s: u64) {
+        self.churn_from_ns.store(self.now_ns(), SeqCst);
+        self.churn_per_s.store(per_s, SeqCst);
+    }
+
+    /// How many connections of all threads are to be cut by now since [`Self::churn`], and when that was.
+    pub fn churn_due(&self, now_ns: u64) -> (u64, f64) {
+        let from_ns = self.churn_from_ns.load(SeqCst);
+        let per_s = self.churn_per_s.load(SeqCst);
+        (from_ns, per_s as f64 * now_ns.saturating_sub(from_ns) as f64 / 1e9)
+    }
+
+    /// From now on, users take so many unacknowledged messages; 0: none.
+    pub fn set_recv_window(&self, window: u32) {
+        self.recv_window.store(window, SeqCst);
+    }
+
+    /// How many unacknowledged messages users take.
+    pub fn recv_window(&self) -> u32 {
+        self.recv_window.load(SeqCst)
+    }
+
+    /// Has users that stall stop reading, or go on.
+    pub fn stall(&self, stalled: bool) {
+        self.stalled.store(stalled, SeqCst);
+    }
+
+    /// Whether users that stall do not read now.
+    pub fn stalled(&self) -> bool {
+        self.stalled.load(SeqCst)
     }
 }
 
@@ -158,25 +289,46 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Logins done.
+    /// Logins done, each again counted.
     logged_in,
-    /// Connections that failed before their login.
+    /// Connections that are made and not through their login.
+    connecting,
+    /// Users that are logged in now.
+    online,
+    /// Connections that failed before their login and are not made again.
     failed,
-    /// Connections that ended after their login, before the run's end.
+    /// Connections that failed before their login and are made again.
+    retried,
+    /// Connections that ended by themselves after their login, before the run's end, and are not made again.
     ended,
+    /// Connections that ended by themselves after their login and are made again.
+    dropped,
+    /// Connections cut on purpose.
+    cut,
     /// Messages sent.
     sent,
+    /// SENDs of messages that an ended connection left without an answer.
+    resent,
     /// Messages accepted.
     accepted,
+    /// Deliveries that the accepted messages make, one for each recipient.
+    owed,
     /// Messages refused.
     rejected,
     /// Messages that arrived, each counted once: the end of a run waits until all have.
     arrived,
     /// Connections with messages that are not acknowledged.
     unacknowledged,
+    /// Users whose presence watchers were told when they asked.
+    watches,
 }
 
 impl Counts {
+    /// Connections that failed or ended by themselves.
+    pub fn lost_connections(&self) -> u64 {
+        self.failed + self.retried + self.ended + self.dropped
+    }
+
     /// Messages that have no answer yet.
     pub fn unanswered(&self) -> u64 {
         self.sent.saturating_sub(self.accepted + self.rejected)
@@ -200,7 +352,14 @@ mod tests {
     #[test]
     fn a_window_has_its_warmup_before_the_steady_part() {
         let control = Control::start();
-        let window = control.send(Duration::from_secs(1), Duration::from_secs(2));
+        let window = control.send(Load {
+            rate_from: 1,
+            rate: 2,
+            ramp: Duration::from_secs(1),
+            warmup: Duration::from_secs(1),
+            steady: Duration::from_secs(2),
+            messages_max: 3,
+        });
         assert_eq!(control.phase(), Phase::Send);
         assert_eq!(window, control.window());
         assert!(!window.is_steady(window.send_from_ns) && window.is_steady(window.steady_from_ns));

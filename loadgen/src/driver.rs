@@ -4,13 +4,15 @@ use crate::client::{Events, Session};
 use crate::control::{Control, Counts, Window};
 use crate::names::user_name;
 use crate::net::{ConnIndex, Handler};
-use crate::payload::Checker;
+use crate::payload::{Arrival, Checker};
+use crate::presence::Watching;
 use crate::schedule::Schedule;
-use crate::sender::{Sender, Times};
+use crate::sender::{Message, Sender, Times};
 use crate::stats::Measured;
 use crate::tokens::Signer;
-use iris_proto::limits::RECV_WINDOW_MAX;
-use iris_proto::wire::{MessageHead, Rejection, Welcome};
+use iris_proto::wire::{MessageHead, PresenceEntries, PresenceState, Rejection, Welcome};
+
+use std::ops::Range;
 
 /// A start later than this by the generator's own fault is a late one.
 pub const LATE_NS: u64 = 10_000_000;
@@ -20,10 +22,20 @@ pub const LATE_NS: u64 = 10_000_000;
 pub struct Member {
     /// The user's index in the run.
     pub user: u32,
-    /// Which login group it belongs to.
-    pub group: u32,
     /// Its place among this thread's senders.
     pub sender: Option<u32>,
+}
+
+/// What is kept of a user's logins where connections come back.
+#[derive(Clone, Copy, Debug, Default)]
+struct Visits {
+    /// Logins that have ended.
+    ended: u32,
+    /// Deliveries of this login up to this one are done, and of the one before.
+    done: u32,
+    done_before: u32,
+    /// Attempts to log in that failed since the last login.
+    attempts: u32,
 }
 
 /// One thread's sessions and everything they count.
@@ -46,8 +58,12 @@ pub struct Driver<'a> {
     window: Window,
     sending: bool,
     schedule: Option<Schedule>,
-    /// Messages that may still be sent.
-    quota: u64,
+    /// By connection, if they come back; else empty.
+    visits: Vec<Visits>,
+    /// Connections of which nothing is left, and that come back.
+    gone: Vec<ConnIndex>,
+    watching: Option<Watching>,
+    stalled: Range<u32>,
     /// Server's clock less ours, milliseconds, from the first WELCOME.
     unix_offset_ms: Option<u64>,
     /// Connections with deliveries that are not acknowledged.
@@ -85,8 +101,12 @@ pub struct DriverParts<'a> {
     pub senders: Vec<Sender>,
     /// The check of what arrives.
     pub checker: Checker,
-    /// Messages this thread may send.
-    pub quota: u64,
+    /// Whether connections that end are made again.
+    pub comes_back: bool,
+    /// Who watches whom.
+    pub watching: Option<Watching>,
+    /// Users whose deliveries are late because they do not read for a while.
+    pub stalled: Range<u32>,
 }
 
 impl<'a> Driver<'a> {
@@ -94,6 +114,7 @@ impl<'a> Driver<'a> {
     pub fn new(parts: DriverParts<'a>) -> Self {
         let sessions = parts.members.iter().map(|_| Session::before_hello()).collect();
         let (made, holds_back) = (vec![0; parts.senders.len()], vec![false; parts.senders.len()]);
+        let comes_back = if parts.comes_back { parts.members.len() } else { 0 };
         Self {
             control: parts.control,
             signer: parts.signer,
@@ -111,7 +132,10 @@ impl<'a> Driver<'a> {
             window: Window::default(),
             sending: false,
             schedule: None,
-            quota: parts.quota,
+            visits: vec![Visits::default(); comes_back],
+            gone: Vec::new(),
+            watching: parts.watching,
+            stalled: parts.stalled,
             unix_offset_ms: None,
             unacknowledged: Vec::new(),
             held_back: Vec::new(),
@@ -145,6 +169,9 @@ impl<'a> Driver<'a> {
         self.schedule = schedule;
         self.sending = true;
         self.made.fill(0);
+        if let Some(watching) = &mut self.watching {
+            watching.begin();
+        }
     }
 
     /// Ends it; what was due and is not sent is counted.
@@ -161,14 +188,24 @@ impl<'a> Driver<'a> {
         self.schedule
     }
 
+    /// Messages that this sender may send in the phase.
+    fn share(&self, user: u32, senders: u64) -> u64 {
+        let all = self.window.messages_max;
+        if all == u64::MAX {
+            all
+        } else {
+            all / senders + u64::from(u64::from(user) < all % senders)
+        }
+    }
+
     /// Sends what a connection may send now, because it may (closed loop) or because it is due (open loop).
     pub fn send_due(&mut self, conn: ConnIndex, out: &mut Vec<u8>) {
-        let Some(place) = self.members[conn as usize].sender.map(|place| place as usize) else {
-            return;
-        };
-        let unix_ms = self.now_ns / 1_000_000 + self.unix_offset_ms.unwrap_or(0);
+        let member = self.members[conn as usize];
+        let Some(place) = member.sender.map(|place| place as usize) else { return };
+        let share = self.share(member.user, self.checker.topology().senders().into());
+        let offset_ms = self.unix_offset_ms.unwrap_or(0);
         let sender = &mut self.senders[place];
-        while self.quota > 0 && sender.may_send(self.now_ns) {
+        while self.made[place] < share && sender.may_send(self.now_ns) {
             let intended_ns = match &self.schedule {
                 None if self.now_ns < self.window.until_ns => self.now_ns,
                 None => return,
@@ -177,10 +214,9 @@ impl<'a> Driver<'a> {
                     _ => return,
                 },
             };
-            sender.send(Times { intended_ns, sent_ns: self.now_ns }, unix_ms, out);
+            sender.send(Times { intended_ns, sent_ns: self.now_ns }, offset_ms, out);
             self.made[place] += 1;
             self.counts.sent += 1;
-            self.quota -= 1;
         }
         if sender.resume_ns() > self.now_ns && !std::mem::replace(&mut self.holds_back[place], true)
         {
@@ -219,7 +255,68 @@ impl<'a> Driver<'a> {
 
     /// Acknowledges everything delivered to a connection.
     pub fn acknowledge(&mut self, conn: ConnIndex, out: &mut Vec<u8>) {
-        self.sessions[conn as usize].acknowledge(out);
+        let (session, before) = (&mut self.sessions[conn as usize], out.len());
+        session.acknowledge(out);
+        if out.len() > before && !self.visits.is_empty() {
+            session.ask(out);
+        }
+    }
+
+    /// Tells the server how many unacknowledged messages a user takes from now on.
+    pub fn set_window(&mut self, conn: ConnIndex, window: u32, out: &mut Vec<u8>) {
+        let session = &mut self.sessions[conn as usize];
+        if session.is_open() {
+            session.set_window(window, out);
+        }
+    }
+
+    /// A connection is being made, for the first time or again.
+    pub fn connects(&mut self) {
+        self.counts.connecting += 1;
+    }
+
+    /// A connection was cut on purpose.
+    pub fn cut(&mut self, conn: ConnIndex) {
+        self.counts.cut += 1;
+        self.left(conn);
+    }
+
+    /// Whether a user is logged in.
+    pub fn is_online(&self, conn: ConnIndex) -> bool {
+        self.sessions.get(conn as usize).is_some_and(Session::is_open)
+    }
+
+    /// Connections that are to be made again, each with the attempts to log in that failed since its last login.
+    pub fn take_gone(&mut self) -> Vec<(ConnIndex, u32)> {
+        let visits = &self.visits;
+        self.gone.drain(..).map(|conn| (conn, visits[conn as usize].attempts)).collect()
+    }
+
+    /// A connection is over; whether its login was done.
+    fn left(&mut self, conn: ConnIndex) -> bool {
+        let (index, member) = (conn as usize, self.members[conn as usize]);
+        let was_open =
+            std::mem::replace(&mut self.sessions[index], Session::before_hello()).is_open();
+        if let Some(place) = member.sender {
+            self.senders[place as usize].leave();
+        }
+        if !was_open {
+            self.counts.connecting -= 1;
+            return false;
+        }
+        self.counts.online -= 1;
+        if let Some(visits) = self.visits.get_mut(index) {
+            let done_before = visits.done;
+            *visits = Visits { ended: visits.ended + 1, done_before, ..Visits::default() };
+        }
+        self.note_change(member.user, false);
+        true
+    }
+
+    fn note_change(&mut self, user: u32, is_online: bool) {
+        if let Some(watching) = &mut self.watching {
+            self.counts.owed += u64::from(watching.changed(user, is_online, self.now_ns));
+        }
     }
 
     /// What was measured so far, to hand a part of it over.
@@ -242,14 +339,14 @@ impl<'a> Driver<'a> {
 impl Handler for Driver<'_> {
     fn connected(&mut self, conn: ConnIndex, out: &mut Vec<u8>) {
         let user = user_name(self.run, self.members[conn as usize].user);
-        Session::hello(out, &user, &self.signer.token(&user), RECV_WINDOW_MAX);
+        Session::hello(out, &user, &self.signer.token(&user), self.control.recv_window());
     }
 
     fn received(&mut self, conn: ConnIndex, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         self.tick();
         let member = self.members[conn as usize];
         let session = &mut self.sessions[conn as usize];
-        let had_none = session.unacknowledged() == 0;
+        let (had_none, was_open) = (session.unacknowledged() == 0, session.is_open());
         let mut sink = Sink {
             user: member.user,
             sender: member.sender.map(|place| &mut self.senders[place as usize]),
@@ -260,12 +357,33 @@ impl Handler for Driver<'_> {
             now_ns: self.now_ns,
             window: self.window,
             unix_offset_ms: &mut self.unix_offset_ms,
+            stalls: self.stalled.contains(&member.user),
+            visits: self.visits.get_mut(conn as usize),
+            watching: self.watching.as_mut(),
         };
         session.receive(bytes, out, &mut sink).map_err(|ended| ended.reason().into_owned())?;
+        if session.is_open() && !was_open {
+            self.note_change(member.user, true);
+            if let Some(watching) = &self.watching {
+                watching.watch(member.user, out);
+            }
+            // It may have changed since the HELLO.
+            let session = &mut self.sessions[conn as usize];
+            if session.recv_window() != self.control.recv_window() {
+                session.set_window(self.control.recv_window(), out);
+            }
+        }
+        let session = &mut self.sessions[conn as usize];
         if had_none && session.unacknowledged() > 0 {
             self.unacknowledged.push(conn);
         }
-        session.acknowledge_batch(out);
+        if session.is_batch_whole() {
+            self.acknowledge(conn, out);
+        }
+        if let Some(place) = member.sender {
+            let sender = &mut self.senders[place as usize];
+            self.counts.resent += sender.send_again(self.unix_offset_ms.unwrap_or(0), out);
+        }
         if self.sending {
             self.send_due(conn, out);
         }
@@ -273,12 +391,25 @@ impl Handler for Driver<'_> {
     }
 
     fn ended(&mut self, conn: ConnIndex, reason: &str) {
-        if self.sessions[conn as usize].is_open() {
-            self.counts.ended += 1;
-        } else {
-            self.counts.failed += 1;
-        }
+        self.tick();
+        let was_open = self.left(conn);
+        let count = match (self.visits.get_mut(conn as usize), was_open) {
+            (None, true) => &mut self.counts.ended,
+            (None, false) => &mut self.counts.failed,
+            (Some(_), true) => &mut self.counts.dropped,
+            (Some(visits), false) => {
+                visits.attempts += 1;
+                &mut self.counts.retried
+            }
+        };
+        *count += 1;
         self.measured.error(reason);
+    }
+
+    fn gone(&mut self, conn: ConnIndex) {
+        if !self.visits.is_empty() {
+            self.gone.push(conn);
+        }
     }
 }
 
@@ -293,11 +424,19 @@ struct Sink<'a> {
     now_ns: u64,
     window: Window,
     unix_offset_ms: &'a mut Option<u64>,
+    stalls: bool,
+    visits: Option<&'a mut Visits>,
+    watching: Option<&'a mut Watching>,
 }
 
 impl Events for Sink<'_> {
     fn welcome(&mut self, welcome: &Welcome<'_>) {
         self.counts.logged_in += 1;
+        self.counts.online += 1;
+        self.counts.connecting -= 1;
+        if let Some(visits) = &mut self.visits {
+            visits.attempts = 0;
+        }
         let offset_ms = welcome.server_time_ms.saturating_sub(self.now_ns / 1_000_000);
         self.unix_offset_ms.get_or_insert(offset_ms);
         if let Some(sender) = &mut self.sender {
@@ -308,11 +447,13 @@ impl Events for Sink<'_> {
     fn accepted(&mut self, first: u32, count: u16) {
         for offset in 0..u32::from(count) {
             let seq = first.wrapping_add(offset);
-            let Some(times) = self.sender.as_mut().and_then(|sender| sender.answered(seq)) else {
+            let answered = self.sender.as_mut().and_then(|sender| sender.answered(seq));
+            let Some(Message { times, number }) = answered else {
                 self.measured.error("answer_to_nothing");
                 continue;
             };
             self.counts.accepted += 1;
+            self.counts.owed += self.checker.topology().copies(self.user, number);
             self.measured.note_accepted(times, self.now_ns, self.window);
         }
     }
@@ -332,12 +473,49 @@ impl Events for Sink<'_> {
         let before = self.checker.verdicts.arrived();
         let is_steady = self.window.is_steady(self.now_ns);
         self.measured.delivered_steady += u64::from(is_steady);
-        if let Some(intended_ns) = self.checker.arrived(self.user, head.from, payload)
+        let visits = self.visits.as_deref().copied().unwrap_or_default();
+        let arrival = Arrival {
+            login: visits.ended,
+            no: head.no,
+            done: visits.done,
+            done_before: visits.done_before,
+        };
+        if let Some(intended_ns) = self.checker.arrived(self.user, head.from, payload, arrival)
             && self.window.is_steady(intended_ns)
         {
-            self.measured.delivered.record(self.now_ns.saturating_sub(intended_ns));
+            let latencies = if self.stalls {
+                &mut self.measured.delivered_stalled
+            } else {
+                &mut self.measured.delivered
+            };
+            latencies.record(self.now_ns.saturating_sub(intended_ns));
         }
         self.counts.arrived += self.checker.verdicts.arrived() - before;
+    }
+
+    fn confirmed(&mut self, upto: u32) {
+        if let Some(visits) = &mut self.visits {
+            visits.done = visits.done.max(upto);
+        }
+    }
+
+    fn presence(&mut self, query: u32, entries: PresenceEntries<'_>) {
+        let Some(watching) = &mut self.watching else { return };
+        for (state, _, user) in entries.iter() {
+            self.counts.watches += u64::from(query != 0);
+            if state == PresenceState::Refused {
+                self.measured.error("watch_refused");
+                continue;
+            }
+            let is_online = state == PresenceState::Online;
+            let told = watching.told(self.user, user, is_online, self.now_ns);
+            self.counts.arrived += u64::from(told.settled);
+            if let Some(age_ns) = told.age_ns {
+                self.measured.told += 1;
+                self.measured.told_steady += u64::from(self.window.is_steady(self.now_ns));
+                self.measured.delivered.record(age_ns);
+            }
+        }
     }
 
     fn draining(&mut self) {

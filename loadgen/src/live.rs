@@ -46,7 +46,7 @@ impl Goal {
         let share = |done: u64, of: u64| if of == 0 { 1.0 } else { done as f64 / of as f64 };
         match self {
             Self::Users(users) => {
-                let (through, users) = (counts.logged_in + counts.failed, u64::from(users));
+                let (through, users) = (counts.online + counts.failed, u64::from(users));
                 (share(through, users), format!("{} of {} users", grouped(through), grouped(users)))
             }
             Self::Time(began, length) => {
@@ -60,8 +60,8 @@ impl Goal {
                 (share(answered, counts.sent), format!("{left} without an answer"))
             }
             Self::Deliveries => {
-                let left = grouped(counts.accepted.saturating_sub(counts.arrived));
-                (share(counts.arrived, counts.accepted), format!("{left} to be delivered"))
+                let left = grouped(counts.owed.saturating_sub(counts.arrived));
+                (share(counts.arrived, counts.owed), format!("{left} to be delivered"))
             }
         }
     }
@@ -150,13 +150,13 @@ fn line(row: &Row, counts: &Counts) -> String {
         "{:>4}s {:<7} in {}  sent {}/s  accepted {}/s  arrived {}/s{latency}  unanswered {}  refused {}  ended {}",
         row.at_s as u64,
         row.phase,
-        grouped(counts.logged_in),
+        grouped(counts.online),
         rate(row, counted.sent),
         rate(row, counted.accepted),
         rate(row, counted.delivered),
         grouped(counts.unanswered()),
         grouped(counts.rejected),
-        grouped(counts.ended + counts.failed),
+        grouped(counts.lost_connections()),
     )
 }
 
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_line_has_rates_and_percentiles_of_its_second() {
-        let counts = Counts { logged_in: 4, sent: 3000, accepted: 2000, ..Counts::default() };
+        let counts = Counts { online: 4, sent: 3000, accepted: 2000, ..Counts::default() };
         let line = line(&row(), &counts);
         assert!(line.starts_with("   7s send    in 4  sent 1,500/s  accepted 1,000/s"), "{line}");
         assert!(line.contains("p50 50.") && line.contains("unanswered 1,000"), "{line}");
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn a_goal_is_reached_at_1() {
-        let counts = Counts { logged_in: 1, failed: 1, ..Counts::default() };
+        let counts = Counts { online: 1, failed: 1, ..Counts::default() };
         let goals = [
             Goal::Users(2),
             Goal::Time(Instant::now(), Duration::ZERO),
@@ -269,7 +269,7 @@ mod tests {
         ];
         let reached = goals.map(|goal| goal.progress(&counts).0);
         assert_eq!(reached, [1.0, 0.0, 1.0, 1.0], "no time at all has no length to be passed");
-        let half = Counts { sent: 4, accepted: 2, arrived: 1, ..Counts::default() };
+        let half = Counts { sent: 4, accepted: 2, owed: 2, arrived: 1, ..Counts::default() };
         assert_eq!(Goal::Answers.progress(&half), (0.5, "2 without an answer".to_owned()));
         assert_eq!(Goal::Deliveries.progress(&half), (0.5, "1 to be delivered".to_owned()));
     }

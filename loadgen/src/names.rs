@@ -1,5 +1,7 @@
 //! Who the users of a run are, and who sends to whom.
 
+use std::ops::Range;
+
 /// Bytes of a user's name.
 pub const USER_BYTES: usize = 18;
 
@@ -22,13 +24,15 @@ pub fn user_name(run: u32, index: u32) -> String {
     user(run, index).iter().map(|byte| char::from(*byte)).collect()
 }
 
-/// Who sends to whom. Users are numbered from 0; senders come first, and each sends to one inbox.
+/// Who sends to whom. Users are numbered from 0; senders come first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Topology {
     /// Nobody sends; this many are there.
     Silent(u32),
     /// An even number of users in pairs (0 and 1, 2 and 3, ...) that send to each other.
     Pairs(u32),
+    /// Each of the senders to all of the recipients after them, with SENDs that name `each` of these in turn.
+    FanOut { senders: u32, recipients: u32, each: u32 },
     /// This many users, of whom the first `active`, an even number, send to each other in pairs.
     Composite { users: u32, active: u32 },
     /// This many senders `i`, each to a receiver of its own, `n + i`.
@@ -45,6 +49,7 @@ impl Topology {
             Self::OneWay(n) => 2 * n,
             Self::FanIn(n) => n + 1,
             Self::Composite { users, .. } => users,
+            Self::FanOut { senders, recipients, .. } => senders + recipients,
         }
     }
 
@@ -54,23 +59,70 @@ impl Topology {
             Self::Silent(_) => 0,
             Self::Pairs(n) | Self::OneWay(n) | Self::FanIn(n) => n,
             Self::Composite { active, .. } => active,
+            Self::FanOut { senders, .. } => senders,
         }
     }
 
-    /// Where a sender sends.
-    pub fn recipient_of(self, sender: u32) -> u32 {
+    /// Groups of recipients that a sender's messages go to in turn: message `i` to group `i mod groups()`.
+    pub fn groups(self) -> u32 {
         match self {
-            Self::Silent(_) => sender,
+            Self::FanOut { recipients, each, .. } => recipients.div_ceil(each),
+            _ => 1,
+        }
+    }
+
+    /// Whom a sender's messages to this group reach.
+    pub fn recipients(self, sender: u32, group: u32) -> Range<u32> {
+        let only = match self {
+            Self::Silent(_) => return 0..0,
+            Self::FanOut { senders, recipients, each } => {
+                let first = senders + group * each;
+                return first..(first + each).min(senders + recipients);
+            }
             Self::Pairs(_) | Self::Composite { .. } => sender ^ 1,
             Self::OneWay(n) => n + sender,
             Self::FanIn(n) => n,
+        };
+        only..only + 1
+    }
+
+    /// How many a message of a sender reaches.
+    pub fn copies(self, sender: u32, number: u32) -> u64 {
+        match self {
+            Self::FanOut { .. } => self.recipients(sender, number % self.groups()).len() as u64,
+            _ => 1,
         }
     }
 
-    /// Which of `threads` threads a user belongs to. Sender and receiver share one, except in a fan-in.
+    /// Pairs of a sender and a recipient of its.
+    pub fn flows(self) -> usize {
+        match self {
+            Self::FanOut { senders, recipients, .. } => senders as usize * recipients as usize,
+            _ => self.senders() as usize,
+        }
+    }
+
+    /// The place of such a pair among them, and the group that the recipient is in; `None` if it is none.
+    pub fn flow(self, sender: u32, recipient: u32) -> Option<(usize, u32)> {
+        if sender >= self.senders() {
+            return None;
+        }
+        match self {
+            Self::FanOut { senders, recipients, each } => {
+                let place = recipient.checked_sub(senders).filter(|place| *place < recipients)?;
+                let flow = sender as usize * recipients as usize + place as usize;
+                Some((flow, place / each))
+            }
+            _ if self.recipients(sender, 0).contains(&recipient) => Some((sender as usize, 0)),
+            _ => None,
+        }
+    }
+
+    /// Which of `threads` threads a user belongs to. Sender and receiver share one, except in a fan-in or a
+    /// fan-out.
     pub fn thread_of(self, user: u32, threads: u32) -> u32 {
         match self {
-            Self::Silent(_) | Self::FanIn(_) => user % threads,
+            Self::Silent(_) | Self::FanIn(_) | Self::FanOut { .. } => user % threads,
             Self::Pairs(_) => (user / 2) % threads,
             Self::Composite { active, .. } if user < active => (user / 2) % threads,
             Self::Composite { .. } => user % threads,
@@ -92,14 +144,29 @@ mod tests {
     #[test]
     fn every_sender_has_a_recipient_among_the_users_on_a_thread_that_exists() {
         let composite = Topology::Composite { users: 11, active: 4 };
-        for topology in [Topology::Pairs(10), Topology::OneWay(5), Topology::FanIn(9), composite] {
+        let fan_out = Topology::FanOut { senders: 2, recipients: 7, each: 3 };
+        let (pairs, one_way) = (Topology::Pairs(10), Topology::OneWay(5));
+        for topology in [pairs, one_way, Topology::FanIn(9), composite, fan_out] {
+            let mut flows = Vec::new();
             for sender in 0..topology.senders() {
-                let recipient = topology.recipient_of(sender);
-                assert!(recipient < topology.users() && recipient != sender, "{topology:?}");
-                let shares = topology.thread_of(sender, 3) == topology.thread_of(recipient, 3);
-                assert!(shares || matches!(topology, Topology::FanIn(_)));
                 assert!(topology.thread_of(sender, 3) < 3);
+                for group in 0..topology.groups() {
+                    for recipient in topology.recipients(sender, group) {
+                        assert!(recipient < topology.users() && recipient != sender);
+                        let shares =
+                            topology.thread_of(sender, 3) == topology.thread_of(recipient, 3);
+                        let many = matches!(topology, Topology::FanIn(_) | Topology::FanOut { .. });
+                        assert!(shares || many, "{topology:?}");
+                        let (flow, of_group) = topology.flow(sender, recipient).unwrap();
+                        assert_eq!(of_group, group, "{topology:?}");
+                        flows.push(flow);
+                    }
+                }
+                assert_eq!(topology.flow(sender, sender), None);
             }
+            flows.sort_unstable();
+            assert_eq!(flows, (0..topology.flows()).collect::<Vec<_>>(), "{topology:?}");
+            assert_eq!(topology.flow(topology.senders(), 0), None);
         }
     }
 

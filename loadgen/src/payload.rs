@@ -68,8 +68,10 @@ pub fn filled(bytes: usize) -> Vec<u8> {
 pub struct Verdicts {
     /// Messages that came for the first time.
     pub delivered: u64,
-    /// Messages that came again.
+    /// Messages that came again and must not have.
     pub duplicates: u64,
+    /// Messages that came again after a reconnect, as they may: their acknowledgement was not known to be read.
+    pub redelivered: u64,
     /// Messages that came after a later one of the same sender.
     pub reordered: u64,
     /// Payloads damaged, of another run, cut, from another user than they say, or for another recipient.
@@ -81,6 +83,7 @@ impl Verdicts {
     pub fn add(&mut self, other: &Self) {
         self.delivered += other.delivered;
         self.duplicates += other.duplicates;
+        self.redelivered += other.redelivered;
         self.reordered += other.reordered;
         self.corrupted += other.corrupted;
     }
@@ -91,15 +94,50 @@ impl Verdicts {
     }
 }
 
-/// What came of one sender's messages, which all go to one inbox.
+/// How a message came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Arrival {
+    /// In which of its recipient's logins, from 0.
+    pub login: u32,
+    /// Its number there, from 1.
+    pub no: u32,
+    /// Deliveries of this login up to this number are done: the server is known to have read their ACK.
+    pub done: u32,
+    /// The same of the login before.
+    pub done_before: u32,
+}
+
+/// What came of one sender's messages to one recipient.
+///
+/// What a connection leaves unacknowledged comes again at the next login, in the same order (docs/PROTOCOL.md, section 7).
+/// So a message that comes again is the server's fault if it came before in the same login, or if its acknowledgement is
+/// known to be read; else it is a redelivery.
 #[derive(Clone, Debug, Default)]
 pub struct Flow {
     next: u32,
     missing: Ranges,
+    /// Of the newest arrival.
+    login: u32,
+    no: u32,
+    /// What came in this login is below.
+    here: u32,
+    /// What came and is below is done.
+    done: u32,
 }
 
 impl Flow {
-    fn arrived(&mut self, seq: u32, verdicts: &mut Verdicts) {
+    fn arrived(&mut self, seq: u32, arrival: Arrival, verdicts: &mut Verdicts) {
+        let done = match arrival.login.wrapping_sub(self.login) {
+            0 => arrival.done,
+            1 => arrival.done_before,
+            _ => 0,
+        };
+        if self.no <= done {
+            self.done = self.done.max(self.here);
+        }
+        if arrival.login != self.login {
+            self.here = 0;
+        }
         if seq == self.next {
             self.next += 1;
             verdicts.delivered += 1;
@@ -110,13 +148,16 @@ impl Flow {
         } else if self.missing.remove(seq) {
             verdicts.delivered += 1;
             verdicts.reordered += 1;
-        } else {
+        } else if seq < self.here.max(self.done) {
             verdicts.duplicates += 1;
+        } else {
+            verdicts.redelivered += 1;
         }
+        (self.login, self.no, self.here) = (arrival.login, arrival.no, self.here.max(seq + 1));
     }
 
     /// Messages that were accepted but did not come: of `sent` messages, those not in `not_accepted` and not here.
-    pub fn lost(&self, sent: u32, not_accepted: &Ranges) -> u64 {
+    fn lost(&self, sent: u32, not_accepted: &Ranges) -> u64 {
         let mut absent = self.missing.clone();
         absent.insert(self.next.min(sent), sent);
         absent.count() - absent.overlap(not_accepted)
@@ -137,32 +178,53 @@ pub struct Checker {
 impl Checker {
     /// For payloads of `payload_bytes` of this run.
     pub fn new(run: u32, payload_bytes: usize, topology: Topology) -> Self {
-        let flows = vec![Flow::default(); topology.senders() as usize];
+        let flows = vec![Flow::default(); topology.flows()];
         Self { run, filler: filled(payload_bytes), topology, flows, verdicts: Verdicts::default() }
     }
 
     /// Takes a payload that `recipient` received from the user called `from`; gives the intended time if it is sound.
-    pub fn arrived(&mut self, recipient: u32, from: &str, payload: &[u8]) -> Option<u64> {
+    pub fn arrived(
+        &mut self,
+        recipient: u32,
+        from: &str,
+        payload: &[u8],
+        arrival: Arrival,
+    ) -> Option<u64> {
         let sound = Head::read(payload).filter(|head| {
             head.run == self.run
                 && head.seq < u32::MAX
                 && payload.len() == self.filler.len()
                 && payload[HEAD_BYTES..] == self.filler[HEAD_BYTES..]
-                && head.sender < self.topology.senders()
-                && self.topology.recipient_of(head.sender) == recipient
                 && from.as_bytes() == crate::names::user(self.run, head.sender)
         });
-        let Some(head) = sound else {
+        let groups = self.topology.groups();
+        let flow = sound.and_then(|head| {
+            let (flow, group) = self.topology.flow(head.sender, recipient)?;
+            (head.seq % groups == group).then_some((flow, head))
+        });
+        let Some((flow, head)) = flow else {
             self.verdicts.corrupted += 1;
             return None;
         };
-        self.flows[head.sender as usize].arrived(head.seq, &mut self.verdicts);
+        self.flows[flow].arrived(head.seq / groups, arrival, &mut self.verdicts);
         Some(head.intended_ns)
     }
 
-    /// What came of a sender's messages.
-    pub fn flow(&self, sender: u32) -> &Flow {
-        &self.flows[sender as usize]
+    /// Who sends to whom.
+    pub fn topology(&self) -> Topology {
+        self.topology
+    }
+
+    /// Of `sent` messages of a sender, those that were accepted and did not come to this recipient.
+    pub fn lost(&self, sender: u32, recipient: u32, sent: u32, not_accepted: &Ranges) -> u64 {
+        let Some((flow, group)) = self.topology.flow(sender, recipient) else { return 0 };
+        match self.topology.groups() {
+            1 => self.flows[flow].lost(sent, not_accepted),
+            groups => {
+                let sent = sent.saturating_sub(group).div_ceil(groups);
+                self.flows[flow].lost(sent, &not_accepted.of_group(group, groups))
+            }
+        }
     }
 }
 
@@ -171,6 +233,7 @@ mod tests {
     use super::*;
 
     const RUN: u32 = 0xabcdef;
+    const FIRST: Arrival = Arrival { login: 0, no: 1, done: 0, done_before: 0 };
 
     fn payload(sender: u32, seq: u32) -> Vec<u8> {
         let mut bytes = filled(64);
@@ -185,7 +248,7 @@ mod tests {
     fn after(seqs: &[u32]) -> (Verdicts, Checker) {
         let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
         for seq in seqs {
-            assert_eq!(checker.arrived(1, &name(0), &payload(0, *seq)), Some(77));
+            assert_eq!(checker.arrived(1, &name(0), &payload(0, *seq), FIRST), Some(77));
         }
         (checker.verdicts, checker)
     }
@@ -194,14 +257,14 @@ mod tests {
     fn messages_in_order_are_just_delivered() {
         let (verdicts, checker) = after(&[0, 1, 2, 3]);
         assert_eq!(verdicts, Verdicts { delivered: 4, ..Verdicts::default() });
-        assert_eq!(checker.flow(0).lost(4, &Ranges::default()), 0);
+        assert_eq!(checker.lost(0, 1, 4, &Ranges::default()), 0);
     }
 
     #[test]
     fn a_repeated_message_arrives_once() {
         let (verdicts, mut checker) = after(&[0, 0, 0]);
         assert_eq!(verdicts.arrived(), 1, "the end of a run waits for the others");
-        checker.arrived(1, &name(0), b"damaged");
+        checker.arrived(1, &name(0), b"damaged", FIRST);
         assert_eq!(checker.verdicts.arrived(), 2, "and for no other in the place of a damaged one");
     }
 
@@ -214,17 +277,17 @@ mod tests {
     fn a_message_after_a_later_one_is_reordered_and_not_lost() {
         let (verdicts, checker) = after(&[0, 2, 1, 3]);
         assert_eq!((verdicts.reordered, verdicts.delivered, verdicts.duplicates), (1, 4, 0));
-        assert_eq!(checker.flow(0).lost(4, &Ranges::default()), 0);
+        assert_eq!(checker.lost(0, 1, 4, &Ranges::default()), 0);
     }
 
     #[test]
     fn lost_are_the_accepted_ones_that_never_came() {
         let (_, checker) = after(&[0, 1, 4, 5]);
-        assert_eq!(checker.flow(0).lost(8, &Ranges::default()), 4, "2, 3 and the tail 6, 7");
+        assert_eq!(checker.lost(0, 1, 8, &Ranges::default()), 4, "2, 3 and the tail 6, 7");
         let mut refused = Ranges::default();
         refused.insert(3, 4);
         refused.insert(7, 8);
-        assert_eq!(checker.flow(0).lost(8, &refused), 2, "2 and 6 were accepted");
+        assert_eq!(checker.lost(0, 1, 8, &refused), 2, "2 and 6 were accepted");
     }
 
     #[test]
@@ -234,7 +297,7 @@ mod tests {
             let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
             let mut damaged = sound.clone();
             damaged[at] ^= 0x10;
-            assert_eq!(checker.arrived(1, &name(0), &damaged), None, "byte {at}");
+            assert_eq!(checker.arrived(1, &name(0), &damaged, FIRST), None, "byte {at}");
             assert_eq!(checker.verdicts, Verdicts { corrupted: 1, ..Verdicts::default() });
         }
     }
@@ -242,13 +305,87 @@ mod tests {
     #[test]
     fn a_message_of_another_run_sender_recipient_or_length_is_corruption() {
         let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
-        assert_eq!(checker.arrived(0, &name(0), &payload(0, 0)), None, "for user 1, got by user 0");
-        assert_eq!(checker.arrived(1, &name(1), &payload(0, 0)), None, "from says another user");
-        assert_eq!(checker.arrived(1, &name(0), &payload(0, 0)[..63]), None, "cut");
-        assert_eq!(checker.arrived(1, &name(0), &[]), None, "empty");
+        assert_eq!(
+            checker.arrived(0, &name(0), &payload(0, 0), FIRST),
+            None,
+            "for user 1, got by user 0"
+        );
+        assert_eq!(
+            checker.arrived(1, &name(1), &payload(0, 0), FIRST),
+            None,
+            "from says another user"
+        );
+        assert_eq!(checker.arrived(1, &name(0), &payload(0, 0)[..63], FIRST), None, "cut");
+        assert_eq!(checker.arrived(1, &name(0), &[], FIRST), None, "empty");
         let mut other = Checker::new(RUN + 1, 64, Topology::Pairs(2));
-        assert_eq!(other.arrived(1, &name(0), &payload(0, 0)), None, "another run");
+        assert_eq!(other.arrived(1, &name(0), &payload(0, 0), FIRST), None, "another run");
         assert_eq!(checker.verdicts.corrupted, 4);
         assert_eq!(checker.verdicts.delivered, 0);
+    }
+
+    /// Deliveries of 0, 1, 2 in the first login, of which two are known to be done, and then of others in the next.
+    fn after_a_cut(again: &[u32]) -> Verdicts {
+        let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
+        let mut deliver = |seq: u32, arrival: Arrival| {
+            checker.arrived(1, &name(0), &payload(0, seq), arrival);
+        };
+        deliver(0, Arrival { no: 1, ..FIRST });
+        deliver(1, Arrival { no: 2, ..FIRST });
+        deliver(2, Arrival { no: 3, done: 2, ..FIRST });
+        for (no, seq) in (1..).zip(again) {
+            deliver(*seq, Arrival { login: 1, no, done: 0, done_before: 2 });
+        }
+        checker.verdicts
+    }
+
+    #[test]
+    fn what_was_not_known_to_be_acknowledged_may_come_again_after_a_cut_and_counts_once() {
+        let verdicts = after_a_cut(&[2, 3]);
+        assert_eq!((verdicts.redelivered, verdicts.duplicates, verdicts.delivered), (1, 0, 4));
+    }
+
+    #[test]
+    fn what_was_acknowledged_and_comes_again_is_a_duplicate() {
+        let verdicts = after_a_cut(&[1, 2, 3]);
+        assert_eq!((verdicts.redelivered, verdicts.duplicates), (1, 1));
+    }
+
+    #[test]
+    fn what_comes_twice_in_one_login_is_a_duplicate() {
+        let verdicts = after_a_cut(&[2, 2, 3, 3]);
+        assert_eq!((verdicts.redelivered, verdicts.duplicates, verdicts.delivered), (1, 2, 4));
+    }
+
+    #[test]
+    fn what_a_redelivery_has_reached_is_all_that_its_acknowledgement_covers() {
+        let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
+        let mut deliver = |login, no, seq, done, done_before| {
+            let arrival = Arrival { login, no, done, done_before };
+            checker.arrived(1, &name(0), &payload(0, seq), arrival);
+        };
+        (0..6).for_each(|seq| deliver(0, seq + 1, seq, 0, 0));
+        (0..3).for_each(|seq| deliver(1, seq + 1, seq, 0, 0));
+        // The ACK of the second login's three is read; the other three were never acknowledged.
+        (3..6).for_each(|seq| deliver(2, seq - 2, seq, 0, 3));
+        assert_eq!((checker.verdicts.redelivered, checker.verdicts.duplicates), (6, 0));
+    }
+
+    #[test]
+    fn a_message_to_many_is_checked_for_each_of_them() {
+        let topology = Topology::FanOut { senders: 1, recipients: 3, each: 2 };
+        let mut checker = Checker::new(RUN, 64, topology);
+        // Messages 0, 2, 4 go to users 1 and 2, messages 1 and 3 to user 3.
+        for (recipient, seq) in [(1, 0), (1, 2), (1, 4), (2, 0), (2, 4), (3, 1)] {
+            assert!(checker.arrived(recipient, &name(0), &payload(0, seq), FIRST).is_some());
+        }
+        let lost = |recipient, refused: &Ranges| checker.lost(0, recipient, 5, refused);
+        let none = Ranges::default();
+        assert_eq!([1, 2, 3].map(|recipient| lost(recipient, &none)), [0, 1, 1]);
+        let mut refused = Ranges::default();
+        refused.insert(3, 4);
+        assert_eq!([2, 3].map(|recipient| lost(recipient, &refused)), [1, 0]);
+        let mut checker = Checker::new(RUN, 64, topology);
+        assert_eq!(checker.arrived(3, &name(0), &payload(0, 0), FIRST), None, "of another group");
+        assert_eq!(checker.verdicts.corrupted, 1);
     }
 }

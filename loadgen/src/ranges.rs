@@ -42,6 +42,16 @@ impl Ranges {
         self.0.iter().map(|(from, until)| u64::from(until - from)).sum()
     }
 
+    /// Of these numbers, those of residue `group` modulo `groups`, each divided by that.
+    pub fn of_group(&self, group: u32, groups: u32) -> Self {
+        let mut part = Self::default();
+        for (from, until) in &self.0 {
+            let count_below = |number: u32| number.saturating_sub(group).div_ceil(groups);
+            part.insert(count_below(*from), count_below(*until));
+        }
+        part
+    }
+
     /// How many numbers are in both sets.
     pub fn overlap(&self, other: &Self) -> u64 {
         let (mut mine, mut theirs) = (self.0.iter().peekable(), other.0.iter().peekable());
@@ -62,6 +72,21 @@ impl Ranges {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+
+    #[test]
+    fn a_group_has_each_of_its_numbers() {
+        let mut ranges = Ranges::default();
+        let numbers = [0, 1, 2, 5, 9, 10, 11, 12, 13, 20];
+        numbers.iter().for_each(|number| ranges.insert(*number, *number + 1));
+        for groups in 1..6 {
+            for group in 0..groups {
+                let mut expected = Ranges::default();
+                let of_group = numbers.iter().filter(|number| *number % groups == group);
+                of_group.for_each(|number| expected.insert(number / groups, number / groups + 1));
+                assert_eq!(ranges.of_group(group, groups), expected, "{group} of {groups}");
+            }
+        }
+    }
 
     #[test]
     fn ranges_agree_with_a_plain_set_after_many_changes() {

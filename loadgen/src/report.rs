@@ -1,5 +1,9 @@
 //! What a run found: for programs as JSON, for people as a table, for scripts as an exit code.
 
+mod sections;
+
+pub use sections::{Drift, Hold, Presence, Returns, Stall, Storm};
+
 use crate::client::code_name;
 use crate::floor::FloorReport;
 use crate::objective::Checked;
@@ -76,6 +80,27 @@ pub struct Report {
     /// The time in which all connections were silent, `composite` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// Recipients of a SEND, `fanout` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recipients_per_send: Option<u32>,
+    /// Connections that were cut or ended and came back, where they do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub returns: Option<Returns>,
+    /// Each time that all connections were cut, `storm` only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub storms: Vec<Storm>,
+    /// The time in which some did not read, `slow` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stall: Option<Stall>,
+    /// As `delivered_latency_us`, to those who did not read, `slow` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub delivered_stalled_latency_us: Option<Percentiles>,
+    /// What watchers were told, `presence` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub presence: Option<Presence>,
+    /// The last tenth of the steady phase beside the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drift: Option<Drift>,
     /// Draining full inboxes, `offline` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub drain: Option<Rate>,
@@ -123,27 +148,6 @@ impl Rate {
             count,
             seconds: round(seconds, 3),
             per_s: round(count as f64 / seconds.max(1e-9), 1),
-        }
-    }
-}
-
-/// A time in which nothing was sent but heartbeats.
-#[derive(Clone, Copy, PartialEq, Debug, Serialize)]
-pub struct Hold {
-    pub seconds: f64,
-    /// CPU time of the server in it, with `--pid`.
-    pub server_cpu_seconds: Option<f64>,
-    /// CPU time of the generator in it.
-    pub generator_cpu_seconds: f64,
-}
-
-impl Hold {
-    /// As a meter saw it.
-    pub fn new(usage: Usage) -> Self {
-        Self {
-            seconds: round(usage.wall.as_secs_f64(), 1),
-            server_cpu_seconds: usage.server.map(|time| round(time.as_secs_f64(), 2)),
-            generator_cpu_seconds: round(usage.generator.as_secs_f64(), 2),
         }
     }
 }
@@ -240,6 +244,14 @@ impl Report {
             service: measured.service.spectrum(),
             delivered: measured.delivered.spectrum(),
         };
+        self.delivered_stalled_latency_us = measured.delivered_stalled.percentiles();
+        self.returns = Returns::new(&counts, &verdicts);
+        self.presence = Presence::new(&counts, &measured, wall);
+        if let (Some(first), Some(last)) =
+            (measured.first_tenth.percentiles(), measured.last_tenth.percentiles())
+        {
+            self.drift = Some(Drift::new(first, last, usage));
+        }
         (self.not_sent, self.late_starts) = (measured.not_sent, measured.late_starts);
         self.rejected =
             measured.rejected.iter().map(|(code, n)| (reject_name(*code), *n)).collect();
@@ -320,11 +332,28 @@ impl Report {
         let open = grouped(self.connections_open.into());
         row("connections", format!("{open} open{active}; logins {}", rate(&self.login)));
         if let Some(hold) = &self.hold {
-            let cpu = hold.server_cpu_seconds.map_or("?".to_owned(), |s| s.to_string());
-            row("hold", format!("{} s without a message; CPU of the server {cpu} s", hold.seconds));
+            row("hold", hold.line());
         }
+        self.storms.iter().for_each(|storm| row("storm", storm.line()));
         if self.sent > 0 {
             self.message_rows(&mut row);
+        }
+        if let Some(presence) = &self.presence {
+            row("presence", presence.line());
+            let told = self.delivered_latency_us.as_ref();
+            told.into_iter().for_each(|told| row("told us", told.line()));
+        }
+        if let Some(returns) = &self.returns {
+            row("came back", returns.line());
+        }
+        if let Some(stall) = &self.stall {
+            row("stall", stall.line());
+        }
+        if let Some(late) = &self.delivered_stalled_latency_us {
+            row("stalled us", late.line());
+        }
+        if let Some(drift) = &self.drift {
+            row("drift", drift.line());
         }
         if let Some(drain) = &self.drain {
             row("drain", rate(drain));
@@ -417,13 +446,7 @@ impl Report {
         for (name, found) in latencies {
             let open_loop = self.environment.rate > 0;
             if let Some(p) = found.as_ref().filter(|_| open_loop || name != "service us") {
-                row(
-                    name,
-                    format!(
-                        "p50 {}  p90 {}  p99 {}  p99.9 {}  max {}",
-                        p.p50, p.p90, p.p99, p.p999, p.max
-                    ),
-                );
+                row(name, p.line());
             }
         }
     }

@@ -1,6 +1,6 @@
 //! A run from the main thread: starts the generator threads, leads them through the phases and shows the progress.
 
-use crate::control::{Control, Counts, Progress};
+use crate::control::{Control, Counts, Load, Progress};
 use crate::driver::Findings;
 use crate::live::{Goal, Live, Part};
 use crate::names::Topology;
@@ -26,7 +26,6 @@ pub struct Run {
     progress: Arc<Vec<Progress>>,
     threads: Vec<JoinHandle<anyhow::Result<Findings>>>,
     topology: Topology,
-    messages_max: u64,
     recorder: Recorder,
     live: Live,
 }
@@ -69,15 +68,7 @@ impl Run {
             std::thread::Builder::new().name(format!("loadgen-{thread}")).spawn(body)
         });
         let threads = threads.collect::<Result<_, _>>().context("cannot start a thread")?;
-        Ok(Self {
-            control,
-            progress,
-            threads,
-            topology: plan.topology,
-            messages_max: plan.messages_max,
-            recorder,
-            live,
-        })
+        Ok(Self { control, progress, threads, topology: plan.topology, recorder, live })
     }
 
     /// The sum of all threads' counts, and whether one of them is still sending.
@@ -87,24 +78,55 @@ impl Run {
         (sum, sending)
     }
 
-    /// Lets the first `groups` groups of users log in until `users` are through, one way or the other. Gives the time.
-    pub fn log_in(&mut self, groups: u32, users: u32) -> anyhow::Result<Duration> {
+    /// Orders for the threads.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// Lets users below `users` log in until all are through, one way or the other, `connects_per_s` of them a second; 0: as
+    /// fast as they can. Gives the time.
+    pub fn log_in(&mut self, users: u32, connects_per_s: u64) -> anyhow::Result<Duration> {
         let began = Instant::now();
-        self.control.let_in(groups);
+        self.control.let_in(users, connects_per_s);
         let (mut through, mut moved) = (0, Instant::now());
+        // A slow ramp has its pauses.
+        let stall = LOGIN_STALL + Duration::from_secs(1).div_f64(connects_per_s.max(1) as f64);
         let part = Part { name: "log in", goal: Goal::Users(users) };
         self.watch(part, |counts, _| {
-            let now_through = counts.logged_in + counts.failed;
+            let now_through = counts.online + counts.failed + counts.ended;
             if now_through != through {
                 (through, moved) = (now_through, Instant::now());
             }
-            through >= u64::from(users) || moved.elapsed() > LOGIN_STALL
+            through >= u64::from(users) || moved.elapsed() > stall
         })?;
         let counts = self.counts().0;
         if counts.logged_in == 0 {
             bail!(self.why_nobody_is_in());
         }
         Ok(began.elapsed())
+    }
+
+    /// Waits until so many users are logged in and so many logins were done in all, at most `wait`; `look` sees each count.
+    pub fn rejoin(
+        &mut self,
+        users: u32,
+        logins: u64,
+        wait: Duration,
+        mut look: impl FnMut(&Counts),
+    ) -> anyhow::Result<()> {
+        let until = Instant::now() + wait;
+        self.watch(Part { name: "log in", goal: Goal::Users(users) }, |counts, _| {
+            look(counts);
+            let all_in = counts.online >= u64::from(users) && counts.logged_in >= logins;
+            all_in || Instant::now() >= until
+        })
+    }
+
+    /// Waits until all watchers were told of all whom they watch, at most `wait`.
+    pub fn watch_presence(&mut self, watches: u64, wait: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + wait;
+        let part = Part { name: "watch", goal: Goal::Time(Instant::now(), wait) };
+        self.watch(part, |counts, _| counts.watches >= watches || Instant::now() >= until)
     }
 
     fn why_nobody_is_in(&mut self) -> String {
@@ -125,23 +147,31 @@ impl Run {
         }
     }
 
-    /// Sends for `warmup` and `steady`, or until as many messages as may be sent are answered. The meter watches the
-    /// steady phase.
+    /// Sends for the time of the load, or until as many messages as may be sent are answered. The meter watches the steady
+    /// phase; `at_steady` is called when it begins.
     pub fn send(
         &mut self,
-        warmup: Duration,
-        steady: Duration,
+        load: Load,
         meter: &mut Meter,
+        at_steady: impl FnOnce(&Control),
     ) -> anyhow::Result<()> {
-        let window = self.control.send(warmup, steady);
+        let before = self.counts().0;
+        let answered_before = before.accepted + before.rejected;
+        let window = self.control.send(load);
         let control = self.control.clone();
         let timed = |name, length| Part { name, goal: Goal::Time(Instant::now(), length) };
-        self.watch(timed("warm up", warmup), |_, _| control.now_ns() >= window.steady_from_ns)?;
-        meter.start();
-        let messages_max = self.messages_max;
-        self.watch(timed("send", steady), |counts, _| {
-            counts.accepted + counts.rejected >= messages_max || control.now_ns() >= window.until_ns
+        let done = |counts: &Counts| {
+            counts.accepted + counts.rejected - answered_before >= load.messages_max
+        };
+        self.watch(timed("warm up", load.warmup), |counts, _| {
+            control.now_ns() >= window.steady_from_ns || done(counts)
         })?;
+        meter.start();
+        at_steady(&control);
+        let part = timed("send", load.steady);
+        self.watch(part, |counts, _| done(counts) || window.tenth(control.now_ns()) > 0)?;
+        meter.first_tenth();
+        self.watch(part, |counts, _| done(counts) || control.now_ns() >= window.until_ns)?;
         meter.stop();
         self.control.hold();
         Ok(())
@@ -159,8 +189,7 @@ impl Run {
     pub fn drain(&mut self, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
         self.watch(Part { name: "drain", goal: Goal::Deliveries }, |counts, _| {
-            counts.arrived >= counts.accepted && counts.unacknowledged == 0
-                || Instant::now() >= until
+            counts.arrived >= counts.owed && counts.unacknowledged == 0 || Instant::now() >= until
         })
     }
 
@@ -231,11 +260,15 @@ impl Run {
 
 fn lost(topology: Topology, findings: &[Findings]) -> u64 {
     let threads = findings.len() as u32;
-    let sent = findings.iter().flat_map(|found| &found.sent);
-    sent.map(|(user, sent, not_accepted)| {
-        let recipient = topology.recipient_of(*user);
-        let thread = topology.thread_of(recipient, threads) as usize;
-        findings[thread].checker.flow(*user).lost(*sent, not_accepted)
+    let all = findings.iter().flat_map(|found| &found.sent);
+    all.map(|(user, sent, not_accepted)| {
+        let groups = 0..topology.groups();
+        let recipients = groups.flat_map(|group| topology.recipients(*user, group));
+        let lost_by = |recipient| {
+            let thread = topology.thread_of(recipient, threads) as usize;
+            findings[thread].checker.lost(*user, recipient, *sent, not_accepted)
+        };
+        recipients.map(lost_by).sum::<u64>()
     })
     .sum()
 }

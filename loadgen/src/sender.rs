@@ -1,10 +1,15 @@
-//! The sending half of one connection: frames from a template, the window, and when each message was meant and made.
+//! The sending half of one user: frames from a template, the window, and when each message was meant and made.
+//!
+//! A connection that ends leaves messages without an answer. They are sent again with their ids on the next one, in the
+//! old order and before anything new (docs/PROTOCOL.md, section 5). A message keeps its number; each SEND of it has a
+//! number of its connection.
 
 use crate::names::{Topology, user_name};
 use crate::payload::{HEAD_BYTES, Head, filled};
 use crate::ranges::Ranges;
 use iris_proto::id::MsgId;
 use iris_proto::wire::{HEADER_BYTES, put_send};
+use std::collections::VecDeque;
 
 const SEQ_AT: usize = HEADER_BYTES;
 const ID_AT: usize = SEQ_AT + 4;
@@ -14,31 +19,45 @@ const ID_AT: usize = SEQ_AT + 4;
 pub struct Times {
     /// The schedule's time.
     pub intended_ns: u64,
-    /// The real time.
+    /// The real time of the first SEND.
     pub sent_ns: u64,
+}
+
+/// A message without an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Message {
+    /// When it was to be sent and when it was.
+    pub times: Times,
+    /// Its number among the user's messages, from 0.
+    pub number: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct InFlight {
-    times: Times,
+    message: Message,
     waits: bool,
 }
 
-/// Sends one user's messages to one inbox.
+/// Sends one user's messages.
 #[derive(Debug)]
 pub struct Sender {
-    /// A whole SEND frame; number, id and payload head are written over for each message.
-    template: Vec<u8>,
-    payload_at: usize,
+    /// Whole SEND frames, one for each group of recipients; number, id and payload head are written over for each message.
+    templates: Box<[Vec<u8>]>,
+    payload_bytes: usize,
     user: u32,
     run: u32,
-    /// Messages made so far; the next SEND's number.
+    /// Messages made so far; the next one's number.
     sent: u32,
-    /// Every number below is answered.
+    /// The next SEND's number in this connection.
+    next_seq: u32,
+    /// Every SEND below is answered.
     oldest: u32,
     unanswered: u32,
     /// A power of two, so that a number finds its place by a mask.
     in_flight: Box<[InFlight]>,
+    /// Messages that an ended connection left without an answer, oldest first.
+    again: VecDeque<Message>,
+    /// 0 before the login.
     window: u32,
     refused: Ranges,
     /// The server asked to hold back until then.
@@ -48,31 +67,55 @@ pub struct Sender {
 impl Sender {
     /// A sender for `user`, before its login.
     pub fn new(run: u32, user: u32, topology: Topology, payload_bytes: usize) -> Self {
-        let mut template = Vec::new();
-        let to = user_name(run, topology.recipient_of(user));
-        put_send(&mut template, 0, MsgId::default(), 0, &[&to], &filled(payload_bytes));
-        let payload_at = template.len() - payload_bytes;
+        let templates = (0..topology.groups()).map(|group| {
+            let to: Vec<String> =
+                topology.recipients(user, group).map(|to| user_name(run, to)).collect();
+            let to: Vec<&str> = to.iter().map(String::as_str).collect();
+            let mut template = Vec::new();
+            put_send(&mut template, 0, MsgId::default(), 0, &to, &filled(payload_bytes));
+            template.shrink_to_fit();
+            template
+        });
         Self {
-            template,
-            payload_at,
+            templates: templates.collect(),
+            payload_bytes,
             user,
             run,
             sent: 0,
+            next_seq: 0,
             oldest: 0,
             unanswered: 0,
             in_flight: Box::default(),
+            again: VecDeque::new(),
             window: 0,
             refused: Ranges::default(),
             resume_ns: 0,
         }
     }
 
-    /// Allows this many unanswered messages from now on; called once, at the login.
+    /// A login: allows this many unanswered messages from now on.
     pub fn open(&mut self, window: u32) {
-        assert!(self.sent == 0, "a connection has one login");
+        assert!(self.window == 0 && self.unanswered == 0, "a connection has one login");
         self.window = window;
-        self.in_flight =
-            vec![InFlight::default(); window.max(1).next_power_of_two() as usize].into();
+        let places = window.max(1).next_power_of_two() as usize;
+        if self.in_flight.len() != places {
+            self.in_flight = vec![InFlight::default(); places].into();
+        }
+    }
+
+    /// The connection has ended: what has no answer is to be sent again in the next one.
+    pub fn leave(&mut self) {
+        let older = std::mem::take(&mut self.again);
+        for seq in self.oldest..self.next_seq {
+            let slot = self.slot(seq);
+            if std::mem::take(&mut slot.waits) {
+                let message = slot.message;
+                self.again.push_back(message);
+            }
+        }
+        // What was sent again in this connection is older than what still waits for that.
+        self.again.extend(older);
+        (self.next_seq, self.oldest, self.unanswered, self.window) = (0, 0, 0, 0);
     }
 
     /// Messages made so far.
@@ -80,18 +123,22 @@ impl Sender {
         self.sent
     }
 
-    /// Messages without an answer.
+    /// SENDs of this connection without an answer.
     pub fn unanswered(&self) -> u32 {
         self.unanswered
     }
 
-    /// Whether a message may be sent now. Answers may come in any order, so the span of numbers is bounded, too; and a
-    /// connection sends 2^32 - 1 messages at most, so that no number comes twice.
+    /// Whether a new message may be sent now.
     pub fn may_send(&self, now_ns: u64) -> bool {
+        self.again.is_empty() && self.has_room() && self.sent < u32::MAX && now_ns >= self.resume_ns
+    }
+
+    /// Answers may come in any order, so the span of numbers is bounded, too; and a connection sends 2^32 - 1 messages at
+    /// most, so that no number comes twice.
+    fn has_room(&self) -> bool {
         self.unanswered < self.window
-            && self.sent < u32::MAX
-            && self.sent.wrapping_sub(self.oldest) < self.in_flight.len() as u32
-            && now_ns >= self.resume_ns
+            && self.next_seq < u32::MAX
+            && self.next_seq - self.oldest < self.in_flight.len() as u32
     }
 
     /// When the server's wish to hold back ends.
@@ -99,18 +146,40 @@ impl Sender {
         self.resume_ns
     }
 
-    /// Appends the next SEND. `unix_ms` does not go back, so ids increase (RFC 9562, section 6.2, method 1).
-    pub fn send(&mut self, times: Times, unix_ms: u64, out: &mut Vec<u8>) {
-        let seq = self.sent;
-        let counter = u128::from(seq) << 32 | u128::from(self.user ^ self.run.rotate_left(8));
-        let id = MsgId::v7(unix_ms, counter);
-        self.template[SEQ_AT..ID_AT].copy_from_slice(&seq.to_le_bytes());
-        self.template[ID_AT..ID_AT + 16].copy_from_slice(&id.0.to_be_bytes());
-        Head { run: self.run, sender: self.user, seq, intended_ns: times.intended_ns }
-            .write(&mut self.template[self.payload_at..self.payload_at + HEAD_BYTES]);
-        out.extend_from_slice(&self.template);
-        *self.slot(seq) = InFlight { times, waits: true };
+    /// Appends the SEND of a new message. `unix_offset_ms` is the server's clock less ours; the time it gives does not go
+    /// back, so ids increase (RFC 9562, section 6.2, method 1).
+    pub fn send(&mut self, times: Times, unix_offset_ms: u64, out: &mut Vec<u8>) {
+        let message = Message { times, number: self.sent };
         self.sent += 1;
+        self.put(message, unix_offset_ms, out);
+    }
+
+    /// Appends SENDs of what an ended connection left, as far as the window allows; how many.
+    pub fn send_again(&mut self, unix_offset_ms: u64, out: &mut Vec<u8>) -> u64 {
+        let mut count = 0;
+        while self.has_room()
+            && let Some(message) = self.again.pop_front()
+        {
+            self.put(message, unix_offset_ms, out);
+            count += 1;
+        }
+        count
+    }
+
+    fn put(&mut self, message: Message, unix_offset_ms: u64, out: &mut Vec<u8>) {
+        let Message { times, number } = message;
+        let counter = u128::from(number) << 32 | u128::from(self.user ^ self.run.rotate_left(8));
+        let id = MsgId::v7(times.sent_ns / 1_000_000 + unix_offset_ms, counter);
+        let seq = self.next_seq;
+        let template = &mut self.templates[number as usize % self.templates.len()];
+        template[SEQ_AT..ID_AT].copy_from_slice(&seq.to_le_bytes());
+        template[ID_AT..ID_AT + 16].copy_from_slice(&id.0.to_be_bytes());
+        let payload_at = template.len() - self.payload_bytes;
+        Head { run: self.run, sender: self.user, seq: number, intended_ns: times.intended_ns }
+            .write(&mut template[payload_at..payload_at + HEAD_BYTES]);
+        out.extend_from_slice(template);
+        *self.slot(seq) = InFlight { message, waits: true };
+        self.next_seq += 1;
         self.unanswered += 1;
     }
 
@@ -119,41 +188,36 @@ impl Sender {
         &mut self.in_flight[seq as usize & mask]
     }
 
-    /// Takes an answer; `None` if this number waits for none.
-    pub fn answered(&mut self, seq: u32) -> Option<Times> {
-        if seq.wrapping_sub(self.oldest) >= self.sent.wrapping_sub(self.oldest) {
+    /// Takes an answer; `None` if this SEND waits for none.
+    pub fn answered(&mut self, seq: u32) -> Option<Message> {
+        if seq.wrapping_sub(self.oldest) >= self.next_seq - self.oldest {
             return None;
         }
         let slot = self.slot(seq);
         if !std::mem::take(&mut slot.waits) {
             return None;
         }
-        let times = slot.times;
+        let message = slot.message;
         self.unanswered -= 1;
-        while self.oldest != self.sent && !self.slot(self.oldest).waits {
+        while self.oldest != self.next_seq && !self.slot(self.oldest).waits {
             self.oldest += 1;
         }
-        Some(times)
+        Some(message)
     }
 
-    /// Takes a refusal, and holds back until `resume_ns`; whether this number waited for an answer.
+    /// Takes a refusal, and holds back until `resume_ns`; whether this SEND waited for an answer.
     pub fn refused(&mut self, seq: u32, resume_ns: u64) -> bool {
-        let known = self.answered(seq).is_some();
-        if known {
-            self.refused.insert(seq, seq + 1);
-            self.resume_ns = self.resume_ns.max(resume_ns);
-        }
-        known
+        let Some(Message { number, .. }) = self.answered(seq) else { return false };
+        self.refused.insert(number, number + 1);
+        self.resume_ns = self.resume_ns.max(resume_ns);
+        true
     }
 
-    /// All messages that were refused or have no answer.
+    /// The numbers of all messages that were refused or have no answer.
     pub fn not_accepted(&mut self) -> Ranges {
         let mut all = self.refused.clone();
-        for seq in self.oldest..self.sent {
-            if self.slot(seq).waits {
-                all.insert(seq, seq + 1);
-            }
-        }
+        self.leave();
+        self.again.iter().for_each(|message| all.insert(message.number, message.number + 1));
         all
     }
 }
@@ -212,7 +276,8 @@ mod tests {
         drop(send(&mut sender, 7));
         assert_eq!(sender.answered(1), None);
         assert_eq!(sender.answered(u32::MAX), None);
-        assert_eq!(sender.answered(0), Some(Times { intended_ns: 7, sent_ns: 8 }));
+        let times = Times { intended_ns: 7, sent_ns: 8 };
+        assert_eq!(sender.answered(0), Some(Message { times, number: 0 }));
         assert_eq!(sender.answered(0), None);
         assert!(!sender.refused(0, 0));
     }
@@ -230,5 +295,59 @@ mod tests {
         expected.insert(1, 2);
         expected.insert(4, 6);
         assert_eq!(sender.not_accepted(), expected);
+    }
+
+    fn decoded(mut bytes: &[u8]) -> Vec<(u32, MsgId, u32)> {
+        let mut all = Vec::new();
+        while let Some((kind, body, rest)) = split_frame(bytes).unwrap() {
+            let ClientFrame::Send(frame) = ClientFrame::decode(kind, body).unwrap() else {
+                panic!("not a SEND")
+            };
+            all.push((frame.seq, frame.id, Head::read(frame.payload).unwrap().seq));
+            bytes = rest;
+        }
+        all
+    }
+
+    #[test]
+    fn what_an_ended_connection_left_is_sent_again_in_order_under_its_ids_before_anything_new() {
+        let mut sender = sender(8);
+        let first: Vec<_> = (0..5).flat_map(|at| decoded(&send(&mut sender, at))).collect();
+        assert!(sender.answered(1).is_some() && sender.answered(3).is_some());
+        sender.leave();
+        assert!(!sender.may_send(9), "it is away");
+        sender.open(2);
+        assert!(!sender.may_send(9), "the old ones come first");
+        let mut out = Vec::new();
+        assert_eq!(sender.send_again(1_700_000_000_000, &mut out), 2, "as the window allows");
+        assert_eq!(decoded(&out), [(0, first[0].1, 0), (1, first[2].1, 2)]);
+        // Cut once more: 0 was answered, 2 was not, and 4 was not even sent again.
+        assert_eq!(sender.answered(0).unwrap().number, 0);
+        sender.leave();
+        sender.open(8);
+        out.clear();
+        sender.send_again(1_700_000_000_000, &mut out);
+        assert_eq!(decoded(&out), [(0, first[2].1, 2), (1, first[4].1, 4)]);
+        assert!(sender.may_send(9));
+        assert_eq!(decoded(&send(&mut sender, 9))[0].2, 5);
+        let mut expected = Ranges::default();
+        [2, 4, 5].iter().for_each(|number| expected.insert(*number, *number + 1));
+        assert_eq!(sender.not_accepted(), expected);
+    }
+
+    #[test]
+    fn a_message_to_many_goes_to_each_group_of_recipients_in_turn() {
+        let topology = Topology::FanOut { senders: 1, recipients: 5, each: 2 };
+        let mut sender = Sender::new(0xabc, 0, topology, 64);
+        sender.open(8);
+        let to = |bytes: Vec<u8>| {
+            let (kind, body, _) = split_frame(&bytes).unwrap().unwrap();
+            let ClientFrame::Send(frame) = ClientFrame::decode(kind, body).unwrap() else {
+                panic!("not a SEND")
+            };
+            frame.to.iter().map(|name| name[10..].parse().unwrap()).collect::<Vec<u32>>()
+        };
+        let all: Vec<Vec<u32>> = (0..4).map(|at| to(send(&mut sender, at))).collect();
+        assert_eq!(all, [vec![1, 2], vec![3, 4], vec![5], vec![1, 2]]);
     }
 }

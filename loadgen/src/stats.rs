@@ -181,6 +181,14 @@ pub struct Percentiles {
     pub count: u64,
 }
 
+impl Percentiles {
+    /// For people.
+    pub fn line(&self) -> String {
+        let Self { p50, p90, p99, p999, max, .. } = self;
+        format!("p50 {p50}  p90 {p90}  p99 {p99}  p99.9 {p999}  max {max}")
+    }
+}
+
 /// What one thread measured in the steady phase, and what it counted in the whole run.
 #[derive(Clone, Debug)]
 pub struct Measured {
@@ -192,10 +200,20 @@ pub struct Measured {
     pub delivered: Latencies,
     /// Intended send to ACCEPTED since the last interval was handed over, in every phase.
     pub interval: Latencies,
+    /// The same to users that stall.
+    pub delivered_stalled: Latencies,
+    /// Intended send to ACCEPTED of messages of the first tenth of the steady phase, and of the last.
+    pub first_tenth: Latencies,
+    /// See there.
+    pub last_tenth: Latencies,
     /// Answers ACCEPTED in the steady phase.
     pub accepted_steady: u64,
     /// MESSAGEs in the steady phase.
     pub delivered_steady: u64,
+    /// Changes of presence that were told, and those told in the steady phase.
+    pub told: u64,
+    /// See there.
+    pub told_steady: u64,
     /// Messages sent later than intended by the generator's own fault: the window was open, the thread was late.
     pub late_starts: u64,
     /// Messages that fell due in an open-loop run and were not sent by its end.
@@ -213,8 +231,13 @@ impl Default for Measured {
             service: Latencies::default(),
             delivered: Latencies::default(),
             interval: Latencies::of_interval(),
+            delivered_stalled: Latencies::default(),
+            first_tenth: Latencies::default(),
+            last_tenth: Latencies::default(),
             accepted_steady: 0,
             delivered_steady: 0,
+            told: 0,
+            told_steady: 0,
             late_starts: 0,
             not_sent: 0,
             rejected: BTreeMap::new(),
@@ -231,6 +254,11 @@ impl Measured {
         self.accepted_steady += u64::from(window.is_steady(now_ns));
         if window.is_steady(times.intended_ns) {
             self.accepted.record(latency_ns);
+            match window.tenth(times.intended_ns) {
+                0 => self.first_tenth.record(latency_ns),
+                9 => self.last_tenth.record(latency_ns),
+                _ => {}
+            }
             self.service.record(now_ns.saturating_sub(times.sent_ns));
         }
     }
@@ -246,8 +274,13 @@ impl Measured {
         self.service.merge(other.service);
         self.delivered.merge(other.delivered);
         self.interval.merge(other.interval);
+        self.delivered_stalled.merge(other.delivered_stalled);
+        self.first_tenth.merge(other.first_tenth);
+        self.last_tenth.merge(other.last_tenth);
         self.accepted_steady += other.accepted_steady;
         self.delivered_steady += other.delivered_steady;
+        self.told += other.told;
+        self.told_steady += other.told_steady;
         self.late_starts += other.late_starts;
         self.not_sent += other.not_sent;
         for (code, count) in other.rejected {
@@ -304,7 +337,8 @@ mod tests {
 
     #[test]
     fn an_interval_has_messages_of_every_phase_and_the_run_those_of_the_steady_one() {
-        let window = Window { send_from_ns: 0, steady_from_ns: 1000, until_ns: 2000 };
+        let window =
+            Window { send_from_ns: 0, steady_from_ns: 1000, until_ns: 2000, ..Window::default() };
         let mut measured = Measured::default();
         for intended_ns in [500, 1500] {
             let times = Times { intended_ns, sent_ns: intended_ns + 100 };

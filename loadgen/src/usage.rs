@@ -25,6 +25,10 @@ pub struct Usage {
     pub server: Option<Duration>,
     /// Busy share of the busiest generator thread, 0 to 1.
     pub busiest: f64,
+    /// Resident memory of the server after the first tenth of the first stretch, and at the end of the last one.
+    pub rss_first_bytes: Option<u64>,
+    /// See there.
+    pub rss_last_bytes: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -57,6 +61,17 @@ impl Meter {
         self.began = Some(Reading::now(self.server));
     }
 
+    /// The first tenth of a stretch is over.
+    pub fn first_tenth(&mut self) {
+        if self.used.rss_first_bytes.is_none() {
+            self.used.rss_first_bytes = self.server_rss_bytes();
+        }
+    }
+
+    fn server_rss_bytes(&self) -> Option<u64> {
+        self.server.and_then(Process::read).map(|process| process.rss_bytes)
+    }
+
     /// It ends; without a beginning nothing happens.
     pub fn stop(&mut self) {
         let Some(began) = self.began.take() else { return };
@@ -73,6 +88,7 @@ impl Meter {
             *self.threads.entry(thread).or_default() += time.saturating_sub(old);
         }
         let busiest = self.threads.values().max().copied().unwrap_or_default();
+        self.used.rss_last_bytes = self.server_rss_bytes();
         self.used.busiest = busiest.as_secs_f64() / self.used.wall.as_secs_f64().max(1e-9);
     }
 

@@ -1,20 +1,25 @@
 //! One generator thread: connects its users, keeps the schedule, and turns its rings until the run ends.
 
+use crate::comeback::Comeback;
 use crate::control::{Control, Phase, Progress};
 use crate::driver::{Driver, DriverParts, Findings, Member};
 use crate::names::Topology;
-use crate::net::{Connections, Load};
+use crate::net::{ConnIndex, Connections, Load};
 use crate::payload::Checker;
-use crate::schedule::Schedule;
+use crate::presence::Watching;
+use crate::schedule::{Pace, Schedule};
 use crate::sender::Sender;
 use crate::series::intervals::Reporter;
 use crate::tokens::Signer;
 use anyhow::Context;
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 use std::time::Duration;
 
-/// Connections of a thread that are being made or logged in at once, so that accept queues are not overrun.
-const LOGINS_AT_ONCE: u64 = 256;
+/// Connections begun in a turn, so that those that are made already get their turn.
+const CONNECTS_PER_TURN: usize = 256;
+/// Users looked at in a turn for the next one to cut.
+const LOOKS_PER_TURN: u32 = 1024;
 /// Longest sleep: orders are seen and the last deliveries acknowledged after at most this.
 const TICK: Duration = Duration::from_millis(10);
 /// In an open loop above this many bursts a second and thread, starts are gathered for this long.
@@ -30,8 +35,6 @@ pub struct Plan {
     pub sources: Vec<IpAddr>,
     /// Who sends to whom.
     pub topology: Topology,
-    /// Users from this one on log in later, with the second group.
-    pub late_from: u32,
     /// How connections wait.
     pub load: Load,
     /// Connections of a ring.
@@ -40,12 +43,16 @@ pub struct Plan {
     pub payload_bytes: usize,
     /// Unanswered messages of a connection, at most.
     pub window_max: u32,
-    /// Messages a second of all threads; 0: closed loop.
-    pub rate: u64,
     /// Messages due at once.
     pub burst: u32,
-    /// Messages in total, at most.
-    pub messages_max: u64,
+    /// What becomes of connections that end.
+    pub comeback: Option<Back>,
+    /// Users that do not read while they are told to stall.
+    pub stalled: Range<u32>,
+    /// Users from 0 to the first of these watch the presence of `watches` of these each.
+    pub watched: Range<u32>,
+    /// See there.
+    pub watches: u32,
     /// Threads.
     pub threads: u32,
     /// The run's id, 24 bits.
@@ -54,18 +61,36 @@ pub struct Plan {
     pub signer: Signer,
 }
 
+/// How connections that end are made again.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Back {
+    /// The users whose connections churn cuts.
+    pub churned: Range<u32>,
+    /// How long a user stays away whose connection was cut.
+    pub away: Duration,
+}
+
 impl Plan {
-    /// The users of a thread in the order of connecting, groups in order.
+    /// The users of a thread in the order of connecting.
     pub fn members(&self, thread: u32) -> Vec<Member> {
         let users = 0..self.topology.users();
-        let mut members: Vec<Member> = users
-            .filter(|user| self.topology.thread_of(*user, self.threads) == thread)
-            .map(|user| Member { user, group: u32::from(user >= self.late_from), sender: None })
-            .collect();
-        members.sort_by_key(|member| (member.group, member.user));
-        let senders = members.iter_mut().filter(|member| member.user < self.topology.senders());
-        (0..).zip(senders).for_each(|(place, member)| member.sender = Some(place));
-        members
+        let mine = users.filter(|user| self.topology.thread_of(*user, self.threads) == thread);
+        // Senders have the lower numbers.
+        (0..)
+            .zip(mine)
+            .map(|(place, user)| {
+                let sender = (user < self.topology.senders()).then_some(place);
+                Member { user, sender }
+            })
+            .collect()
+    }
+}
+
+impl Plan {
+    /// How many answers the watchers of all threads wait for.
+    pub fn watches_in_all(&self) -> u64 {
+        let of_thread = |thread| watching(self, &self.members(thread)).map_or(0, |w| w.watches());
+        (0..self.threads).map(of_thread).sum()
     }
 }
 
@@ -83,8 +108,7 @@ pub fn work(
         .filter(|member| member.sender.is_some())
         .map(|member| Sender::new(plan.run, member.user, plan.topology, plan.payload_bytes))
         .collect();
-    let all_senders = u64::from(plan.topology.senders().max(1));
-    let share = senders.len() as f64 / all_senders as f64;
+    let share = senders.len() as f64 / f64::from(plan.topology.senders().max(1));
     let (users, sending) = (members.len() as u32, senders.len() as u32);
     let net = Connections::new(plan.target, users, sending, plan.per_ring, plan.load)?;
     let driver = Driver::new(DriverParts {
@@ -93,24 +117,61 @@ pub fn work(
         run: plan.run,
         window_max: plan.window_max,
         checker: Checker::new(plan.run, plan.payload_bytes, plan.topology),
-        quota: quota(plan.messages_max, senders.len() as u64, all_senders),
+        comes_back: plan.comeback.is_some(),
+        watching: watching(plan, &members),
+        stalled: plan.stalled.clone(),
         members,
         senders,
     });
-    let rate = plan.rate as f64 * share;
-    let connected = 0;
-    Worker { plan, rate, control, progress, reporter, net, driver, connected, next_burst: 0 }.run()
+    let worker = Worker {
+        plan,
+        share,
+        senders: sending,
+        control,
+        progress,
+        reporter,
+        net,
+        driver,
+        connected: 0,
+        let_in: (0, 0),
+        next_burst: 0,
+        rate: 0.0,
+        comeback: Comeback::new(u64::from(plan.run) << 16 | u64::from(thread)),
+        cuts: 0,
+        churned: Churned::default(),
+        recv_window: control.recv_window(),
+        is_stalled: false,
+    };
+    worker.run()
 }
 
-fn quota(messages_max: u64, senders: u64, all_senders: u64) -> u64 {
-    if messages_max == u64::MAX {
-        return messages_max;
-    }
-    (u128::from(messages_max) * u128::from(senders)).div_ceil(u128::from(all_senders)) as u64
+fn watching(plan: &Plan, members: &[Member]) -> Option<Watching> {
+    let (mut watchers, mut watched): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
+    members.iter().for_each(|Member { user, .. }| match user {
+        user if plan.watched.contains(user) => watched.push(*user),
+        user if *user < plan.watched.start => watchers.push(*user),
+        _ => {}
+    });
+    (plan.watches > 0).then(|| Watching::new(plan.run, watchers, &watched, plan.watches))
+}
+
+/// How far a churn is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Churned {
+    /// Which churn it is.
+    from_ns: u64,
+    /// Connections cut in it.
+    cut: u64,
+    /// Where the next one is looked for.
+    next: ConnIndex,
 }
 
 struct Worker<'a> {
     plan: &'a Plan,
+    /// This thread's part of what is sent.
+    share: f64,
+    senders: u32,
+    /// Messages a second of this thread, at most, in the phase.
     rate: f64,
     control: &'a Control,
     progress: &'a Progress,
@@ -118,7 +179,15 @@ struct Worker<'a> {
     net: Connections,
     driver: Driver<'a>,
     connected: u32,
+    /// When users were let in last, and how many were connected then.
+    let_in: (u64, u32),
     next_burst: u64,
+    comeback: Comeback,
+    /// How often all connections were cut.
+    cuts: u32,
+    churned: Churned,
+    recv_window: u32,
+    is_stalled: bool,
 }
 
 impl Worker<'_> {
@@ -131,7 +200,8 @@ impl Worker<'_> {
             }
             let now_ns = self.driver.tick();
             self.follow(phase);
-            self.connect_more().context("cannot open another connection")?;
+            self.obey(now_ns);
+            self.connect_more(now_ns).context("cannot open another connection")?;
             if self.driver.is_sending() {
                 self.start_due();
             }
@@ -153,10 +223,13 @@ impl Worker<'_> {
         match (phase, self.driver.is_sending()) {
             (Phase::Send, false) => {
                 let window = self.control.window();
-                let senders = self.senders();
-                let schedule = (self.rate > 0.0 && senders > 0).then(|| {
-                    let (from, until) = (window.send_from_ns, window.until_ns);
-                    Schedule::new(from, until, self.rate, self.plan.burst, senders)
+                let part = |rate: u64| rate as f64 * self.share;
+                let (from, to) = (part(window.rate_from), part(window.rate));
+                self.rate = from.max(to);
+                let schedule = (self.rate > 0.0).then(|| {
+                    let pace = Pace { from, to, ramp_ns: window.ramp_ns };
+                    let (from_ns, until_ns) = (window.send_from_ns, window.until_ns);
+                    Schedule::new(from_ns, until_ns, pace, self.plan.burst, self.senders)
                 });
                 self.driver.begin_sending(window, schedule);
                 self.next_burst = 0;
@@ -169,24 +242,113 @@ impl Worker<'_> {
         }
     }
 
-    fn senders(&self) -> u32 {
-        self.driver.members().iter().filter(|member| member.sender.is_some()).count() as u32
+    /// Cuts, stalls and windows, as told.
+    fn obey(&mut self, now_ns: u64) {
+        for _ in self.cuts..self.control.cuts() {
+            self.cuts += 1;
+            for conn in 0..self.connected {
+                self.cut(conn);
+            }
+        }
+        if self.recv_window != self.control.recv_window() {
+            self.recv_window = self.control.recv_window();
+            for conn in 0..self.connected {
+                self.net.write(conn, |out| self.driver.set_window(conn, self.recv_window, out));
+            }
+        }
+        if self.is_stalled != self.control.stalled() {
+            self.is_stalled = self.control.stalled();
+            self.stall();
+        }
+        self.churn(now_ns);
     }
 
-    fn connect_more(&mut self) -> anyhow::Result<()> {
-        let (groups, counts) = (self.control.groups(), self.driver.counts());
-        let mut under_way =
-            u64::from(self.connected).saturating_sub(counts.logged_in + counts.failed);
-        while under_way < LOGINS_AT_ONCE
-            && let Some(member) = self.driver.members().get(self.connected as usize)
-            && member.group < groups
-        {
-            let source = self.plan.sources[member.user as usize % self.plan.sources.len()];
-            self.net.connect(source)?;
-            self.connected += 1;
-            under_way += 1;
+    fn cut(&mut self, conn: ConnIndex) -> bool {
+        let had_not_ended = self.net.cut(conn);
+        if had_not_ended {
+            self.driver.cut(conn);
+        }
+        had_not_ended
+    }
+
+    fn stall(&mut self) {
+        for conn in 0..self.connected {
+            let user = self.driver.members()[conn as usize].user;
+            if self.plan.stalled.contains(&user) {
+                self.net.pause(conn, self.is_stalled);
+            }
+        }
+    }
+
+    /// Cuts the connections whose time has come: one user after the other.
+    fn churn(&mut self, now_ns: u64) {
+        let Some(back) = &self.plan.comeback else { return };
+        let (from_ns, due) = self.control.churn_due(now_ns);
+        if from_ns != self.churned.from_ns {
+            self.churned = Churned { from_ns, cut: 0, ..self.churned };
+        }
+        let due = (due * self.part()) as u64;
+        for _ in 0..self.connected.min(LOOKS_PER_TURN) {
+            if self.churned.cut >= due {
+                return;
+            }
+            let conn = self.churned.next % self.connected;
+            self.churned.next = conn + 1;
+            let user = self.driver.members()[conn as usize].user;
+            if back.churned.contains(&user) && self.driver.is_online(conn) && self.cut(conn) {
+                self.churned.cut += 1;
+            }
+        }
+    }
+
+    fn source(&self, conn: ConnIndex) -> IpAddr {
+        let user = self.driver.members()[conn as usize].user;
+        self.plan.sources[user as usize % self.plan.sources.len()]
+    }
+
+    fn connect_more(&mut self, now_ns: u64) -> anyhow::Result<()> {
+        let away_ns = self.plan.comeback.as_ref().map_or(0, |back| back.away.as_nanos() as u64);
+        for (conn, attempts) in self.driver.take_gone() {
+            if attempts == 0 {
+                self.comeback.at(conn, now_ns + away_ns);
+            } else {
+                self.comeback.after_failure(conn, attempts, now_ns);
+            }
+        }
+        let may_begin = self.may_begin(now_ns);
+        for _ in 0..CONNECTS_PER_TURN {
+            if self.driver.counts().connecting >= u64::from(self.control.logins_at_once()) {
+                return Ok(());
+            }
+            if let Some(conn) = self.comeback.take_due(now_ns) {
+                self.net.connect_again(conn, self.source(conn))?;
+            } else {
+                let users = self.control.users();
+                let member = self.driver.members().get(self.connected as usize);
+                let is_let_in = member.is_some_and(|member| member.user < users);
+                if !is_let_in || self.connected >= may_begin {
+                    return Ok(());
+                }
+                self.net.connect(self.source(self.connected))?;
+                self.connected += 1;
+            }
+            self.driver.connects();
         }
         Ok(())
+    }
+
+    /// How many connections of this thread may have been begun for the first time.
+    fn may_begin(&mut self, now_ns: u64) -> u32 {
+        let (let_in_ns, due) = self.control.connects_due(now_ns);
+        if self.let_in.0 != let_in_ns {
+            self.let_in = (let_in_ns, self.connected);
+        }
+        due.map_or(u32::MAX, |due| self.let_in.1 + (due * self.part()) as u32)
+    }
+
+    /// This thread's part of all users.
+    fn part(&self) -> f64 {
+        self.driver.members().len() as f64 / f64::from(self.plan.topology.users())
     }
 
     fn start_all(&mut self) {
@@ -209,7 +371,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Senders have the lower user numbers, so they are the first members of their group, in order.
+    /// Senders have the lower user numbers, so they are the first members, in order.
     fn conn_of_sender(&self, place: usize) -> u32 {
         let conn = place as u32;
         debug_assert_eq!(self.driver.members()[place].sender, Some(conn));

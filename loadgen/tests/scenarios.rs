@@ -46,9 +46,15 @@ fn run(name: &str, addr: SocketAddr, line: &str) -> anyhow::Result<Report> {
         Scenario::Idle(flags) => scenario::idle::run(flags),
         Scenario::Latency(flags) => scenario::latency::run(flags),
         Scenario::Throughput(flags) => scenario::throughput::run(flags),
+        Scenario::P2p(flags) => scenario::p2p::run(flags),
         Scenario::Fanin(flags) => scenario::fanin::run(flags),
         Scenario::Offline(flags) => scenario::offline::run(flags),
         Scenario::Composite(flags) => scenario::composite::run(flags),
+        Scenario::Fanout(flags) => scenario::fanout::run(flags),
+        Scenario::Storm(flags) => scenario::storm::run(flags),
+        Scenario::Churn(flags) => scenario::churn::run(flags),
+        Scenario::Slow(flags) => scenario::slow::run(flags),
+        Scenario::Presence(flags) => scenario::presence::run(flags),
         Scenario::Search(_) | Scenario::Compare(_) => unreachable!("each line here is a run"),
     }
 }
@@ -129,6 +135,14 @@ fn an_open_loop_sends_at_its_rate_and_tells_service_time_apart() {
 }
 
 #[test]
+fn publishers_send_one_message_a_second_each_to_a_subscriber_of_their_own() {
+    let report = run("p2p", Peer::start(Fault::None).addr, "p2p -n 200").unwrap();
+    assert_eq!((report.connections_open, report.environment.rate), (400, 200));
+    assert!(report.accepted > 0 && report.is_clean(), "{}", report.table());
+    assert!(report.latency_us.is_some() && report.delivered_latency_us.is_some());
+}
+
+#[test]
 fn a_fan_in_puts_all_senders_into_one_inbox() {
     let report = sound("fanin", "fanin -n 21 --threads 2");
     assert!(report.delivered > 0 && report.delivered == report.accepted);
@@ -150,6 +164,45 @@ fn a_composite_holds_all_and_lets_a_few_send_in_an_open_loop() {
     assert!(report.hold.unwrap().seconds >= 0.0 && report.is_clean(), "{}", report.table());
     assert!(report.accepted > 0 && report.delivered == report.accepted, "{}", report.table());
     assert_eq!(report.environment.rate, 300);
+}
+
+#[test]
+fn a_fan_out_reaches_all_recipients_with_several_in_a_send() {
+    let report = sound("fanout", "fanout -n 50 --senders 2 --to 20 --threads 2");
+    assert_eq!((report.connections_open, report.recipients_per_send), (52, Some(20)));
+    assert!(report.accepted > 0 && report.delivered > 10 * report.accepted, "{}", report.table());
+}
+
+#[test]
+fn all_come_back_after_a_storm_and_read_what_waited() {
+    let report = sound("storm", "storm -n 40 --rounds 3 --waiting 5 --threads 2");
+    assert_eq!((report.sent, report.delivered), (600, 600), "{}", report.table());
+    assert_eq!(report.storms.len(), 3);
+    for storm in &report.storms {
+        assert!(storm.half_s <= storm.most_s && storm.most_s <= storm.all_s, "{storm:?}");
+        assert!(storm.all_s.is_some() && storm.logins_per_s > 0.0, "{storm:?}");
+    }
+    assert_eq!(report.returns.unwrap().cut, 120);
+    assert!(report.rate_per_s > 0.0);
+}
+
+#[test]
+fn users_who_come_and_go_lose_nothing_and_get_nothing_twice() {
+    let line = "churn -n 20 --churn 100 --rate 2000 --threads 2";
+    let report = run("churn", Peer::start(Fault::None).addr, line).unwrap();
+    assert!(report.is_clean() && report.accepted > 0, "{}", report.table());
+    assert_eq!(report.accepted + report.rejected.values().sum::<u64>(), report.sent);
+    let returns = report.returns.unwrap();
+    assert!(returns.cut > 0 && returns.dropped == 0, "{}", report.table());
+}
+
+#[test]
+fn those_who_did_not_read_get_everything_afterwards() {
+    let line = "slow -n 10 --stalled 30% --rate 1000";
+    let report = run("slow", Peer::start(Fault::None).addr, line).unwrap();
+    assert_eq!(report.stall.unwrap().users, 3);
+    assert!(report.is_clean() && report.delivered == report.accepted, "{}", report.table());
+    assert!(report.delivered_stalled_latency_us.is_some(), "{}", report.table());
 }
 
 #[test]

@@ -23,11 +23,15 @@ const CONNECT: u64 = 7 << TOKEN_BITS;
 const SHUTDOWN: u64 = 8 << TOKEN_BITS;
 const WAKE: u64 = 9 << TOKEN_BITS;
 const RECEIVE_ONCE: u64 = 10 << TOKEN_BITS;
+const DISCONNECT: u64 = 11 << TOKEN_BITS;
 const OPERATION: u64 = 0xff << TOKEN_BITS;
 
 /// Deferred work is flushed 20 completions an enter (IO_LOCAL_TW_DEFAULT_MAX, io_uring/io_uring.c); this many enters
 /// in a turn bound the time a turn takes (I8).
 const FLUSHES_PER_TURN: usize = 16;
+
+/// An address of no family (AF_UNSPEC): connecting to it ends a connection.
+static NO_ADDRESS: [u8; size_of::<libc::sockaddr>()] = [0; size_of::<libc::sockaddr>()];
 
 /// How large a ring is.
 #[derive(Clone, Copy, Debug)]
@@ -277,6 +281,15 @@ impl Ring {
         self.push(entry.user_data(SHUTDOWN));
     }
 
+    /// Ends the connection at once by a reset (`connect(2)` to AF_UNSPEC), as a cut line does: what is under way is thrown
+    /// away, the port is free, and operations on it end. Done when it is submitted, so a close may follow.
+    pub fn disconnect(&mut self, descriptor: u32) {
+        let address = NO_ADDRESS.as_ptr().cast();
+        let entry =
+            opcode::Connect::new(Fixed(descriptor), address, NO_ADDRESS.len() as u32).build();
+        self.push(entry.user_data(DISCONNECT));
+    }
+
     /// Ends our direction of the stream, behind what was sent; the peer's goes on.
     /// The kernel does it on a thread of its own and looks the descriptor up there, so it must not be given back before
     /// the event.
@@ -387,15 +400,15 @@ impl Ring {
             CLOSE => Event::Closed { token },
             WAKE => Event::Woken { token, more: cqueue::more(entry.flags()) },
             SHUTDOWN => Event::ShutDown { token },
-            CANCEL => return None,
+            CANCEL | DISCONNECT => return None,
             _ => unreachable!("every operation of ours has a code"),
         })
     }
 
     fn push(&mut self, entry: squeue::Entry) {
         loop {
-            // SAFETY: what the entry points at is owned by `self.sends`, `self.addresses` (boxed) or the buffer ring,
-            // and is kept until its completion.
+            // SAFETY: what the entry points at is static, or owned by `self.sends`, `self.addresses` (boxed) or the buffer
+            // ring, and is kept until its completion.
             if unsafe { self.uring.submission().push(&entry) }.is_ok() {
                 return;
             }

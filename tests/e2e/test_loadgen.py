@@ -44,6 +44,12 @@ def test_latency_and_its_floor(server: Server, tmp_path: Path) -> None:
     assert result["accepted"] > 0
 
 
+def test_p2p_publishers_reach_their_subscribers(server: Server, tmp_path: Path) -> None:
+    result = run(server, "p2p", "--connections", "100", "--warmup", "200ms", out=tmp_path / "out")
+    assert result["environment"]["rate"] == 100 and result["delivered"] == result["accepted"] > 0
+    assert set(result["delivered_latency_us"]) >= {"p50", "p99"}
+
+
 def test_fanin_reaches_one_inbox(server: Server, tmp_path: Path) -> None:
     result = run(server, "fanin", "--connections", "101", "--warmup", "200ms", out=tmp_path / "out")
     assert result["delivered"] == result["accepted"] > 0
@@ -67,6 +73,43 @@ def test_a_composite_measures_memory_of_silence_and_then_latency(server: Server,
     assert result["hold"]["seconds"] >= 1 and result["delivered"] == result["accepted"] > 0
     assert 0 <= result["server"]["rss_bytes_per_connection"] < 4096
     assert result["server"]["kernel_bytes_per_connection"] is not None
+
+
+def test_a_fanout_names_several_recipients_in_a_send(server: Server, tmp_path: Path) -> None:
+    options = ("--connections", "300", "--senders", "2", "--warmup", "200ms")
+    result = run(server, "fanout", *options, out=tmp_path / "out")
+    assert result["recipients_per_send"] == 256
+    assert result["delivered"] > 100 * result["accepted"] > 0
+
+
+def test_everybody_is_back_after_a_storm_and_reads_what_waited(server: Server, tmp_path: Path) -> None:
+    options = ("--connections", "500", "--rounds", "2", "--waiting", "3")
+    result = run(server, "storm", *options, out=tmp_path / "out")
+    assert len(result["storms"]) == 2 and result["returns"]["cut"] == 1000
+    assert all(0 < storm["half_s"] <= storm["most_s"] <= storm["all_s"] for storm in result["storms"])
+    assert result["sent"] == result["delivered"] == 3000
+
+
+def test_churn_loses_nothing_and_repeats_nothing(server: Server, tmp_path: Path) -> None:
+    options = ("--connections", "100", "--churn", "100", "--rate", "1000", "--warmup", "200ms")
+    result = run(server, "churn", *options, out=tmp_path / "out")
+    assert result["returns"]["cut"] > 0 and result["accepted"] > 0
+
+
+def test_stalled_receivers_get_everything_afterwards(server: Server, tmp_path: Path) -> None:
+    options = ("--connections", "20", "--stalled", "20%", "--rate", "1000", "--warmup", "200ms")
+    result = run(server, "slow", *options, out=tmp_path / "out")
+    assert result["stall"]["users"] == 4 and result["stall"]["server_rss_growth_bytes"] is not None
+    assert result["delivered"] == result["accepted"] > 0
+    assert result["delivered_stalled_latency_us"]["count"] > 0
+
+
+def test_watchers_are_told_who_comes_and_goes(server: Server, tmp_path: Path) -> None:
+    options = ("--connections", "50", "--watchers", "4", "--watches", "25", "--flaps", "50", "--warmup", "200ms")
+    result = run(server, "presence", *options, out=tmp_path / "out")
+    presence = result["presence"]
+    assert presence["changes"] == presence["told"] + presence["missed"] > 0
+    assert presence["told"] > presence["changes"] // 2 and result["delivered_latency_us"]["count"] > 0
 
 
 def test_a_run_whose_server_is_killed_says_so(server: Server, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 use super::*;
 use iris_proto::id::MsgId;
 use iris_proto::wire::{
-    AcceptedRun, put_accepted, put_drain, put_error, put_ping, put_rejected, split_frame,
+    AcceptedRun, PresenceState, put_accepted, put_drain, put_error, put_ping, put_pong,
+    put_presence, put_rejected, split_frame,
 };
 
 #[derive(Default, PartialEq, Eq, Debug, Clone)]
@@ -22,6 +23,14 @@ impl Events for Seen {
     }
     fn draining(&mut self) {
         self.0.push("draining".to_owned());
+    }
+    fn confirmed(&mut self, upto: u32) {
+        self.0.push(format!("confirmed {upto}"));
+    }
+    fn presence(&mut self, query: u32, entries: PresenceEntries<'_>) {
+        let told: Vec<String> =
+            entries.iter().map(|(state, _, user)| format!("{state:?} {user}")).collect();
+        self.0.push(format!("presence {query} {}", told.join(",")));
     }
 }
 
@@ -106,13 +115,12 @@ fn acks_are_cumulative_and_come_in_batches_of_a_quarter_window() {
     welcome(&mut bytes);
     message(&mut bytes, 1, &[]);
     session.receive(&bytes, &mut out, &mut seen).unwrap();
-    session.acknowledge_batch(&mut out);
-    assert!(out.is_empty(), "one of a window of eight is no batch");
+    assert!(!session.is_batch_whole(), "one of a window of eight is no batch");
     bytes.clear();
     message(&mut bytes, 2, &[]);
     session.receive(&bytes, &mut out, &mut seen).unwrap();
-    session.acknowledge_batch(&mut out);
-    session.acknowledge_batch(&mut out);
+    assert!(session.is_batch_whole());
+    session.acknowledge(&mut out);
     session.acknowledge(&mut out);
     let (kind, body, rest) = split_frame(&out).unwrap().unwrap();
     assert_eq!(ClientFrame::decode(kind, body), Ok(ClientFrame::Ack(2)));
@@ -154,4 +162,23 @@ fn an_oversize_header_cut_in_two_is_refused_before_its_body() {
     session.receive(&[0x44, 0xff], &mut out, &mut seen).unwrap();
     let end = session.receive(&[0xff, 0xff], &mut out, &mut seen).unwrap_err();
     assert_eq!(end, Ended::Undecodable(Code::Oversize));
+}
+
+#[test]
+fn an_ack_is_known_to_be_read_once_the_question_after_it_is_answered() {
+    let (mut session, mut seen, mut out) = (Session::before_hello(), Seen::default(), Vec::new());
+    let mut bytes = Vec::new();
+    welcome(&mut bytes);
+    message(&mut bytes, 1, &[]);
+    session.receive(&bytes, &mut out, &mut seen).unwrap();
+    session.acknowledge(&mut out);
+    session.ask(&mut out);
+    let (_, _, rest) = split_frame(&out).unwrap().unwrap();
+    let (kind, body, _) = split_frame(rest).unwrap().unwrap();
+    let Ok(ClientFrame::Ping(echo)) = ClientFrame::decode(kind, body) else { panic!("no PING") };
+    bytes.clear();
+    put_pong(&mut bytes, echo, 9);
+    put_presence(&mut bytes, 3, &[(PresenceState::Online, 1, "bob")]);
+    session.receive(&bytes, &mut out, &mut seen).unwrap();
+    assert_eq!(seen.0[2..], ["confirmed 1", "presence 3 Online bob"]);
 }

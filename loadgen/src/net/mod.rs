@@ -6,17 +6,22 @@
 //! which is a third of the kernel memory; each kind has rings of its own. What callbacks write is sent once per turn and connection, and a connection
 //! with nothing to send holds no buffer.
 //!
+//! A connection may be cut, and made again in its place once nothing of the old one is under way: operations are ended by
+//! name, and the place is free when each has told so. Then no late event of the old one can be taken for the new one's.
+//!
 //! Never are more receives submitted than buffers are there. Otherwise, when thousands of connections have something at
 //! once (the server's heartbeats), most receives find no buffer, start over behind all the others, and the few that
 //! had one give it back last: the time grows with the square of the connections.
 
+mod connections;
 mod plain;
 mod wake;
 
+pub use connections::{Connections, Load};
 pub use plain::Plain;
 
 use anyhow::Context;
-use iris_ring::{Event, Ring, RingConfig, bound_stream_socket};
+use iris_ring::{Event, Ring, RingConfig, SendId, bound_stream_socket};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -37,72 +42,10 @@ pub trait Handler {
     fn connected(&mut self, conn: ConnIndex, out: &mut Vec<u8>);
     /// Bytes arrived; `Err` ends the connection for this reason.
     fn received(&mut self, conn: ConnIndex, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String>;
-    /// The connection failed or ended; nothing more comes of it.
+    /// The connection failed or ended by itself; nothing more comes of it.
     fn ended(&mut self, conn: ConnIndex, reason: &str);
-}
-
-/// How connections wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Load {
-    /// Mostly silent: a poll, and small buffers.
-    Quiet,
-    /// Mostly busy: a multishot receive, and large buffers.
-    Busy,
-    /// Those that send, which are made first, are busy; the others are quiet.
-    Mixed,
-    /// Few connections with one message at a time: ordinary sockets.
-    OneByOne,
-}
-
-/// The connections of one thread, of either kind.
-pub enum Connections {
-    /// On rings.
-    Rings(Net),
-    /// On ordinary sockets.
-    Plain(Plain),
-}
-
-impl Connections {
-    /// Room for `connections`, of which the first `senders` send, to be used by the calling thread only.
-    pub fn new(
-        target: SocketAddr,
-        connections: u32,
-        senders: u32,
-        per_ring: u32,
-        load: Load,
-    ) -> anyhow::Result<Self> {
-        let busy = match load {
-            Load::OneByOne => return Ok(Self::Plain(Plain::new(target))),
-            Load::Busy => connections,
-            Load::Mixed => senders,
-            Load::Quiet => 0,
-        };
-        Ok(Self::Rings(Net::new(target, busy, connections - busy, per_ring)?))
-    }
-
-    /// Starts the next connection from this source address, and gives its index.
-    pub fn connect(&mut self, source: IpAddr) -> anyhow::Result<ConnIndex> {
-        match self {
-            Self::Rings(net) => net.connect(source),
-            Self::Plain(plain) => plain.connect(),
-        }
-    }
-
-    /// Has `fill` append bytes for the server; they leave with the next turn.
-    pub fn write(&mut self, conn: ConnIndex, fill: impl FnOnce(&mut Vec<u8>)) {
-        match self {
-            Self::Rings(net) => net.write(conn, fill),
-            Self::Plain(plain) => plain.write(conn, fill),
-        }
-    }
-
-    /// Sends what was written, waits up to `wait` for something to happen and has `handler` act on it.
-    pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> anyhow::Result<()> {
-        match self {
-            Self::Rings(net) => net.turn(wait, handler),
-            Self::Plain(plain) => plain.turn(wait, handler),
-        }
-    }
+    /// Nothing of an ended or cut connection is left: it may be made again.
+    fn gone(&mut self, conn: ConnIndex);
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,15 +53,41 @@ enum State {
     Connecting,
     Open,
     Ended,
+    /// Ended, and nothing of it is left.
+    Gone,
+}
+
+/// What a connection waits for the kernel to tell, besides sends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wait {
+    Nothing,
+    Connect,
+    /// A poll or a multishot receive.
+    Arrival,
+    /// A single receive.
+    Receive,
+    /// In `waiting` of its lane.
+    Buffer,
 }
 
 #[derive(Debug)]
 struct Conn {
     pending: Vec<u8>,
+    sending: Option<SendId>,
     state: State,
-    sending: bool,
+    wait: Wait,
+    /// A close is under way.
+    closing: bool,
+    /// Not to be read.
+    paused: bool,
     /// In `dirty`.
     listed: bool,
+}
+
+impl Conn {
+    fn is_read(&self) -> bool {
+        self.state == State::Open && !self.paused
+    }
 }
 
 /// A ring and the receives of its connections, which are all busy or all quiet.
@@ -176,19 +145,67 @@ impl Net {
     /// Starts the next connection from this source address, and gives its index.
     pub fn connect(&mut self, source: IpAddr) -> anyhow::Result<ConnIndex> {
         let conn = u32::try_from(self.conns.len()).context("too many connections")?;
+        self.conns.push(Conn {
+            pending: Vec::new(),
+            sending: None,
+            state: State::Gone,
+            wait: Wait::Nothing,
+            closing: false,
+            paused: false,
+            listed: false,
+        });
+        self.begin(conn, source)?;
+        Ok(conn)
+    }
+
+    /// Starts a connection whose place is free.
+    fn begin(&mut self, conn: ConnIndex, source: IpAddr) -> anyhow::Result<()> {
+        let entry = &mut self.conns[conn as usize];
+        assert!(entry.state == State::Gone, "nothing of the old connection is left");
+        (entry.state, entry.wait, entry.paused) = (State::Connecting, Wait::Connect, false);
         let socket = bound_stream_socket(source)
             .with_context(|| format!("cannot make a socket from {source}"))?;
         let target = self.target;
         let (Lane { ring, .. }, descriptor) = self.place(conn);
         ring.install(descriptor, &socket).context("cannot put a socket into the ring's table")?;
         ring.connect(descriptor, &target, u64::from(conn));
-        self.conns.push(Conn {
-            pending: Vec::new(),
-            state: State::Connecting,
-            sending: false,
-            listed: false,
-        });
-        Ok(conn)
+        Ok(())
+    }
+
+    /// Ends a connection at once; [`Handler::gone`] follows. Whether it had not ended before.
+    pub fn cut(&mut self, conn: ConnIndex) -> bool {
+        let had_not = matches!(
+            self.conns.get(conn as usize).map(|conn| conn.state),
+            Some(State::Connecting | State::Open)
+        );
+        if had_not {
+            self.close(conn);
+        }
+        had_not
+    }
+
+    /// Stops reading a connection, or goes on: what the server sends meanwhile stays in the kernel's buffers.
+    pub fn pause(&mut self, conn: ConnIndex, is_paused: bool) {
+        let Some(entry) = self.conns.get_mut(conn as usize) else { return };
+        entry.paused = is_paused;
+        if entry.state != State::Open {
+            return;
+        }
+        match (is_paused, entry.wait) {
+            (true, Wait::Arrival) => self.cancel_arrival(conn),
+            (false, Wait::Nothing) => self.arm(conn),
+            // What is under way ends first, and then it is armed again or not.
+            _ => {}
+        }
+    }
+
+    fn cancel_arrival(&mut self, conn: ConnIndex) {
+        let (Lane { ring, is_quiet, .. }, _) = self.place(conn);
+        if *is_quiet {
+            ring.cancel_poll(u64::from(conn));
+        } else {
+            ring.cancel_receive(u64::from(conn));
+        }
     }
 
     /// The lane of a connection, and its descriptor there.
@@ -232,7 +249,7 @@ impl Net {
             return;
         }
         conn.pending = out;
-        if !conn.sending && !conn.listed {
+        if conn.sending.is_none() && !conn.listed {
             conn.listed = true;
             self.dirty.push(index);
         }
@@ -248,7 +265,7 @@ impl Net {
     /// Sends what was written, waits up to `wait` for something to happen and has `handler` act on it.
     pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> anyhow::Result<()> {
         self.flush();
-        self.receive_waiting();
+        self.receive_waiting(handler);
         self.wait(wait).context("io_uring_enter failed")?;
         for lane in 0..self.lanes.len() {
             for _ in 0..EVENTS_PER_TURN {
@@ -276,19 +293,19 @@ impl Net {
         for index in dirty.drain(..) {
             let conn = &mut self.conns[index as usize];
             conn.listed = false;
-            if conn.state != State::Open || conn.sending || conn.pending.is_empty() {
+            if conn.state != State::Open || conn.sending.is_some() || conn.pending.is_empty() {
                 continue;
             }
-            conn.sending = true;
             let bytes = std::mem::take(&mut conn.pending);
             self.sends_under_way += 1;
             let (Lane { ring, .. }, descriptor) = self.place(index);
-            ring.send(descriptor, bytes, u64::from(index));
+            let send = ring.send(descriptor, bytes, u64::from(index));
+            self.conns[index as usize].sending = Some(send);
         }
         self.dirty = dirty;
     }
 
-    fn receive_waiting(&mut self) {
+    fn receive_waiting(&mut self, handler: &mut impl Handler) {
         for index in 0..self.lanes.len() {
             let lane = &mut self.lanes[index];
             // A multishot receive that starts again may take several buffers.
@@ -297,26 +314,35 @@ impl Net {
             let room = if is_quiet { free } else { lane.buffers / 2 };
             for _ in 0..room.min(waiting) {
                 let Some(conn) = self.lanes[index].waiting.pop_front() else { break };
-                if is_quiet { self.receive_once(conn) } else { self.arm(conn) }
+                self.conns[conn as usize].wait = Wait::Nothing;
+                if is_quiet {
+                    self.receive_once(conn);
+                } else {
+                    self.arm(conn);
+                }
+                self.note_if_gone(conn, handler);
             }
         }
     }
 
     fn receive_once(&mut self, conn: ConnIndex) {
-        if self.conns[conn as usize].state != State::Open {
+        if !self.conns[conn as usize].is_read() {
             return;
         }
         let (lane, descriptor) = self.place(conn);
-        if lane.receiving < lane.buffers {
+        let wait = if lane.receiving < lane.buffers {
             lane.receiving += 1;
             lane.ring.receive(descriptor, u64::from(conn));
+            Wait::Receive
         } else {
             lane.waiting.push_back(conn);
-        }
+            Wait::Buffer
+        };
+        self.conns[conn as usize].wait = wait;
     }
 
     fn arm(&mut self, conn: ConnIndex) {
-        if self.conns[conn as usize].state != State::Open {
+        if !self.conns[conn as usize].is_read() {
             return;
         }
         let (Lane { ring, is_quiet, .. }, descriptor) = self.place(conn);
@@ -325,12 +351,17 @@ impl Net {
         } else {
             ring.receive_multishot(descriptor, u64::from(conn));
         }
+        self.conns[conn as usize].wait = Wait::Arrival;
     }
 
     fn act(&mut self, lane: usize, event: Event, handler: &mut impl Handler) {
         match event {
             Event::Connected { token, result } => self.connected(token as u32, result, handler),
-            Event::Readable { token } => self.receive_once(token as u32),
+            Event::Readable { token } => {
+                self.conns[token as usize].wait = Wait::Nothing;
+                self.receive_once(token as u32);
+                self.note_if_gone(token as u32, handler);
+            }
             Event::Received { token, result, buffer, more, .. } => {
                 let conn = token as u32;
                 if let (Ok(len @ 1..), Some(id)) = (usize::try_from(result), buffer) {
@@ -348,16 +379,25 @@ impl Net {
             Event::Sent { token, buffer, result } => {
                 self.sent(token as u32, buffer, result, handler);
             }
-            // Nothing of ours accepts or is woken, and a descriptor is not used again.
+            Event::Closed { token } => {
+                self.conns[token as usize].closing = false;
+                self.note_if_gone(token as u32, handler);
+            }
+            // Nothing of ours accepts or is woken.
             _ => {}
         }
     }
 
     fn connected(&mut self, conn: ConnIndex, result: i32, handler: &mut impl Handler) {
+        let entry = &mut self.conns[conn as usize];
+        entry.wait = Wait::Nothing;
+        if entry.state == State::Ended {
+            return self.release(conn);
+        }
         if result < 0 {
             return self.end(conn, &format!("connect_{}", errno_name(-result)), handler);
         }
-        self.conns[conn as usize].state = State::Open;
+        entry.state = State::Open;
         let mut out = self.take_out(conn);
         handler.connected(conn, &mut out);
         self.put_out(conn, out);
@@ -393,14 +433,22 @@ impl Net {
         more: bool,
         handler: &mut impl Handler,
     ) {
+        if !more {
+            self.conns[conn as usize].wait = Wait::Nothing;
+        }
         match result {
             0 => self.end(conn, "closed_by_server", handler),
             1.. if !more => self.arm(conn),
             1.. => {}
-            errno if -errno == libc::ENOBUFS => self.place(conn).0.waiting.push_back(conn),
-            errno if -errno == libc::EAGAIN => self.arm(conn),
+            errno if -errno == libc::ENOBUFS => {
+                self.conns[conn as usize].wait = Wait::Buffer;
+                self.place(conn).0.waiting.push_back(conn);
+            }
+            // Cancelled: paused, perhaps to go on already, or ended.
+            errno if -errno == libc::EAGAIN || -errno == libc::ECANCELED => self.arm(conn),
             errno => self.end(conn, &format!("receive_{}", errno_name(-errno)), handler),
         }
+        self.note_if_gone(conn, handler);
     }
 
     fn sent(&mut self, conn: ConnIndex, buffer: Vec<u8>, result: i32, handler: &mut impl Handler) {
@@ -408,7 +456,7 @@ impl Net {
         let whole = usize::try_from(result) == Ok(buffer.len());
         self.keep_spare(buffer);
         let entry = &mut self.conns[conn as usize];
-        entry.sending = false;
+        entry.sending = None;
         if entry.state == State::Open && !entry.pending.is_empty() && !entry.listed {
             entry.listed = true;
             self.dirty.push(conn);
@@ -418,19 +466,50 @@ impl Net {
         } else if !whole {
             self.end(conn, "send_cut_short", handler);
         }
+        self.note_if_gone(conn, handler);
     }
 
     fn end(&mut self, conn: ConnIndex, reason: &str, handler: &mut impl Handler) {
-        let entry = &mut self.conns[conn as usize];
-        if entry.state == State::Ended {
-            return;
+        if matches!(self.conns[conn as usize].state, State::Connecting | State::Open) {
+            self.close(conn);
+            handler.ended(conn, reason);
         }
+        self.note_if_gone(conn, handler);
+    }
+
+    /// Ends what is under way, and the connection with it.
+    fn close(&mut self, conn: ConnIndex) {
+        let entry = &mut self.conns[conn as usize];
         entry.state = State::Ended;
         entry.pending = Vec::new();
+        let (wait, sending) = (entry.wait, entry.sending);
+        match wait {
+            // A connect ends by itself, and the connection when it has.
+            Wait::Connect => return,
+            Wait::Arrival => self.cancel_arrival(conn),
+            Wait::Nothing | Wait::Receive | Wait::Buffer => {}
+        }
+        if let Some(send) = sending {
+            self.place(conn).0.ring.cancel_send(send);
+        }
+        self.release(conn);
+    }
+
+    fn release(&mut self, conn: ConnIndex) {
+        self.conns[conn as usize].closing = true;
         let (Lane { ring, .. }, descriptor) = self.place(conn);
-        ring.shutdown(descriptor);
+        // A close alone would wait for what is under way on the descriptor table (before Linux 6.13, of all connections).
+        ring.disconnect(descriptor);
         ring.close(descriptor, u64::from(conn));
-        handler.ended(conn, reason);
+    }
+
+    fn note_if_gone(&mut self, conn: ConnIndex, handler: &mut impl Handler) {
+        let entry = &mut self.conns[conn as usize];
+        let is_free = entry.wait == Wait::Nothing && entry.sending.is_none() && !entry.closing;
+        if entry.state == State::Ended && is_free {
+            entry.state = State::Gone;
+            handler.gone(conn);
+        }
     }
 }
 

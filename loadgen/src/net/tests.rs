@@ -29,6 +29,7 @@ struct Seen {
     connected: usize,
     bytes: Vec<Vec<u8>>,
     ended: Vec<(ConnIndex, String)>,
+    gone: Vec<ConnIndex>,
 }
 
 impl Handler for Seen {
@@ -42,6 +43,9 @@ impl Handler for Seen {
     }
     fn ended(&mut self, conn: ConnIndex, reason: &str) {
         self.ended.push((conn, reason.to_owned()));
+    }
+    fn gone(&mut self, conn: ConnIndex) {
+        self.gone.push(conn);
     }
 }
 
@@ -152,4 +156,93 @@ fn more_arrivals_at_once_than_buffers_each_take_one_receive() {
     let lane = &net.lanes[0];
     assert!(MANY as usize > 2 * lane.buffers);
     assert_eq!((lane.receiving, lane.waiting.len()), (0, 0));
+}
+
+#[test]
+fn a_connection_that_was_cut_is_gone_and_can_be_made_again_in_its_place() {
+    for busy in [0, 3] {
+        let mut net = Net::new(echo(), busy, 3 - busy, 8).unwrap();
+        let mut seen = seen(3, b"hello");
+        connect(&mut net, 3);
+        turn_until(&mut net, &mut seen, |seen| seen.bytes.iter().all(|bytes| bytes == b"hello"));
+        for round in 1..=20 {
+            assert!(net.cut(1) && !net.cut(1), "once");
+            net.write(1, |_| panic!("nothing is written to a connection that was cut"));
+            turn_until(&mut net, &mut seen, |seen| seen.gone.len() == round);
+            net.begin(1, "127.0.0.3".parse().unwrap()).unwrap();
+            turn_until(&mut net, &mut seen, |seen| seen.bytes[1].len() == 5 * (1 + round));
+        }
+        assert_eq!((seen.connected, seen.ended.len()), (3 + 20, 0), "a cut is no end of its own");
+        net.write(0, |out| out.push(b'a'));
+        turn_until(&mut net, &mut seen, |seen| seen.bytes[0] == b"helloa");
+    }
+}
+
+#[test]
+fn a_connection_is_cut_while_it_is_made_or_while_it_sends() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for busy in [0, 1] {
+        let mut net = Net::new(listener.local_addr().unwrap(), busy, 1 - busy, 8).unwrap();
+        let mut seen = seen(1, b"");
+        connect(&mut net, 1);
+        assert!(net.cut(0));
+        turn_until(&mut net, &mut seen, |seen| seen.gone.len() == 1);
+        assert_eq!(seen.connected, 0);
+        net.begin(0, "127.0.0.3".parse().unwrap()).unwrap();
+        turn_until(&mut net, &mut seen, |seen| seen.connected == 1);
+        // Nobody reads: the send waits for ever.
+        net.write(0, |out| out.resize(50_000_000, 1));
+        net.turn(Duration::ZERO, &mut seen).unwrap();
+        assert!(net.is_sending() && net.cut(0));
+        turn_until(&mut net, &mut seen, |seen| seen.gone.len() == 2);
+        assert!(!net.is_sending() && seen.ended.is_empty());
+    }
+}
+
+#[test]
+fn a_cut_resets_the_connection_at_the_peer_while_others_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut net = Net::new(listener.local_addr().unwrap(), 0, 2, 8).unwrap();
+    let mut seen = seen(2, b"");
+    connect(&mut net, 2);
+    turn_until(&mut net, &mut seen, |seen| seen.connected == 2);
+    let mut peers = [listener.accept().unwrap(), listener.accept().unwrap()];
+    assert!(net.cut(0));
+    turn_until(&mut net, &mut seen, |seen| seen.gone == [0]);
+    peers.iter_mut().for_each(|(peer, _)| peer.set_nonblocking(true).unwrap());
+    let mut reads = peers.map(|(mut peer, _)| peer.read(&mut [0; 1]).unwrap_err().kind());
+    reads.sort_by_key(|kind| format!("{kind:?}"));
+    assert_eq!(reads, [std::io::ErrorKind::ConnectionReset, std::io::ErrorKind::WouldBlock]);
+}
+
+#[test]
+fn a_paused_connection_is_not_read_until_it_goes_on() {
+    for busy in [0, 2] {
+        let mut net = Net::new(echo(), busy, 2 - busy, 8).unwrap();
+        let mut seen = seen(2, b"");
+        connect(&mut net, 2);
+        turn_until(&mut net, &mut seen, |seen| seen.connected == 2);
+        net.pause(0, true);
+        net.turn(Duration::ZERO, &mut seen).unwrap();
+        for round in 1..=5 {
+            net.write(0, |out| out.extend_from_slice(b"late"));
+            for _ in 0..3 {
+                let now = seen.bytes[1].len();
+                net.write(1, |out| out.push(b'y'));
+                turn_until(&mut net, &mut seen, |seen| seen.bytes[1].len() == now + 1);
+            }
+            assert_eq!(seen.bytes[0].len(), 4 * (round - 1), "not read");
+            net.pause(0, false);
+            turn_until(&mut net, &mut seen, |seen| seen.bytes[0].len() == 4 * round);
+            net.pause(0, true);
+            net.turn(Duration::ZERO, &mut seen).unwrap();
+        }
+        // Told to go on before the pause is through.
+        net.pause(0, false);
+        net.pause(0, true);
+        net.pause(0, false);
+        net.write(0, |out| out.push(b'z'));
+        turn_until(&mut net, &mut seen, |seen| seen.bytes[0].ends_with(b"z"));
+        assert_eq!(seen.ended, []);
+    }
 }

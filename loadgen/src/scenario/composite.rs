@@ -11,42 +11,35 @@ use iris_proto::limits::SEND_WINDOW_MAX;
 
 /// Logs in, holds all silent, measures memory; then the active ones send to each other in pairs.
 pub fn run(flags: CompositeFlags) -> anyhow::Result<Report> {
-    let (part, paced) = (flags.active, flags.flags.rate.is_some());
-    let mut options = flags.flags.check(10_000)?;
+    let part = flags.active;
+    let mut options =
+        flags.flags.check_paced(10_000, |users| active(part, users).unwrap_or_default())?;
     let users = options.connections;
     at_least(users, 2, "two of them send to each other")?;
     let active = active(part, users)?;
-    if !paced {
-        options.rate = active.into();
-    }
     options.hold = flags.hold;
-    let shape = Shape {
-        name: "composite",
-        topology: Topology::Composite { users, active },
-        late_from: users,
-        load: Load::Mixed,
-        window: options.window.unwrap_or(SEND_WINDOW_MAX),
-        messages_max: u64::MAX,
-        does: format!(
-            "log in {} users at {}, hold them silent for {:?}; then {} of them send in pairs, {} byte payloads, {}, for {:?}",
-            grouped(users.into()),
-            options.addr,
-            options.hold,
-            grouped(active.into()),
-            options.payload,
-            options.pace(),
-            options.duration
-        ),
-    };
+    let does = format!(
+        "log in {} users at {}, hold them silent for {:?}; then {} of them send in pairs, {} byte payloads, {}, for {:?}",
+        grouped(users.into()),
+        options.addr,
+        options.hold,
+        grouped(active.into()),
+        options.payload,
+        options.pace(),
+        options.duration
+    );
+    let window = options.window.unwrap_or(SEND_WINDOW_MAX);
+    let shape =
+        Shape::new("composite", Topology::Composite { users, active }, Load::Mixed, window, does);
     let mut stage = Stage::set(shape, options)?;
-    stage.log_in(1, users)?;
+    stage.log_in(users)?;
     stage.run.hold(SETTLE)?;
     let mut held = Meter::new(stage.options.pid);
     held.start();
     stage.run.hold(stage.options.hold)?;
     held.stop();
     stage.measure_memory();
-    stage.send(stage.options.warmup, stage.options.duration)?;
+    stage.send()?;
     stage.run.drain(stage.options.drain_wait)?;
     let mut report = stage.end()?;
     report.connections_active = Some(active);

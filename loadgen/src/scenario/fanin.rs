@@ -15,26 +15,19 @@ pub fn run(flags: Flags) -> anyhow::Result<Report> {
     at_least(options.connections, 2, "one receives, the others send")?;
     let senders = options.connections - 1;
     let window = options.window.unwrap_or((UNANSWERED_IN_ALL / senders).max(1));
-    let shape = Shape {
-        name: "fanin",
-        topology: Topology::FanIn(senders),
-        late_from: u32::MAX,
-        load: Load::Busy,
-        window,
-        messages_max: u64::MAX,
-        does: format!(
-            "{} senders to one inbox at {}, {} byte payloads, {}, at most {window} unanswered each, for {:?}",
-            grouped(senders.into()),
-            options.addr,
-            options.payload,
-            options.pace(),
-            options.duration
-        ),
-    };
+    let does = format!(
+        "{} senders to one inbox at {}, {} byte payloads, {}, at most {window} unanswered each, for {:?}",
+        grouped(senders.into()),
+        options.addr,
+        options.payload,
+        options.pace(),
+        options.duration
+    );
+    let shape = Shape::new("fanin", Topology::FanIn(senders), Load::Busy, window, does);
     let users = options.connections;
     let mut stage = Stage::set(shape, options)?;
-    stage.log_in(1, users)?;
-    stage.send(stage.options.warmup, stage.options.duration)?;
+    stage.log_in(users)?;
+    stage.send()?;
     stage.run.drain(stage.options.drain_wait)?;
     stage.end()
 }

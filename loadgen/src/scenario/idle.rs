@@ -10,22 +10,16 @@ use crate::report::{Report, grouped};
 pub fn run(flags: Flags) -> anyhow::Result<Report> {
     let options = flags.check(1000)?;
     let users = options.connections;
-    let shape = Shape {
-        name: "idle",
-        topology: Topology::Silent(users),
-        late_from: users,
-        load: Load::Quiet,
-        window: 1,
-        messages_max: 0,
-        does: format!(
-            "log in {} users at {} and hold them for {:?}",
-            grouped(users.into()),
-            options.addr,
-            options.duration
-        ),
-    };
+    let does = format!(
+        "log in {} users at {} and hold them for {:?}",
+        grouped(users.into()),
+        options.addr,
+        options.duration
+    );
+    let window = 1;
+    let shape = Shape::new("idle", Topology::Silent(users), Load::Quiet, window, does);
     let mut stage = Stage::set(shape, options)?;
-    stage.log_in(1, users)?;
+    stage.log_in(users)?;
     stage.run.hold(SETTLE)?;
     stage.meter.start();
     stage.run.hold(stage.options.duration)?;

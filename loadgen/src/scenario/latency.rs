@@ -25,34 +25,29 @@ pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
     let senders = options.connections;
     let lock_step = options.rate == 0;
     let window = options.window.unwrap_or(if lock_step { 1 } else { SEND_WINDOW_MAX });
-    let shape = Shape {
-        name: "latency",
-        topology: Topology::OneWay(senders),
-        late_from: u32::MAX,
-        load: if lock_step && senders <= PLAIN_SENDERS_MAX { Load::OneByOne } else { Load::Busy },
-        window,
-        messages_max: u64::MAX,
-        does: format!(
-            "{} sender{} at {}, each with a receiver of its own, {} byte payloads, {}, for {:?}",
-            grouped(senders.into()),
-            if senders == 1 { "" } else { "s" },
-            options.addr,
-            options.payload,
-            if lock_step { "one at a time".to_owned() } else { options.pace() },
-            options.duration
-        ),
-    };
+    let does = format!(
+        "{} sender{} at {}, each with a receiver of its own, {} byte payloads, {}, for {:?}",
+        grouped(senders.into()),
+        if senders == 1 { "" } else { "s" },
+        options.addr,
+        options.payload,
+        if lock_step { "one at a time".to_owned() } else { options.pace() },
+        options.duration
+    );
+    let is_plain = lock_step && senders <= PLAIN_SENDERS_MAX;
+    let load = if is_plain { Load::OneByOne } else { Load::Busy };
+    let shape = Shape::new("latency", Topology::OneWay(senders), load, window, does);
     let dir = floor_dir.unwrap_or_else(|| beside(&options.key));
     let mut floor = if floor_time.is_zero() { None } else { Some(Floor::new(&dir)?) };
     let measure_floor = |floor: &mut Option<Floor>| {
         floor.as_mut().map_or(Ok(()), |floor| floor.measure(floor_time / (SLICES + 1)))
     };
     let mut stage = Stage::set(shape, options)?;
-    stage.log_in(1, 2 * senders)?;
+    stage.log_in(2 * senders)?;
     measure_floor(&mut floor)?;
     for slice in 0..SLICES {
         let warmup = if slice == 0 { stage.options.warmup } else { WARMUP_AGAIN };
-        stage.send(warmup, stage.options.duration / SLICES)?;
+        stage.send_for(warmup, stage.options.duration / SLICES, u64::MAX)?;
         stage.run.drain(stage.options.drain_wait)?;
         measure_floor(&mut floor)?;
     }

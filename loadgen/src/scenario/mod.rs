@@ -1,15 +1,22 @@
 //! The scenarios: each plans who sends to whom, leads the run through its phases and fills the report.
 
+pub mod churn;
 pub mod composite;
 pub mod fanin;
+pub mod fanout;
 pub mod idle;
 pub mod latency;
 pub mod offline;
+pub mod p2p;
+pub mod presence;
 pub mod search;
+pub mod slow;
+pub mod storm;
 pub mod throughput;
 
 use crate::capacity::{self, Machine};
 use crate::cli::Options;
+use crate::control::{Counts, Load as Sending};
 use crate::names::Topology;
 use crate::net::Load;
 use crate::report::{Environment, Rate, Report, Server, grouped, round};
@@ -17,10 +24,11 @@ use crate::run::{Outcome, Run};
 use crate::server_probe::{CONNECTIONS_MIN, Process, Slabs, kernel_growth};
 use crate::tokens::Signer;
 use crate::usage::Meter;
-use crate::worker::Plan;
+use crate::worker::{Back, Plan};
 use anyhow::{Context, bail, ensure};
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
+use std::ops::Range;
 use std::time::Duration;
 
 /// Share of late starts above which an open loop says nothing.
@@ -34,15 +42,35 @@ const SETTLE: Duration = Duration::from_secs(1);
 struct Shape {
     name: &'static str,
     topology: Topology,
-    /// Users from this one on log in later.
-    late_from: u32,
     load: Load,
     /// Unanswered messages of a connection, at most.
     window: u32,
-    /// Messages in total, at most.
-    messages_max: u64,
+    /// What becomes of connections that end.
+    comeback: Option<Back>,
+    /// Users that stall.
+    stalled: Range<u32>,
+    /// Users whose presence is watched, and how many each of the users before them watches.
+    watched: Range<u32>,
+    watches: u32,
     /// What it does, for the line up front.
     does: String,
+}
+
+impl Shape {
+    /// A scenario whose connections last, and whose users read.
+    fn new(name: &'static str, topology: Topology, load: Load, window: u32, does: String) -> Self {
+        Self {
+            name,
+            topology,
+            load,
+            window,
+            comeback: None,
+            stalled: 0..0,
+            watched: 0..0,
+            watches: 0,
+            does,
+        }
+    }
 }
 
 /// A scenario that is ready to run.
@@ -54,6 +82,10 @@ struct Stage {
     /// With all connections, once that was measured.
     loaded: Option<Moment>,
     senders: u32,
+    /// How many answers those who watch presence wait for.
+    watches: u64,
+    /// Connections cut a second while messages are sent.
+    churn_per_s: u64,
     report: Report,
 }
 
@@ -82,18 +114,20 @@ impl Stage {
             target: options.addr,
             sources: capacity.sources,
             topology: shape.topology,
-            late_from: shape.late_from,
             load: shape.load,
             per_ring: capacity.per_ring,
             payload_bytes: options.payload,
             window_max: shape.window,
-            rate: options.rate,
             burst: options.burst,
-            messages_max: shape.messages_max,
+            comeback: shape.comeback,
+            stalled: shape.stalled,
+            watched: shape.watched,
+            watches: shape.watches,
             threads,
             run,
             signer: Signer::load(&options.key, options.hold + options.warmup + options.duration)?,
         };
+        let watches = plan.watches_in_all();
         let sources = options.observe.sources(options.pid)?;
         let run = Run::start(&plan, options.pin, sources, options.observe.live())?;
         let environment = Environment {
@@ -114,29 +148,65 @@ impl Stage {
             ..Report::default()
         };
         let (meter, senders) = (Meter::new(options.pid), shape.topology.senders());
-        let mut stage = Self { meter, options, run, before, loaded: None, senders, report };
+        let mut stage = Self {
+            meter,
+            options,
+            run,
+            before,
+            loaded: None,
+            senders,
+            watches,
+            churn_per_s: 0,
+            report,
+        };
         stage.report.generator.threads = threads;
         Ok(stage)
     }
 
-    /// Logs in the first `groups` groups, `users` in all.
-    fn log_in(&mut self, groups: u32, users: u32) -> anyhow::Result<()> {
+    /// Logs in the users below `users`.
+    fn log_in(&mut self, users: u32) -> anyhow::Result<()> {
+        let per_s = self.options.connect_rate;
         let time = self
             .run
-            .log_in(groups, users)
+            .log_in(users, per_s)
             .with_context(|| format!("cannot log in at {}", self.options.addr))?;
-        let logged_in = self.run.counts().0.logged_in;
+        let logged_in = self.run.counts().0.online;
         self.report.login = Rate::new(logged_in, time);
-        if logged_in < u64::from(users) {
-            let (in_, all) = (grouped(logged_in), grouped(users.into()));
-            self.report.invalid(format!("only {in_} of {all} users could log in"));
+        self.check_online(users, logged_in, "could log in");
+        Ok(())
+    }
+
+    fn check_online(&mut self, users: u32, online: u64, what: &str) {
+        if online < u64::from(users) {
+            let (in_, all) = (grouped(online), grouped(users.into()));
+            self.report.invalid(format!("only {in_} of {all} users {what}"));
         }
+    }
+
+    /// Waits until those who were cut are back, and `logins` were done in all.
+    fn rejoin(&mut self, users: u32, logins: u64, look: impl FnMut(&Counts)) -> anyhow::Result<()> {
+        self.run.rejoin(users, logins, self.options.drain_wait, look)?;
+        let online = self.run.counts().0.online;
+        self.check_online(users, online, "were logged in again within --drain-wait");
         Ok(())
     }
 
     /// Sends for warm-up and steady phase, watched by the meter, and waits for all answers.
-    fn send(&mut self, warmup: Duration, steady: Duration) -> anyhow::Result<()> {
-        self.run.send(warmup, steady, &mut self.meter)?;
+    fn send(&mut self) -> anyhow::Result<()> {
+        self.send_for(self.options.warmup, self.options.duration, u64::MAX)
+    }
+
+    fn send_for(
+        &mut self,
+        warmup: Duration,
+        steady: Duration,
+        messages_max: u64,
+    ) -> anyhow::Result<()> {
+        let all = self.options.load();
+        let load = Sending { warmup, steady, messages_max, ramp: all.ramp.min(warmup), ..all };
+        self.run.control().churn(self.churn_per_s);
+        self.run.send(load, &mut self.meter, |_| ())?;
+        self.run.control().churn(0);
         self.run.settle(self.options.drain_wait)
     }
 

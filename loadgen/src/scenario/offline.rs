@@ -13,34 +13,28 @@ pub fn run(flags: OfflineFlags) -> anyhow::Result<Report> {
     let messages_max = if flags.messages == 0 { u64::MAX } else { flags.messages };
     let options = flags.flags.check(100)?;
     let senders = options.connections;
-    let shape = Shape {
-        name: "offline",
-        topology: Topology::OneWay(senders),
-        late_from: senders,
-        load: Load::Busy,
-        window: options.window.unwrap_or(SEND_WINDOW_MAX),
-        messages_max,
-        does: format!(
-            "{} senders fill as many inboxes at {} for {:?}{}, {} byte payloads; then these users log in and read",
-            grouped(senders.into()),
-            options.addr,
-            options.duration,
-            if messages_max == u64::MAX {
-                String::new()
-            } else {
-                format!(" or {} messages", grouped(messages_max))
-            },
-            options.payload,
-        ),
-    };
+    let does = format!(
+        "{} senders fill as many inboxes at {} for {:?}{}, {} byte payloads; then these users log in and read",
+        grouped(senders.into()),
+        options.addr,
+        options.duration,
+        if messages_max == u64::MAX {
+            String::new()
+        } else {
+            format!(" or {} messages", grouped(messages_max))
+        },
+        options.payload,
+    );
+    let window = options.window.unwrap_or(SEND_WINDOW_MAX);
+    let shape = Shape::new("offline", Topology::OneWay(senders), Load::Busy, window, does);
     let mut stage = Stage::set(shape, options)?;
-    stage.log_in(1, senders)?;
+    stage.log_in(senders)?;
     let began = Instant::now();
-    stage.send(Duration::ZERO, stage.options.duration)?;
+    stage.send_for(Duration::ZERO, stage.options.duration, messages_max)?;
     let filled = stage.run.counts().0.accepted;
     let fill = Rate::new(filled, began.elapsed());
     let began = Instant::now();
-    stage.log_in(2, 2 * senders)?;
+    stage.log_in(2 * senders)?;
     stage.run.drain(stage.options.drain_wait)?;
     let drain = Rate::new(stage.run.counts().0.arrived, began.elapsed());
     let mut report = stage.end()?;

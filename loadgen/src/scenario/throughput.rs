@@ -14,25 +14,19 @@ pub fn run(flags: Flags) -> anyhow::Result<Report> {
     let users = options.connections;
     at_least(users, 2, "they send to each other in pairs")?;
     ensure!(users.is_multiple_of(2), "--connections {users}: must be even, they send in pairs");
-    let shape = Shape {
-        name: "throughput",
-        topology: Topology::Pairs(users),
-        late_from: users,
-        load: Load::Busy,
-        window: options.window.unwrap_or(SEND_WINDOW_MAX),
-        messages_max: u64::MAX,
-        does: format!(
-            "{} connections at {} in pairs, {} byte payloads, {} for {:?}",
-            grouped(users.into()),
-            options.addr,
-            options.payload,
-            options.pace(),
-            options.duration
-        ),
-    };
+    let does = format!(
+        "{} connections at {} in pairs, {} byte payloads, {} for {:?}",
+        grouped(users.into()),
+        options.addr,
+        options.payload,
+        options.pace(),
+        options.duration
+    );
+    let window = options.window.unwrap_or(SEND_WINDOW_MAX);
+    let shape = Shape::new("throughput", Topology::Pairs(users), Load::Busy, window, does);
     let mut stage = Stage::set(shape, options)?;
-    stage.log_in(1, users)?;
-    stage.send(stage.options.warmup, stage.options.duration)?;
+    stage.log_in(users)?;
+    stage.send()?;
     stage.run.drain(stage.options.drain_wait)?;
     stage.end()
 }

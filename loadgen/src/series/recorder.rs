@@ -138,7 +138,7 @@ impl Recorder {
             span_s: span.as_secs_f64(),
             phase,
             counted: counted(&old.counts, counts),
-            connections: counts.logged_in.saturating_sub(counts.ended),
+            connections: counts.online,
             server_rss_bytes: self.last.server.map(|server| server.rss_bytes),
             server_cpu_percent: cpu_percent(self.last.server, old.server),
             generator_cpu_percent: cpu_percent(self.last.generator, old.generator),
@@ -167,7 +167,7 @@ fn counted(old: &Counts, new: &Counts) -> Counted {
         accepted: grown(|counts| counts.accepted),
         delivered: grown(|counts| counts.arrived),
         refused: grown(|counts| counts.rejected),
-        failed: grown(|counts| counts.failed + counts.ended),
+        failed: grown(Counts::lost_connections),
     }
 }
 
@@ -189,7 +189,7 @@ mod tests {
     fn a_row_does_not_wait_for_a_thread_that_hangs() {
         let control = Control::start();
         let (mut recorder, _reporters) = Recorder::start(2, Sources::default());
-        let counts = Counts { sent: 5, logged_in: 3, ended: 1, ..Counts::default() };
+        let counts = Counts { sent: 5, logged_in: 3, online: 2, ended: 1, ..Counts::default() };
         assert!(!recorder.look(&control, &counts, "send"), "a second is not over");
         recorder.due = Instant::now();
         let until = Instant::now() + Duration::from_secs(60);

@@ -4,9 +4,9 @@
 use iris_proto::id::MsgId;
 use iris_proto::wire::{
     AcceptedRun, ClientFrame, Code, MessageHead, Rejection, Welcome, put_accepted, put_error,
-    put_ping, put_rejected, split_frame,
+    put_ping, put_pong, put_rejected, split_frame,
 };
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -28,12 +28,22 @@ pub(crate) enum Fault {
 
 const FAULTY: u32 = 7;
 
+type Message = (MsgId, String, Vec<u8>);
+
 #[derive(Default)]
 struct User {
     stream: Option<TcpStream>,
+    /// Which login that is.
+    login: u32,
+    /// Delivered in it.
     delivered: u32,
-    waiting: Vec<(MsgId, String, Vec<u8>)>,
-    delayed: Option<(MsgId, String, Vec<u8>)>,
+    acknowledged: u32,
+    is_paused: bool,
+    /// Delivered or not, all that is not acknowledged.
+    inbox: VecDeque<Message>,
+    delayed: Option<Message>,
+    /// Whatever came, so that a repeat makes no second entry.
+    seen: HashSet<(MsgId, String)>,
 }
 
 type World = Arc<Mutex<HashMap<String, User>>>;
@@ -62,6 +72,7 @@ impl Peer {
 fn serve(mut stream: TcpStream, world: &World, fault: Fault) {
     stream.set_nodelay(true).unwrap();
     let (mut input, mut chunk, mut user) = (Vec::new(), [0; 16384], String::new());
+    let mut login = 0;
     while let Ok(count @ 1..) = stream.read(&mut chunk) {
         input.extend_from_slice(&chunk[..count]);
         let mut rest = &input[..];
@@ -69,7 +80,7 @@ fn serve(mut stream: TcpStream, world: &World, fault: Fault) {
         while let Some((kind, body, after)) = split_frame(rest).unwrap() {
             rest = after;
             let frame = ClientFrame::decode(kind, body).unwrap();
-            if !act(frame, &stream, &mut user, world, fault, &mut out) {
+            if !act(frame, &stream, &mut user, &mut login, world, fault, &mut out) {
                 let _ = stream.write_all(&out);
                 let _ = stream.shutdown(Shutdown::Both);
                 return;
@@ -88,6 +99,7 @@ fn act(
     frame: ClientFrame<'_>,
     stream: &TcpStream,
     me: &mut String,
+    login: &mut u32,
     world: &World,
     fault: Fault,
     out: &mut Vec<u8>,
@@ -103,13 +115,16 @@ fn act(
             let mut world = world.lock().unwrap();
             let user = world.entry(me.clone()).or_default();
             user.stream = Some(stream.try_clone().unwrap());
-            welcome(me, out);
+            user.login += 1;
+            *login = user.login;
+            (user.delivered, user.acknowledged) = (0, 0);
+            user.is_paused = hello.window == 0;
+            welcome(me, hello.window, out);
             put_ping(out, *b"heartbea");
-            stream.try_clone().unwrap().write_all(out).unwrap();
+            // Who is gone already is noticed by the next read.
+            let _ = stream.try_clone().unwrap().write_all(out);
             out.clear();
-            for (id, from, payload) in std::mem::take(&mut user.waiting) {
-                user.deliver(id, &from, &payload);
-            }
+            user.deliver();
         }
         ClientFrame::Send(send) => {
             let faulty = send.seq == FAULTY;
@@ -133,20 +148,36 @@ fn act(
                 user.take(send.id, me, send.payload, if faulty { fault } else { Fault::None });
             }
         }
-        ClientFrame::Ack(upto) => assert!(upto <= world.lock().unwrap()[me].delivered),
+        ClientFrame::Ack(upto) => {
+            let mut world = world.lock().unwrap();
+            let user = world.get_mut(me).unwrap();
+            // Of a connection that was replaced nothing counts.
+            if user.login == *login {
+                assert!(upto <= user.delivered);
+                user.inbox.drain(..(upto - user.acknowledged) as usize);
+                user.acknowledged = upto;
+            }
+        }
+        ClientFrame::Window(window) => {
+            let mut world = world.lock().unwrap();
+            let user = world.get_mut(me).unwrap();
+            user.is_paused = window == 0;
+            user.deliver();
+        }
+        ClientFrame::Ping(echo) => put_pong(out, echo, 1),
         ClientFrame::Pong(echo) => assert_eq!(&echo, b"heartbea"),
         other => panic!("not expected of a load generator: {other:?}"),
     }
     true
 }
 
-fn welcome(user: &str, out: &mut Vec<u8>) {
+fn welcome(user: &str, window: u32, out: &mut Vec<u8>) {
     Welcome {
         version: 1,
         server_time_ms: 1_800_000_000_000,
         waiting: 0,
         send_window: 32,
-        recv_window: 64,
+        recv_window: window.min(64),
         payload_max: 65536,
         recipients_max: 256,
         idle_timeout_ms: 300_000,
@@ -161,6 +192,9 @@ fn welcome(user: &str, out: &mut Vec<u8>) {
 
 impl User {
     fn take(&mut self, id: MsgId, from: &str, payload: &[u8], fault: Fault) {
+        if !self.seen.insert((id, from.to_owned())) {
+            return;
+        }
         let mut payload = payload.to_vec();
         match fault {
             Fault::Lose => return,
@@ -169,25 +203,25 @@ impl User {
                 self.delayed = Some((id, from.to_owned(), payload));
                 return;
             }
-            Fault::Repeat => self.deliver(id, from, &payload),
+            Fault::Repeat => self.inbox.push_back((id, from.to_owned(), payload.clone())),
             _ => {}
         }
-        self.deliver(id, from, &payload);
-        if let Some((id, from, payload)) = self.delayed.take() {
-            self.deliver(id, &from, &payload);
-        }
+        self.inbox.push_back((id, from.to_owned(), payload));
+        self.inbox.extend(self.delayed.take());
+        self.deliver();
     }
 
-    fn deliver(&mut self, id: MsgId, from: &str, payload: &[u8]) {
-        let Some(stream) = &mut self.stream else {
-            self.waiting.push((id, from.to_owned(), payload.to_vec()));
-            return;
-        };
-        self.delivered += 1;
-        let mut frame = Vec::new();
-        MessageHead { no: self.delivered, id, time_ms: 1, flags: 0, from }
-            .encode(payload, &mut frame);
-        // A receiver that is gone is noticed by its own thread.
-        let _ = stream.write_all(&frame);
+    /// Delivers what was not delivered in this login.
+    fn deliver(&mut self) {
+        let Some(stream) = self.stream.as_mut().filter(|_| !self.is_paused) else { return };
+        let under_way = (self.delivered - self.acknowledged) as usize;
+        for (id, from, payload) in self.inbox.iter().skip(under_way) {
+            self.delivered += 1;
+            let mut frame = Vec::new();
+            MessageHead { no: self.delivered, id: *id, time_ms: 1, flags: 0, from }
+                .encode(payload, &mut frame);
+            // A receiver that is gone is noticed by its own thread.
+            let _ = stream.write_all(&frame);
+        }
     }
 }

@@ -150,3 +150,24 @@ fn a_send_that_waits_for_its_reader_ends_when_cancelled() {
     let mut rest = Vec::new();
     assert!(client.read_to_end(&mut rest).unwrap() < 64 << 20, "the stream ends early");
 }
+
+#[test]
+fn a_disconnect_resets_the_stream_at_once_and_ends_what_waits_on_it() {
+    let mut ring = Ring::new(CONFIG).unwrap();
+    let (descriptor, mut client) = accepted(&mut ring);
+    ring.poll_readable(descriptor, 3);
+    ring.enter().unwrap();
+    ring.disconnect(descriptor);
+    ring.close(descriptor, 4);
+    let mut tokens = Vec::new();
+    while tokens.len() < 2 {
+        match wait_for(&mut ring) {
+            Event::Readable { token } | Event::Closed { token } => tokens.push(token),
+            other => panic!("not expected: {other:?}"),
+        }
+    }
+    tokens.sort_unstable();
+    assert_eq!(tokens, [3, 4]);
+    let error = client.read(&mut [0; 8]).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+}
