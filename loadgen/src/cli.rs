@@ -4,7 +4,7 @@ mod scenarios;
 mod values;
 
 pub use scenarios::{
-    ChurnFlags, CompositeFlags, FanoutFlags, PresenceFlags, SlowFlags, StormFlags,
+    ChurnFlags, CompositeFlags, FanoutFlags, PresenceFlags, RunFlags, SlowFlags, StormFlags,
 };
 pub use values::Part;
 
@@ -48,6 +48,7 @@ Examples:
                                                  memory of silence, then latency of the few who send
   iris-loadgen storm -n 100000 --rounds 3        all cut at once: how long until all are back
   iris-loadgen churn -n 10000 --churn 500        500 users a second come and go; nothing is lost
+  iris-loadgen run loadgen/examples/day.toml     phases from a file: connect, hold, ramp, churn, storm
   iris-loadgen latency -n 50 --rate 50000 --slo 'p99<5ms,lost=0'
                                                  exit code 99 if that is missed
   iris-loadgen search throughput --slo 'p99<10ms' --duration 5s
@@ -136,6 +137,20 @@ pub enum Scenario {
         whom --flaps a second are cut and come back after --away. Changes that were told, how soon, and those that were not."
     )]
     Presence(PresenceFlags),
+    /// Do what a scenario file says, phase by phase
+    #[command(
+        long_about = "Does what FILE says (TOML): `users = N`, an even number, who send to each other in pairs, and phases in \
+        order. Each [[phase]] has a `do`:\n\n\
+        connect   log in users until `to` (default all) are there, `rate` a second (default as fast as they can)\n\
+        hold      no message for `time`\n\
+        send      `rate` messages a second for `time`, after `warmup` (default 0s) that is not measured\n\
+        ramp      as send, from `from` to `to` messages a second in a straight line over `time`\n\
+        churn     as send, while `cuts` connections a second are cut and made again\n\
+        storm     cut all connections at once, and wait until all users are back\n\
+        stop      end here\n\n\
+        Figures are of all phases together; `phases` has the counts of each. loadgen/examples/ has a file to start from."
+    )]
+    Run(RunFlags),
     /// Find the highest rate, or number of connections, that meets an objective
     #[command(
         long_about = "Runs a scenario again and again: from --from up by --step until --slo is missed, then between what \
@@ -428,6 +443,7 @@ impl Scenario {
             Self::Storm(storm) => &storm.flags,
             Self::Churn(churn) => &churn.flags,
             Self::Slow(slow) => &slow.flags,
+            Self::Run(run) => &run.flags,
             Self::Presence(presence) => &presence.flags,
             Self::Search(search) => &search.flags,
             Self::Compare(_) => return None,

@@ -36,6 +36,13 @@ pub struct Load {
     pub messages_max: u64,
 }
 
+impl Load {
+    /// The highest rate of it.
+    pub fn peak(&self) -> u64 {
+        self.rate_from.max(self.rate)
+    }
+}
+
 /// The times of a sending phase, nanoseconds since the run began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Window {

@@ -40,6 +40,7 @@ fn run(scenario: Scenario) -> anyhow::Result<u8> {
         Scenario::Churn(flags) => scenario::churn::run(flags),
         Scenario::Slow(flags) => scenario::slow::run(flags),
         Scenario::Presence(flags) => scenario::presence::run(flags),
+        Scenario::Run(flags) => scenario::script::run(flags),
         Scenario::Search(flags) => return scenario::search::run(flags),
         Scenario::Compare(flags) => return compare::run(&flags),
     }?;

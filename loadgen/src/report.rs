@@ -2,7 +2,7 @@
 
 mod sections;
 
-pub use sections::{Drift, Hold, Presence, Returns, Stall, Storm};
+pub use sections::{Drift, Hold, PhaseReport, Presence, Returns, Stall, Storm};
 
 use crate::client::code_name;
 use crate::floor::FloorReport;
@@ -89,6 +89,9 @@ pub struct Report {
     /// Each time that all connections were cut, `storm` only.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub storms: Vec<Storm>,
+    /// The phases of a scenario file, `run` only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseReport>,
     /// The time in which some did not read, `slow` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stall: Option<Stall>,
@@ -247,8 +250,9 @@ impl Report {
         self.delivered_stalled_latency_us = measured.delivered_stalled.percentiles();
         self.returns = Returns::new(&counts, &verdicts);
         self.presence = Presence::new(&counts, &measured, wall);
-        if let (Some(first), Some(last)) =
-            (measured.first_tenth.percentiles(), measured.last_tenth.percentiles())
+        if usage.stretches == 1
+            && let (Some(first), Some(last)) =
+                (measured.first_tenth.percentiles(), measured.last_tenth.percentiles())
         {
             self.drift = Some(Drift::new(first, last, usage));
         }
@@ -334,6 +338,7 @@ impl Report {
         if let Some(hold) = &self.hold {
             row("hold", hold.line());
         }
+        self.phases.iter().for_each(|phase| row("phase", phase.line()));
         self.storms.iter().for_each(|storm| row("storm", storm.line()));
         if self.sent > 0 {
             self.message_rows(&mut row);

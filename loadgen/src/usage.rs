@@ -17,6 +17,8 @@ pub struct Meter {
 /// CPU time over the measured stretches.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Usage {
+    /// Measured stretches.
+    pub stretches: u32,
     /// Wall time.
     pub wall: Duration,
     /// All threads of the generator.
@@ -79,6 +81,7 @@ impl Meter {
         let since = |new: Option<Duration>, old: Option<Duration>| {
             Some(new?.saturating_sub(old.unwrap_or_default()))
         };
+        self.used.stretches += 1;
         self.used.wall += now.at - began.at;
         self.used.generator += since(now.generator, began.generator).unwrap_or_default();
         let server = since(now.server, began.server);

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 /// Connections begun in a turn, so that those that are made already get their turn.
 const CONNECTS_PER_TURN: usize = 256;
+/// Connections cut before their completions are taken.
+const CUTS_PER_TURN: u32 = 1024;
 /// Users looked at in a turn for the next one to cut.
 const LOOKS_PER_TURN: u32 = 1024;
 /// Longest sleep: orders are seen and the last deliveries acknowledged after at most this.
@@ -200,7 +202,7 @@ impl Worker<'_> {
             }
             let now_ns = self.driver.tick();
             self.follow(phase);
-            self.obey(now_ns);
+            self.obey(now_ns)?;
             self.connect_more(now_ns).context("cannot open another connection")?;
             if self.driver.is_sending() {
                 self.start_due();
@@ -243,11 +245,15 @@ impl Worker<'_> {
     }
 
     /// Cuts, stalls and windows, as told.
-    fn obey(&mut self, now_ns: u64) {
+    fn obey(&mut self, now_ns: u64) -> anyhow::Result<()> {
         for _ in self.cuts..self.control.cuts() {
             self.cuts += 1;
             for conn in 0..self.connected {
                 self.cut(conn);
+                // Completion queues are bounded: what a cut completes is taken in between.
+                if conn % CUTS_PER_TURN == CUTS_PER_TURN - 1 {
+                    self.net.turn(Duration::ZERO, &mut self.driver)?;
+                }
             }
         }
         if self.recv_window != self.control.recv_window() {
@@ -261,6 +267,7 @@ impl Worker<'_> {
             self.stall();
         }
         self.churn(now_ns);
+        Ok(())
     }
 
     fn cut(&mut self, conn: ConnIndex) -> bool {

@@ -55,6 +55,7 @@ fn run(name: &str, addr: SocketAddr, line: &str) -> anyhow::Result<Report> {
         Scenario::Churn(flags) => scenario::churn::run(flags),
         Scenario::Slow(flags) => scenario::slow::run(flags),
         Scenario::Presence(flags) => scenario::presence::run(flags),
+        Scenario::Run(flags) => scenario::script::run(flags),
         Scenario::Search(_) | Scenario::Compare(_) => unreachable!("each line here is a run"),
     }
 }
@@ -203,6 +204,33 @@ fn those_who_did_not_read_get_everything_afterwards() {
     assert_eq!(report.stall.unwrap().users, 3);
     assert!(report.is_clean() && report.delivered == report.accepted, "{}", report.table());
     assert!(report.delivered_stalled_latency_us.is_some(), "{}", report.table());
+}
+
+#[test]
+fn a_file_is_done_phase_by_phase() {
+    let place = Place::new("file");
+    let file = place.0.join("short.toml");
+    let phases = [
+        "do = 'connect'\nto = 10\nrate = 200",
+        "do = 'connect'",
+        "do = 'hold'\ntime = '20ms'",
+        "do = 'ramp'\nfrom = 0\nto = 400\ntime = '500ms'",
+        "do = 'churn'\ncuts = 40\nrate = 400\ntime = '500ms'",
+        "do = 'storm'",
+        "do = 'send'\nrate = 400\ntime = '250ms'",
+        "do = 'stop'",
+        "do = 'send'\nrate = 9\ntime = '9h'",
+    ];
+    let phases: String = phases.iter().map(|phase| format!("[[phase]]\n{phase}\n")).collect();
+    std::fs::write(&file, format!("users = 20\n{phases}")).unwrap();
+    let line = format!("run {}", file.display());
+    let report = run("phases", Peer::start(Fault::None).addr, &line).unwrap();
+    assert!(report.is_clean() && report.accepted > 0, "{}", report.table());
+    let online: Vec<u64> = report.phases.iter().map(|phase| phase.online).collect();
+    assert_eq!(online, [10, 20, 20, 20, 20, 20, 20], "{}", report.table());
+    assert_eq!((report.phases[5].cut, report.storms.len()), (20, 1));
+    let sent: u64 = report.phases.iter().map(|phase| phase.sent).sum();
+    assert_eq!((sent, report.phases[3].cut), (report.sent, 0));
 }
 
 #[test]

@@ -105,11 +105,27 @@ def test_stalled_receivers_get_everything_afterwards(server: Server, tmp_path: P
 
 
 def test_watchers_are_told_who_comes_and_goes(server: Server, tmp_path: Path) -> None:
-    options = ("--connections", "50", "--watchers", "4", "--watches", "25", "--flaps", "50", "--warmup", "200ms")
+    options = ("--connections", "50", "--watchers", "4", "--watches", "25", "--flaps", "20", "--warmup", "200ms")
     result = run(server, "presence", *options, out=tmp_path / "out")
     presence = result["presence"]
     assert presence["changes"] == presence["told"] + presence["missed"] > 0
     assert presence["told"] > presence["changes"] // 2 and result["delivered_latency_us"]["count"] > 0
+
+
+def test_the_example_file_runs_phase_by_phase(server: Server, tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "loadgen" / "examples" / "day.toml"
+    process = start(server, "run", str(example), out=tmp_path / "out")
+    said, error = process.communicate(timeout=2 * PATIENCE)
+    assert process.returncode == 0, said + error
+    result = json.loads((tmp_path / "out").read_text())
+    assert [phase["online"] for phase in result["phases"]] == [1000] * 7
+    assert len(result["storms"]) == 1 and result["accepted"] > 0
+    assert (result["lost"], result["duplicates"], result["reordered"]) == (0, 0, 0)
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(example.read_text().replace("cuts = 50", "cut = 50"))
+    process = start(server, "run", str(wrong), out=tmp_path / "out")
+    _, error = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 2 and "unknown field `cut`" in error and "cuts" in error
 
 
 def test_a_run_whose_server_is_killed_says_so(server: Server, tmp_path: Path) -> None:

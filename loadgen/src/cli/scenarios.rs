@@ -2,6 +2,7 @@
 
 use super::{Flags, Part, parse_duration};
 use clap::Args;
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Flags of `composite`.
@@ -86,4 +87,14 @@ pub struct PresenceFlags {
     /// How long a user stays away
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = parse_duration)]
     pub away: Duration,
+}
+
+/// Flags of `run`; the phases of the file have rates and times of their own.
+#[derive(Clone, Debug, Args)]
+pub struct RunFlags {
+    /// The scenario file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    #[command(flatten)]
+    pub flags: Flags,
 }

@@ -205,3 +205,51 @@ impl Drift {
         )
     }
 }
+
+/// A phase of a scenario file.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PhaseReport {
+    /// What was done.
+    pub phase: String,
+    /// How long it took, waits for answers and logins at its end included.
+    pub seconds: f64,
+    /// Users logged in at its end.
+    pub online: u64,
+    /// Messages sent in it.
+    pub sent: u64,
+    /// Messages accepted in it.
+    pub accepted: u64,
+    /// Messages that arrived in it.
+    pub arrived: u64,
+    /// Connections cut in it.
+    pub cut: u64,
+}
+
+impl PhaseReport {
+    /// What the counts say between two moments.
+    pub fn new(phase: String, seconds: f64, before: &Counts, after: &Counts) -> Self {
+        Self {
+            phase,
+            seconds: round(seconds, 3),
+            online: after.online,
+            sent: after.sent - before.sent,
+            accepted: after.accepted - before.accepted,
+            arrived: after.arrived - before.arrived,
+            cut: after.cut - before.cut,
+        }
+    }
+
+    /// For people.
+    pub fn line(&self) -> String {
+        format!(
+            "{}: {} s, {} online, sent {}  accepted {}  arrived {}  cut {}",
+            self.phase,
+            self.seconds,
+            grouped(self.online),
+            grouped(self.sent),
+            grouped(self.accepted),
+            grouped(self.arrived),
+            grouped(self.cut),
+        )
+    }
+}

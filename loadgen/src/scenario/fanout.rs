@@ -9,7 +9,7 @@ use anyhow::ensure;
 use iris_proto::limits::{RECIPIENTS_MAX, SEND_WINDOW_MAX};
 
 /// Pairs of a sender and a recipient that are kept account of, at most.
-const FLOWS_MAX: u64 = 20_000_000;
+const FLOWS_MAX: u64 = 5_000_000;
 
 /// Every sender sends to all recipients, so many in a SEND.
 pub fn run(flags: FanoutFlags) -> anyhow::Result<Report> {

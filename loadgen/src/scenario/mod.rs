@@ -9,6 +9,7 @@ pub mod latency;
 pub mod offline;
 pub mod p2p;
 pub mod presence;
+pub mod script;
 pub mod search;
 pub mod slow;
 pub mod storm;
@@ -81,7 +82,8 @@ struct Stage {
     before: Moment,
     /// With all connections, once that was measured.
     loaded: Option<Moment>,
-    senders: u32,
+    /// Messages are to be accepted in the steady phase.
+    sends: bool,
     /// How many answers those who watch presence wait for.
     watches: u64,
     /// Connections cut a second while messages are sent.
@@ -147,14 +149,14 @@ impl Stage {
             environment,
             ..Report::default()
         };
-        let (meter, senders) = (Meter::new(options.pid), shape.topology.senders());
+        let (meter, sends) = (Meter::new(options.pid), shape.topology.senders() > 0);
         let mut stage = Self {
             meter,
             options,
             run,
             before,
             loaded: None,
-            senders,
+            sends,
             watches,
             churn_per_s: 0,
             report,
@@ -204,6 +206,10 @@ impl Stage {
     ) -> anyhow::Result<()> {
         let all = self.options.load();
         let load = Sending { warmup, steady, messages_max, ramp: all.ramp.min(warmup), ..all };
+        self.send_load(load)
+    }
+
+    fn send_load(&mut self, load: Sending) -> anyhow::Result<()> {
         self.run.control().churn(self.churn_per_s);
         self.run.send(load, &mut self.meter, |_| ())?;
         self.run.control().churn(0);
@@ -223,8 +229,7 @@ impl Stage {
         let server = self.server();
         let own_memory = self.generator_bytes_per_connection();
         let outcome = self.run.finish()?;
-        let sends = self.senders > 0;
-        if sends && outcome.measured.accepted_steady == 0 {
+        if self.sends && outcome.measured.accepted_steady == 0 {
             self.report.invalid("no message was accepted in the steady phase".to_owned());
         }
         let open_loop = (self.options.rate > 0).then(|| saturation(&outcome, &self.meter));

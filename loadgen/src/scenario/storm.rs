@@ -43,8 +43,6 @@ pub fn run(flags: StormFlags) -> anyhow::Result<Report> {
     stage.run.hold(SETTLE)?;
     stage.measure_memory();
     stage.run.control().set_logins_at_once(flags.at_once.unwrap_or(users));
-    stage.meter.start();
-    stage.meter.stop();
     for _ in 0..flags.rounds {
         if waiting > 0 {
             stage.run.control().set_recv_window(0);
