@@ -112,8 +112,8 @@ pub enum Scenario {
     /// Cut all connections at once; all users come back
     #[command(
         long_about = "Logs in N users (default 1,000), cuts all connections at once (resets them), and lets all users log \
-        in again at once, --rounds times: how long until half, 99 % and all are back. A connection that fails is tried again \
-        as the protocol says. With --waiting, so many messages wait in each inbox meanwhile and are read afterwards."
+        in again at once, --rounds times: how long until half, 99 % and all are back. A connection that fails is tried \
+        again as the protocol says. With --waiting, so many messages wait in each inbox meanwhile and are read afterwards."
     )]
     Storm(StormFlags),
     /// Users come and go while they send
@@ -139,8 +139,8 @@ pub enum Scenario {
     Presence(PresenceFlags),
     /// Do what a scenario file says, phase by phase
     #[command(
-        long_about = "Does what FILE says (TOML): `users = N`, an even number, who send to each other in pairs, and phases in \
-        order. Each [[phase]] has a `do`:\n\n\
+        long_about = "Does what FILE says (TOML): `users = N`, an even number, who send to each other in pairs, and phases \
+        in order. Each [[phase]] has a `do`:\n\n\
         connect   log in users until `to` (default all) are there, `rate` a second (default as fast as they can)\n\
         hold      no message for `time`\n\
         send      `rate` messages a second for `time`, after `warmup` (default 0s) that is not measured\n\
@@ -193,8 +193,8 @@ pub struct Flags {
         long,
         value_name = "R",
         value_parser = clap::value_parser!(u64).range(0..=100_000_000),
-        long_help = "Messages a second in total, open loop; 0: as fast as the windows allow. Default: 0; in p2p, composite and churn \
-        one a second for each user that sends, in slow ten."
+        long_help = "Messages a second in total, open loop; 0: as fast as the windows allow. Default: 0; in p2p, composite \
+        and churn one a second for each user that sends, in slow ten."
     )]
     pub rate: Option<u64>,
     /// Messages a second from which the rate grows, or falls, to --rate during the warm-up

@@ -1,7 +1,7 @@
 //! Who watches whom, and whether the changes of those who log in and out are told.
 //!
-//! Users of a thread that watch, watch others of the same thread, in turn, so that each is watched by about as many. A change
-//! is missed when its watcher is told of a later one, or of nothing, instead: the server conflates changes that come
+//! Users of a thread that watch, watch others of the same thread, in turn, so that each is watched by about as many. A
+//! change is missed when its watcher is told of a later one, or of nothing, instead: the server conflates changes that come
 //! quickly after each other (docs/PROTOCOL.md, section 8).
 
 use crate::names::user_name;

@@ -3,8 +3,8 @@
 //! A connection is made by an ordinary socket (its source address and options need one), which is moved into the
 //! descriptor table of a ring and closed as a plain descriptor: tables are bounded by RLIMIT_NOFILE each, so a thread
 //! holds as many connections as it has rings for. Busy connections keep a multishot receive armed; quiet ones a poll,
-//! which is a third of the kernel memory; each kind has rings of its own. What callbacks write is sent once per turn and connection, and a connection
-//! with nothing to send holds no buffer.
+//! which is a third of the kernel memory; each kind has rings of its own. What callbacks write is sent once per turn
+//! and connection, and a connection with nothing to send holds no buffer.
 //!
 //! A connection may be cut, and made again in its place once nothing of the old one is under way: operations are ended by
 //! name, and the place is free when each has told so. Then no late event of the old one can be taken for the new one's.
