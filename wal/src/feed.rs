@@ -12,7 +12,7 @@ use crate::codec::as_u32;
 use crate::disk::{Access, Disk};
 use crate::recovery::look::life_without_header;
 use crate::recovery::segment_name;
-use crate::scan::{FrameAt, Life, SegmentFile};
+use crate::scan::{FrameAt, Life, READ_BYTES, SegmentFile};
 use crate::segment::{SEGMENT_BYTES_MAX, SegmentHeader, TRAILER_BYTES, Trailer};
 use crate::{BLOCK, Pos};
 
@@ -47,7 +47,11 @@ impl<D: Disk> Feed<D> {
         let handle = self.disk.open(&path, Access::Read)?;
         let buf = std::mem::take(&mut self.buf);
         let mut file = SegmentFile::new(&self.disk, handle, SEGMENT_BYTES_MAX, buf)?;
-        let fed = match life(&mut file, from.segment) {
+        // A step takes a small part of the segment.
+        file.read_ahead(BLOCK);
+        let life = life(&mut file, from.segment);
+        file.read_ahead(bytes_max);
+        let fed = match life {
             Some(life) => read_frames(&mut file, &life, from.offset as usize, durable, bytes_max),
             None => Fed::default(),
         };
@@ -58,6 +62,7 @@ impl<D: Disk> Feed<D> {
 
 fn life<D: Disk>(file: &mut SegmentFile<'_, D>, segment: u32) -> Option<Life> {
     let Ok(header) = SegmentHeader::decode(file.bytes(0, BLOCK)) else {
+        file.read_ahead(READ_BYTES);
         return life_without_header(file, segment);
     };
     let bytes = (header.segment_bytes as usize).min(file.len);

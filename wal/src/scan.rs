@@ -27,7 +27,7 @@ use crate::record::{self, CRC_BYTES, HEAD_BYTES, RECORD_BYTES_MAX, RecordError};
 use crate::segment::Trailer;
 
 /// Bytes of a read, at least.
-const READ_BYTES: usize = 4 << 20;
+pub(crate) const READ_BYTES: usize = 4 << 20;
 
 /// What stands where the next frame should.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -102,6 +102,8 @@ pub(crate) struct SegmentFile<'d, D: Disk> {
     buf: Vec<u8>,
     start: usize,
     filled: usize,
+    /// Bytes that a read takes at least.
+    ahead: usize,
     /// Offsets of blocks that the disk refused to read.
     pub(crate) unreadable: Vec<u32>,
 }
@@ -109,7 +111,13 @@ pub(crate) struct SegmentFile<'d, D: Disk> {
 impl<'d, D: Disk> SegmentFile<'d, D> {
     pub(crate) fn new(disk: &'d D, file: D::File, max: usize, buf: Vec<u8>) -> io::Result<Self> {
         let len = usize::try_from(disk.len(&file)?).unwrap_or(usize::MAX).min(max);
-        Ok(Self { disk, file, len, buf, start: 0, filled: 0, unreadable: Vec::new() })
+        let (start, filled, ahead, unreadable) = (0, 0, READ_BYTES, Vec::new());
+        Ok(Self { disk, file, len, buf, start, filled, ahead, unreadable })
+    }
+
+    /// Reads at least so many bytes at a time from now on, instead of what suits a file that is read whole.
+    pub(crate) fn read_ahead(&mut self, bytes: usize) {
+        self.ahead = bytes;
     }
 
     /// The buffer, for the next file.
@@ -159,7 +167,7 @@ impl<'d, D: Disk> SegmentFile<'d, D> {
 
     fn fill(&mut self, at: usize, len: usize) {
         self.start = at / BLOCK * BLOCK;
-        self.filled = block_up(at + len - self.start).max(READ_BYTES).min(self.len - self.start);
+        self.filled = block_up((at + len - self.start).max(self.ahead)).min(self.len - self.start);
         if self.buf.len() < self.filled {
             self.buf.resize(self.filled, 0);
         }

@@ -49,6 +49,16 @@ fn a_sealed_segment_ends_where_its_frames_end() {
 }
 
 #[test]
+fn a_step_reads_little_more_than_it_gives() {
+    let mut node = Node::new();
+    node.send(1..=50, &[7; 4000]);
+    let before = node.disk.bytes_read();
+    let given = 4000 * seqs(&node, 1, node.log.durable(), 20_000).len() as u64;
+    let read = node.disk.bytes_read() - before;
+    assert!(read < 4 * given, "{read} bytes for {given}");
+}
+
+#[test]
 fn rot_is_passed_over_and_the_rest_is_given() {
     let mut node = Node::new();
     let places = node.send(1..=30, &[7; 500]);

@@ -41,6 +41,7 @@ struct State {
     write_at_most: Option<usize>,
     unreadable: Vec<(PathBuf, u64)>,
     fail_reads: bool,
+    bytes_read: u64,
     misdirect_write: Option<(PathBuf, u64)>,
     used_up: u64,
     operations_left: Option<u64>,
@@ -141,6 +142,11 @@ impl MemDisk {
     /// Reads that touch this block of 4096 bytes fail from now on.
     pub fn make_unreadable(&self, path: &Path, block: u64) {
         self.state().unreadable.push((path.to_path_buf(), block));
+    }
+
+    /// Bytes that were read so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
     }
 
     /// All reads fail from now on, or no longer.
@@ -296,7 +302,7 @@ impl Disk for MemDisk {
     }
 
     fn read_at(&self, file: &MemFile, at: u64, into: &mut [u8]) -> io::Result<usize> {
-        let state = self.state();
+        let mut state = self.state();
         if state.fail_reads {
             return Err(io::Error::from_raw_os_error(5));
         }
@@ -310,6 +316,7 @@ impl Disk for MemDisk {
         let from = (at as usize).min(live.len());
         let len = into.len().min(live.len() - from);
         into[..len].copy_from_slice(&live[from..from + len]);
+        state.bytes_read += len as u64;
         Ok(len)
     }
 
