@@ -18,6 +18,7 @@ use crate::control::Load;
 use crate::objective::{Objectives, parse_count};
 use crate::observe::Observe;
 use crate::payload::HEAD_BYTES;
+use crate::protocol::{Name, Protocol};
 use anyhow::{Context, ensure};
 use iris_proto::limits::{PAYLOAD_BYTES_MAX, SEND_WINDOW_MAX};
 
@@ -54,7 +55,8 @@ Examples:
   iris-loadgen search throughput --slo 'p99<10ms' --duration 5s
                                                  the highest rate that meets it
   iris-loadgen throughput --report run.html      a page with charts of each second
-  iris-loadgen compare before.json after.json    what changed";
+  iris-loadgen compare before.json after.json    what changed
+  iris-loadgen throughput --protocol mqtt        the same load for an MQTT broker on 127.0.0.1:1883";
 
 /// A load; `iris-loadgen SCENARIO --help` has its flags.
 #[derive(Debug, Subcommand)]
@@ -173,10 +175,27 @@ pub enum Scenario {
 /// Flags of every scenario.
 #[derive(Clone, Debug, Args)]
 pub struct Flags {
-    /// Server address
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:7400")]
-    pub addr: String,
-    /// HS256 secret that signs the users' tokens: the file's bytes less one trailing newline
+    /// What the server speaks; for comparing Iris with other brokers
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "iris",
+        long_help = "What the server speaks: iris; mqtt (3.1.1) or mqtt5, each user with a topic of its own called as the \
+        user; nats (core NATS, a subject each). Peers are used without names and passwords. Where messages have no answer \
+        (nats, --qos 0) nothing is accepted: rates and latencies are of deliveries, and the window is of messages that have \
+        not arrived. The report's guarantee says what an answer promises."
+    )]
+    pub protocol: Name,
+    /// Quality of service of mqtt and mqtt5; default: 1
+    #[arg(long, value_name = "0|1", value_parser = clap::value_parser!(u8).range(0..=1))]
+    pub qos: Option<u8>,
+    /// Let mqtt and mqtt5 brokers keep sessions of users who are away, as offline always does
+    #[arg(long)]
+    pub persistent: bool,
+    /// Server address; default: 127.0.0.1 and the protocol's port (iris 7400, mqtt 1883, nats 4222)
+    #[arg(long, value_name = "HOST:PORT")]
+    pub addr: Option<String>,
+    /// HS256 secret that signs the users' tokens of Iris: the file's bytes less one trailing newline
     #[arg(long, value_name = "FILE", default_value = "./iris-data/dev.key")]
     pub key: PathBuf,
     /// Connections
@@ -256,7 +275,7 @@ pub struct LatencyFlags {
     /// Time for measuring the floor, in all; 0s: none
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = parse_duration)]
     pub floor: Duration,
-    /// Where the floor's file is written: the server's disk; default: beside the key
+    /// Where the floor's file is written: the server's disk; default: beside the key, for a peer here
     #[arg(long, value_name = "DIR")]
     pub floor_dir: Option<PathBuf>,
 }
@@ -324,6 +343,7 @@ pub struct SearchFlags {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub addr: SocketAddr,
+    pub protocol: Protocol,
     pub key: PathBuf,
     pub connections: u32,
     pub duration: Duration,
@@ -351,7 +371,9 @@ pub struct Options {
 impl Flags {
     /// Checks the flags; `connections` is the scenario's default.
     pub fn check(self, connections: u32) -> anyhow::Result<Options> {
-        let addr = resolve(&self.addr)?;
+        let protocol = Protocol::new(self.protocol, self.qos, self.persistent)?;
+        let own = || format!("127.0.0.1:{}", protocol.port());
+        let addr = resolve(&self.addr.unwrap_or_else(own))?;
         ensure!(
             (HEAD_BYTES..=PAYLOAD_BYTES_MAX).contains(&self.payload),
             "--payload {}: must be {HEAD_BYTES} to {PAYLOAD_BYTES_MAX} bytes, the first {HEAD_BYTES} are the check",
@@ -368,6 +390,7 @@ impl Flags {
         );
         Ok(Options {
             addr,
+            protocol,
             key: self.key,
             connections: self.connections.unwrap_or(connections),
             duration: self.duration,
@@ -499,6 +522,14 @@ mod tests {
     }
 
     #[test]
+    fn a_protocol_brings_its_port() {
+        for (name, port) in [("iris", 7400), ("mqtt", 1883), ("mqtt5", 1883), ("nats", 4222)] {
+            let options = flags(&["--protocol", name]).unwrap();
+            assert_eq!((options.addr.port(), options.protocol.name()), (port, name));
+        }
+    }
+
+    #[test]
     fn every_flag_others_script_against_is_there() {
         let args = "--addr 127.0.0.1:1 --key k --connections 7 --duration 2m --rate 9 --payload 24 --pid 1 --json f \
                     --threads 2 --sources 3 --warmup 0s";
@@ -523,6 +554,10 @@ mod tests {
             (&["--connections", "0"], "1"),
             (&["--window", "0"], "1"),
             (&["--addr", "192.0.2.1:7400", "--sources", "2"], "loopback"),
+            (&["--protocol", "amqp"], "mqtt5"),
+            (&["--protocol", "mqtt", "--qos", "2"], "0..=1"),
+            (&["--qos", "1"], "--protocol mqtt"),
+            (&["--protocol", "nats", "--persistent"], "--protocol mqtt"),
         ] {
             let message = format!("{:#}", flags(args).unwrap_err());
             assert!(message.contains(hint), "{args:?}: {message}");

@@ -1,234 +1,186 @@
 //! The session of one connection, without I/O: bytes from the server in, bytes to the server and events out.
 //!
-//! Frames are read where they lie; only a frame that is cut by the end of the input is copied, and an idle session
-//! holds no buffer. Whatever a server must not do ends the session with a named reason.
+//! One session speaks Iris's own protocol, MQTT or NATS; what uses it does not see which. Frames are read where they
+//! lie; only a frame that is cut by the end of the input is copied, and an idle session holds no buffer. Whatever a
+//! server must not do ends the session with a named reason.
 
-use iris_proto::wire::{
-    ClientFrame, Code, HEADER_BYTES, Header, Hello, MessageHead, PresenceEntries, Rejection,
-    ServerFrame, VERSION, Welcome,
-};
+mod cut;
+pub mod iris;
+pub mod mqtt;
+pub mod nats;
+
+use crate::protocol::Protocol;
+use iris_proto::wire::PresenceEntries;
 use std::borrow::Cow;
 
-/// What a session tells.
+/// What a session tells. Numbers are those of the wire; [`crate::sender::Sender`] knows which message has which.
 pub trait Events {
     /// The login is done.
-    fn welcome(&mut self, welcome: &Welcome<'_>);
-    /// `count` SENDs from number `first` on (modulo 2^32) are durable.
+    fn logged_in(&mut self, welcome: Welcome);
+    /// `count` messages from number `first` on (modulo 2^32) are accepted.
     fn accepted(&mut self, first: u32, count: u16);
-    /// A SEND was refused.
-    fn rejected(&mut self, rejection: Rejection);
+    /// A message was refused; the server asks to hold back for this long.
+    fn rejected(&mut self, number: u32, code: u16, retry_after_ms: u32);
     /// The server has read every ACK up to this delivery: [`Session::ask`] was answered.
     fn confirmed(&mut self, upto: u32);
     /// A message arrived.
-    fn message(&mut self, head: &MessageHead<'_>, payload: &[u8]);
+    fn message(&mut self, message: Message<'_>);
     /// Who is online.
     fn presence(&mut self, query: u32, entries: PresenceEntries<'_>);
     /// The server says it goes away.
     fn draining(&mut self);
 }
 
-/// Why a session ended; [`Self::reason`] is its name in reports.
+/// A message that arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// The server said ERROR with this code.
-    Server(u16),
-    /// The server's bytes break the protocol in this way.
-    Undecodable(Code),
-    /// A frame that must not come now, such as a second WELCOME.
-    Unexpected,
-    /// A MESSAGE does not have the number after the last one's.
-    MessageNumber,
+pub struct Message<'a> {
+    /// Its sender, where the protocol says so.
+    pub from: Option<&'a str>,
+    /// Its number in this connection, from 1, where the protocol has one; else 0.
+    pub no: u32,
+    pub payload: &'a [u8],
 }
 
-impl Ended {
-    /// A stable name.
-    pub fn reason(self) -> Cow<'static, str> {
-        match self {
-            Self::Server(code) => code_name(code).map_or_else(
-                || Cow::Owned(format!("server_error_{code}")),
-                |name| Cow::Owned(format!("server_error_{name}")),
-            ),
-            Self::Undecodable(code) => Cow::Owned(format!("undecodable_{}", code.name())),
-            Self::Unexpected => Cow::Borrowed("unexpected_frame"),
-            Self::MessageNumber => Cow::Borrowed("message_number_gap"),
-        }
-    }
-}
-
-/// The name of a code of the protocol, if it is one of this version.
-pub fn code_name(code: u16) -> Option<&'static str> {
-    Code::from_u16(code).map(Code::name)
-}
-
+/// What a login says of the server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    AwaitsWelcome,
-    Open,
+pub struct Welcome {
+    /// Messages that may wait for their answers, at most.
+    pub send_window: u32,
+    /// The server's clock, Unix milliseconds, where the protocol says it.
+    pub server_time_ms: Option<u64>,
 }
 
-/// One session. 48 bytes while nothing is under way.
+/// Why a session ended: a stable name for reports.
+pub type Ended = Cow<'static, str>;
+
+/// One session, 48 bytes while nothing is under way.
 #[derive(Debug)]
-pub struct Session {
-    /// The start of a frame whose end has not come yet.
-    cut: Vec<u8>,
-    state: State,
-    recv_window: u32,
-    delivered: u32,
-    acknowledged: u32,
+pub enum Session {
+    Iris(iris::Session),
+    Mqtt(mqtt::Session),
+    Nats(nats::Session),
 }
 
 impl Session {
-    /// A session before its HELLO.
-    pub fn before_hello() -> Self {
-        Self {
-            cut: Vec::new(),
-            state: State::AwaitsWelcome,
-            recv_window: 0,
-            delivered: 0,
-            acknowledged: 0,
+    /// A session before its login.
+    pub fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Iris => Self::Iris(iris::Session::before_hello()),
+            Protocol::Mqtt(settings) => Self::Mqtt(mqtt::Session::new(settings)),
+            Protocol::Nats => Self::Nats(nats::Session::default()),
         }
     }
 
-    /// Appends the HELLO, the first frame of a connection.
-    pub fn hello(out: &mut Vec<u8>, user: &str, token: &str, window: u32) {
-        let hello = Hello {
-            version_min: VERSION,
-            version_max: VERSION,
-            window,
-            user,
-            device: "loadgen",
-            token,
-        };
-        ClientFrame::Hello(hello).encode(out);
+    /// Appends what logs `user` in, the first bytes of a connection. Only Iris takes a token, and a
+    /// window of unacknowledged messages.
+    pub fn log_in(&self, out: &mut Vec<u8>, user: &str, token: &str, window: u32) {
+        match self {
+            Self::Iris(_) => iris::hello(out, user, token, window),
+            Self::Mqtt(session) => session.log_in(out, user),
+            Self::Nats(_) => nats::log_in(out, user),
+        }
     }
 
     /// Whether the login is done.
     pub fn is_open(&self) -> bool {
-        self.state == State::Open
-    }
-
-    /// MESSAGEs that are not acknowledged yet.
-    pub fn unacknowledged(&self) -> u32 {
-        self.delivered.wrapping_sub(self.acknowledged)
-    }
-
-    /// Whether a quarter of the receive window or more is to be acknowledged: enough for an ACK.
-    pub fn is_batch_whole(&self) -> bool {
-        self.unacknowledged() >= (self.recv_window / 4).max(1)
-    }
-
-    /// Appends an ACK of everything delivered, unless that was said before.
-    pub fn acknowledge(&mut self, out: &mut Vec<u8>) {
-        if self.unacknowledged() > 0 {
-            self.acknowledged = self.delivered;
-            ClientFrame::Ack(self.delivered).encode(out);
+        match self {
+            Self::Iris(session) => session.is_open(),
+            Self::Mqtt(session) => session.is_open(),
+            Self::Nats(session) => session.is_open(),
         }
     }
 
-    /// Appends a PING that the server answers once it has read every ACK before (docs/PROTOCOL.md, section 4).
+    /// Messages that arrived and are to be acknowledged by [`Self::acknowledge`]. The others acknowledge each message at
+    /// once, or none.
+    pub fn unacknowledged(&self) -> u32 {
+        match self {
+            Self::Iris(session) => session.unacknowledged(),
+            Self::Mqtt(_) | Self::Nats(_) => 0,
+        }
+    }
+
+    /// Whether there is enough to acknowledge for a frame.
+    pub fn is_batch_whole(&self) -> bool {
+        matches!(self, Self::Iris(session) if session.is_batch_whole())
+    }
+
+    /// Appends the acknowledgement of everything delivered, unless that was said before.
+    pub fn acknowledge(&mut self, out: &mut Vec<u8>) {
+        if let Self::Iris(session) = self {
+            session.acknowledge(out);
+        }
+    }
+
+    /// Asks whether the server has read every acknowledgement before, where the protocol can.
     pub fn ask(&self, out: &mut Vec<u8>) {
-        ClientFrame::Ping(u64::from(self.acknowledged).to_le_bytes()).encode(out);
+        if let Self::Iris(session) = self {
+            session.ask(out);
+        }
     }
 
-    /// How many unacknowledged MESSAGEs the server may send.
-    pub fn recv_window(&self) -> u32 {
-        self.recv_window
-    }
-
-    /// Appends a WINDOW: from now on so many unacknowledged MESSAGEs; 0 pauses.
+    /// Has the server send only so many unacknowledged messages from now on, where the protocol can; 0 pauses.
     pub fn set_window(&mut self, window: u32, out: &mut Vec<u8>) {
-        self.recv_window = window;
-        ClientFrame::Window(window).encode(out);
+        if let Self::Iris(session) = self
+            && session.recv_window() != window
+        {
+            session.set_window(window, out);
+        }
     }
 
-    /// Takes bytes of the server; answers to its PINGs are appended to `out`.
+    /// Takes bytes of the server; what must be answered at once is appended to `out`.
     pub fn receive(
         &mut self,
-        mut bytes: &[u8],
+        bytes: &[u8],
         out: &mut Vec<u8>,
         events: &mut impl Events,
     ) -> Result<(), Ended> {
-        if !self.cut.is_empty() {
-            let Some(rest) = self.complete(bytes)? else { return Ok(()) };
-            bytes = rest;
-            let frame = std::mem::take(&mut self.cut);
-            let left = self.whole_frames(&frame, out, events)?;
-            assert!(left.is_empty(), "exactly one frame was completed");
-        }
-        let rest = self.whole_frames(bytes, out, events)?;
-        if !rest.is_empty() {
-            self.cut.extend_from_slice(rest);
-        }
-        Ok(())
-    }
-
-    /// Appends what the cut frame lacks. `None`: it is still not whole.
-    fn complete<'a>(&mut self, bytes: &'a [u8]) -> Result<Option<&'a [u8]>, Ended> {
-        let header = Header::read(&self.cut).map_err(Ended::Undecodable)?;
-        let whole = header.map_or(HEADER_BYTES, |header| HEADER_BYTES + header.body_bytes);
-        let lacks = whole.saturating_sub(self.cut.len());
-        let (taken, rest) = bytes.split_at(lacks.min(bytes.len()));
-        self.cut.extend_from_slice(taken);
-        if taken.len() < lacks {
-            return Ok(None);
-        }
-        // With the header whole, the body may still be to come.
-        if header.is_none() { self.complete(rest) } else { Ok(Some(rest)) }
-    }
-
-    fn whole_frames<'a>(
-        &mut self,
-        mut bytes: &'a [u8],
-        out: &mut Vec<u8>,
-        events: &mut impl Events,
-    ) -> Result<&'a [u8], Ended> {
-        loop {
-            let split = iris_proto::wire::split_frame(bytes).map_err(Ended::Undecodable)?;
-            let Some((kind, body, rest)) = split else { return Ok(bytes) };
-            let frame = ServerFrame::decode(kind, body).map_err(Ended::Undecodable)?;
-            self.frame(frame, out, events)?;
-            bytes = rest;
+        match self {
+            Self::Iris(session) => {
+                session.receive(bytes, out, events).map_err(|ended| ended.reason())
+            }
+            Self::Mqtt(session) => session.receive(bytes, out, events),
+            Self::Nats(session) => session.receive(bytes, out, events),
         }
     }
+}
 
-    fn frame(
-        &mut self,
-        frame: ServerFrame<'_>,
-        out: &mut Vec<u8>,
-        events: &mut impl Events,
-    ) -> Result<(), Ended> {
-        match (self.state, frame) {
-            (State::Open, ServerFrame::Message(head, payload)) => {
-                if head.no != self.delivered.wrapping_add(1) {
-                    return Err(Ended::MessageNumber);
-                }
-                self.delivered = head.no;
-                events.message(&head, payload);
-            }
-            (State::Open, ServerFrame::Accepted { runs, .. }) => {
-                runs.iter().for_each(|run| events.accepted(run.first, run.count));
-            }
-            (State::Open, ServerFrame::Rejected(rejections)) => {
-                rejections.iter().for_each(|rejection| events.rejected(rejection));
-            }
-            (State::AwaitsWelcome, ServerFrame::Welcome(welcome)) => {
-                self.state = State::Open;
-                self.recv_window = welcome.recv_window;
-                events.welcome(&welcome);
-            }
-            (_, ServerFrame::Ping(echo)) => ClientFrame::Pong(echo).encode(out),
-            (_, ServerFrame::Error { code, .. }) => return Err(Ended::Server(code)),
-            (_, ServerFrame::Drain { .. }) => events.draining(),
-            (State::Open, ServerFrame::Pong(echo, _)) => {
-                events.confirmed(u64::from_le_bytes(echo) as u32);
-            }
-            (_, ServerFrame::Ignored | ServerFrame::Pong(..)) => {}
-            (State::Open, ServerFrame::Presence(query, entries)) => events.presence(query, entries),
-            _ => return Err(Ended::Unexpected),
-        }
-        Ok(())
+/// A message as it goes over the wire, all but what differs from one to the next.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Template {
+    /// The whole frame.
+    pub bytes: Vec<u8>,
+    /// Where its payload begins.
+    pub payload_at: usize,
+    /// How answers name it.
+    pub number: Number,
+}
+
+/// How the answer to a message names it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Number {
+    /// SEND's number and id.
+    Iris,
+    /// MQTT's packet identifier, big-endian at this place.
+    PacketId { at: usize },
+    /// Nothing answers.
+    Unanswered,
+}
+
+/// The template of messages to `to` with this payload; only Iris sends to several at once.
+pub fn template(protocol: Protocol, to: &[&str], payload: &[u8]) -> Template {
+    match protocol {
+        Protocol::Iris => iris::template(to, payload),
+        Protocol::Mqtt(settings) => mqtt::template(settings, to[0], payload),
+        Protocol::Nats => nats::template(to[0], payload),
     }
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_of_any_protocol_is_small() {
+        assert!(size_of::<Session>() <= 48, "{}", size_of::<Session>());
+    }
+}

@@ -322,6 +322,8 @@ counters! {
     owed,
     /// Messages refused.
     rejected,
+    /// Messages that no answer will come for: the protocol has none.
+    unanswerable,
     /// Messages that arrived, each counted once: the end of a run waits until all have.
     arrived,
     /// Connections with messages that are not acknowledged.
@@ -336,9 +338,14 @@ impl Counts {
         self.failed + self.retried + self.ended + self.dropped
     }
 
+    /// Messages that wait for nothing more of the server, though perhaps for their arrival.
+    pub fn answered(&self) -> u64 {
+        self.accepted + self.rejected + self.unanswerable
+    }
+
     /// Messages that have no answer yet.
     pub fn unanswered(&self) -> u64 {
-        self.sent.saturating_sub(self.accepted + self.rejected)
+        self.sent.saturating_sub(self.answered())
     }
 }
 

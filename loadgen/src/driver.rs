@@ -1,17 +1,18 @@
 //! What one thread's connections do: log in, send within window and schedule, check what arrives, acknowledge.
 
-use crate::client::{Events, Session};
+use crate::client::{Events, Message, Session, Welcome};
 use crate::control::{Control, Counts, Window};
 use crate::names::user_name;
 use crate::net::{ConnIndex, Handler};
-use crate::payload::{Arrival, Checker};
+use crate::payload::{Arrival, Checker, Head};
 use crate::presence::Watching;
+use crate::protocol::Protocol;
 use crate::schedule::Schedule;
-use crate::sender::{Message, Sender, Times};
+use crate::sender::{Sender, Sent, Times};
 use crate::stats::Measured;
 use crate::tokens::Signer;
-use iris_proto::wire::{MessageHead, PresenceEntries, PresenceState, Rejection, Welcome};
-
+use iris_proto::wire::{PresenceEntries, PresenceState};
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// A start later than this by the generator's own fault is a late one.
@@ -41,7 +42,8 @@ struct Visits {
 /// One thread's sessions and everything they count.
 pub struct Driver<'a> {
     control: &'a Control,
-    signer: &'a Signer,
+    protocol: Protocol,
+    signer: Option<&'a Signer>,
     run: u32,
     window_max: u32,
     members: Vec<Member>,
@@ -70,6 +72,8 @@ pub struct Driver<'a> {
     unacknowledged: Vec<ConnIndex>,
     /// Connections that the server asked to hold back.
     held_back: Vec<ConnIndex>,
+    /// Senders whose messages arrived where nothing else answers.
+    arrived: Vec<ConnIndex>,
 }
 
 /// What a thread brings home.
@@ -89,8 +93,10 @@ pub struct Findings {
 pub struct DriverParts<'a> {
     /// Orders.
     pub control: &'a Control,
-    /// Tokens.
-    pub signer: &'a Signer,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Tokens, if the protocol has any.
+    pub signer: Option<&'a Signer>,
     /// The run's id.
     pub run: u32,
     /// Unanswered messages of a connection, at most.
@@ -112,11 +118,12 @@ pub struct DriverParts<'a> {
 impl<'a> Driver<'a> {
     /// Before the first connection.
     pub fn new(parts: DriverParts<'a>) -> Self {
-        let sessions = parts.members.iter().map(|_| Session::before_hello()).collect();
+        let sessions = parts.members.iter().map(|_| Session::new(parts.protocol)).collect();
         let (made, holds_back) = (vec![0; parts.senders.len()], vec![false; parts.senders.len()]);
         let comes_back = if parts.comes_back { parts.members.len() } else { 0 };
         Self {
             control: parts.control,
+            protocol: parts.protocol,
             signer: parts.signer,
             run: parts.run,
             window_max: parts.window_max,
@@ -139,6 +146,7 @@ impl<'a> Driver<'a> {
             unix_offset_ms: None,
             unacknowledged: Vec::new(),
             held_back: Vec::new(),
+            arrived: Vec::new(),
         }
     }
 
@@ -217,6 +225,10 @@ impl<'a> Driver<'a> {
             sender.send(Times { intended_ns, sent_ns: self.now_ns }, offset_ms, out);
             self.made[place] += 1;
             self.counts.sent += 1;
+            if !self.protocol.answers() {
+                self.counts.unanswerable += 1;
+                self.counts.owed += 1;
+            }
         }
         if sender.resume_ns() > self.now_ns && !std::mem::replace(&mut self.holds_back[place], true)
         {
@@ -246,6 +258,11 @@ impl<'a> Driver<'a> {
             !holds_back[place]
         };
         self.held_back.extract_if(.., resumes).collect()
+    }
+
+    /// Senders that may go on because messages of theirs arrived, where nothing else answers.
+    pub fn take_arrived(&mut self) -> Vec<ConnIndex> {
+        std::mem::take(&mut self.arrived)
     }
 
     /// Connections with deliveries to acknowledge; the caller has each call [`Self::acknowledge`].
@@ -296,7 +313,7 @@ impl<'a> Driver<'a> {
     fn left(&mut self, conn: ConnIndex) -> bool {
         let (index, member) = (conn as usize, self.members[conn as usize]);
         let was_open =
-            std::mem::replace(&mut self.sessions[index], Session::before_hello()).is_open();
+            std::mem::replace(&mut self.sessions[index], Session::new(self.protocol)).is_open();
         if let Some(place) = member.sender {
             self.senders[place as usize].leave();
         }
@@ -339,7 +356,9 @@ impl<'a> Driver<'a> {
 impl Handler for Driver<'_> {
     fn connected(&mut self, conn: ConnIndex, out: &mut Vec<u8>) {
         let user = user_name(self.run, self.members[conn as usize].user);
-        Session::hello(out, &user, &self.signer.token(&user), self.control.recv_window());
+        let token = self.signer.map(|signer| signer.token(&user)).unwrap_or_default();
+        let window = self.control.recv_window();
+        self.sessions[conn as usize].log_in(out, &user, &token, window);
     }
 
     fn received(&mut self, conn: ConnIndex, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
@@ -349,7 +368,10 @@ impl Handler for Driver<'_> {
         let (had_none, was_open) = (session.unacknowledged() == 0, session.is_open());
         let mut sink = Sink {
             user: member.user,
-            sender: member.sender.map(|place| &mut self.senders[place as usize]),
+            place: member.sender.map(|place| place as usize),
+            members: &self.members,
+            senders: &mut self.senders,
+            arrived: (!self.protocol.answers()).then_some(&mut self.arrived),
             window_max: self.window_max,
             checker: &mut self.checker,
             measured: &mut self.measured,
@@ -361,17 +383,14 @@ impl Handler for Driver<'_> {
             visits: self.visits.get_mut(conn as usize),
             watching: self.watching.as_mut(),
         };
-        session.receive(bytes, out, &mut sink).map_err(|ended| ended.reason().into_owned())?;
+        session.receive(bytes, out, &mut sink).map_err(Cow::into_owned)?;
         if session.is_open() && !was_open {
             self.note_change(member.user, true);
             if let Some(watching) = &self.watching {
                 watching.watch(member.user, out);
             }
             // It may have changed since the HELLO.
-            let session = &mut self.sessions[conn as usize];
-            if session.recv_window() != self.control.recv_window() {
-                session.set_window(self.control.recv_window(), out);
-            }
+            self.sessions[conn as usize].set_window(self.control.recv_window(), out);
         }
         let session = &mut self.sessions[conn as usize];
         if had_none && session.unacknowledged() > 0 {
@@ -416,7 +435,12 @@ impl Handler for Driver<'_> {
 /// Where one connection's events go.
 struct Sink<'a> {
     user: u32,
-    sender: Option<&'a mut Sender>,
+    /// The connection's own sender.
+    place: Option<usize>,
+    members: &'a [Member],
+    senders: &'a mut [Sender],
+    /// Where nothing answers: connections whose messages arrived.
+    arrived: Option<&'a mut Vec<ConnIndex>>,
     window_max: u32,
     checker: &'a mut Checker,
     measured: &'a mut Measured,
@@ -429,26 +453,48 @@ struct Sink<'a> {
     watching: Option<&'a mut Watching>,
 }
 
+impl Sink<'_> {
+    fn sender(&mut self) -> Option<&mut Sender> {
+        self.place.map(|place| &mut self.senders[place])
+    }
+
+    /// Frees the window of a sender of this thread: senders are the first connections, in the order of users.
+    fn free(&mut self, head: Head) {
+        let Some(arrived) = &mut self.arrived else { return };
+        let senders = &self.members[..self.senders.len()];
+        if let Ok(place) = senders.binary_search_by_key(&head.sender, |member| member.user) {
+            self.senders[place].arrived(head.seq);
+            let conn = place as ConnIndex;
+            if arrived.last() != Some(&conn) {
+                arrived.push(conn);
+            }
+        }
+    }
+}
+
 impl Events for Sink<'_> {
-    fn welcome(&mut self, welcome: &Welcome<'_>) {
+    fn logged_in(&mut self, welcome: Welcome) {
         self.counts.logged_in += 1;
         self.counts.online += 1;
         self.counts.connecting -= 1;
         if let Some(visits) = &mut self.visits {
             visits.attempts = 0;
         }
-        let offset_ms = welcome.server_time_ms.saturating_sub(self.now_ns / 1_000_000);
-        self.unix_offset_ms.get_or_insert(offset_ms);
-        if let Some(sender) = &mut self.sender {
-            sender.open(welcome.send_window.min(self.window_max));
+        if let Some(server_ms) = welcome.server_time_ms {
+            let offset_ms = server_ms.saturating_sub(self.now_ns / 1_000_000);
+            self.unix_offset_ms.get_or_insert(offset_ms);
+        }
+        let window = welcome.send_window.min(self.window_max);
+        if let Some(sender) = self.sender() {
+            sender.open(window);
         }
     }
 
     fn accepted(&mut self, first: u32, count: u16) {
         for offset in 0..u32::from(count) {
             let seq = first.wrapping_add(offset);
-            let answered = self.sender.as_mut().and_then(|sender| sender.answered(seq));
-            let Some(Message { times, number }) = answered else {
+            let answered = self.sender().and_then(|sender| sender.answered(seq));
+            let Some(Sent { times, number }) = answered else {
                 self.measured.error("answer_to_nothing");
                 continue;
             };
@@ -458,37 +504,41 @@ impl Events for Sink<'_> {
         }
     }
 
-    fn rejected(&mut self, rejection: Rejection) {
-        let resume_ns = self.now_ns + u64::from(rejection.retry_after_ms) * 1_000_000;
-        let sender = self.sender.as_mut();
-        if sender.is_some_and(|sender| sender.refused(rejection.seq, resume_ns)) {
+    fn rejected(&mut self, number: u32, code: u16, retry_after_ms: u32) {
+        let resume_ns = self.now_ns + u64::from(retry_after_ms) * 1_000_000;
+        if self.sender().is_some_and(|sender| sender.refused(number, resume_ns)) {
             self.counts.rejected += 1;
-            *self.measured.rejected.entry(rejection.code).or_default() += 1;
+            *self.measured.rejected.entry(code).or_default() += 1;
         } else {
             self.measured.error("answer_to_nothing");
         }
     }
 
-    fn message(&mut self, head: &MessageHead<'_>, payload: &[u8]) {
+    fn message(&mut self, message: Message<'_>) {
         let before = self.checker.verdicts.arrived();
         let is_steady = self.window.is_steady(self.now_ns);
         self.measured.delivered_steady += u64::from(is_steady);
         let visits = self.visits.as_deref().copied().unwrap_or_default();
         let arrival = Arrival {
             login: visits.ended,
-            no: head.no,
+            no: message.no,
             done: visits.done,
             done_before: visits.done_before,
         };
-        if let Some(intended_ns) = self.checker.arrived(self.user, head.from, payload, arrival)
-            && self.window.is_steady(intended_ns)
-        {
-            let latencies = if self.stalls {
-                &mut self.measured.delivered_stalled
-            } else {
-                &mut self.measured.delivered
-            };
-            latencies.record(self.now_ns.saturating_sub(intended_ns));
+        let Message { from, payload, .. } = message;
+        if let Some(head) = self.checker.arrived(self.user, from, payload, arrival) {
+            if self.window.is_steady(head.intended_ns) {
+                let latencies = if self.stalls {
+                    &mut self.measured.delivered_stalled
+                } else {
+                    &mut self.measured.delivered
+                };
+                latencies.record(self.now_ns.saturating_sub(head.intended_ns));
+            }
+            if self.arrived.is_some() {
+                self.measured.note_through(head.intended_ns, self.now_ns, self.window);
+            }
+            self.free(head);
         }
         self.counts.arrived += self.checker.verdicts.arrived() - before;
     }

@@ -2,9 +2,9 @@
 //!
 //! `cli` reads the flags; a `scenario` plans a run; `run` leads the generator threads (`worker`) through its phases;
 //! each thread's `driver` decides what its connections do and `net` does it; `client`, `sender`, `schedule` and
-//! `payload` are without I/O. `series` records each second of it, with what `scrape` reads of the server's metrics; `floor`,
-//! `server_probe` and `usage` measure the machine, `report` tells; `live`, `hgrm`, `page` and `chart` show it,
-//! and `compare` sets one run against another.
+//! `payload` are without I/O. `protocol` says what is spoken and what an answer in it is worth. `series` records each second
+//! of a run, with what `scrape` reads of the server's metrics; `floor`, `server_probe` and `usage` measure the machine,
+//! `report` tells; `live`, `hgrm`, `page` and `chart` show it, and `compare` sets one run against another.
 
 pub mod capacity;
 pub mod chart;
@@ -24,6 +24,7 @@ pub mod observe;
 pub mod page;
 pub mod payload;
 pub mod presence;
+pub mod protocol;
 pub mod ranges;
 pub mod report;
 pub mod run;

@@ -1,8 +1,8 @@
 //! What a run shows while it runs, on standard error: on a terminal a view that is redrawn in place, elsewhere, or with
 //! `--no-live`, a line a second. Progress is for people: a closed standard error does not end the run.
 
-use crate::client::code_name;
 use crate::control::Counts;
+use crate::protocol::Protocol;
 use crate::report::grouped;
 use crate::series::intervals::Failures;
 use crate::series::{Latency, Row};
@@ -36,7 +36,7 @@ pub enum Goal {
     Time(Instant, Duration),
     /// Every message has its answer.
     Answers,
-    /// Everything accepted has arrived.
+    /// Everything accepted, or sent where nothing is, has arrived.
     Deliveries,
 }
 
@@ -55,9 +55,8 @@ impl Goal {
                 (share, format!("{} of {} s", passed.as_secs(), length.as_secs_f64()))
             }
             Self::Answers => {
-                let answered = counts.accepted + counts.rejected;
                 let left = grouped(counts.unanswered());
-                (share(answered, counts.sent), format!("{left} without an answer"))
+                (share(counts.answered(), counts.sent), format!("{left} without an answer"))
             }
             Self::Deliveries => {
                 let left = grouped(counts.owed.saturating_sub(counts.arrived));
@@ -69,6 +68,7 @@ impl Goal {
 
 /// Shows a run.
 pub struct Live {
+    protocol: Protocol,
     drawn: Option<Drawn>,
 }
 
@@ -81,9 +81,9 @@ struct Drawn {
 
 impl Live {
     /// `redraws`: in place, if standard error is a terminal.
-    pub fn new(redraws: bool) -> Self {
+    pub fn new(redraws: bool, protocol: Protocol) -> Self {
         let drawn = (redraws && std::io::stderr().is_terminal()).then(Drawn::new);
-        Self { drawn }
+        Self { protocol, drawn }
     }
 
     /// Moves the bar.
@@ -105,7 +105,8 @@ impl Live {
             let _ = writeln!(std::io::stderr().lock(), "{}", line(row, counts));
             return;
         };
-        for (place, text) in drawn.lines.iter().zip(texts(row, counts, &failures())) {
+        let texts = texts(row, counts, &failures(), self.protocol);
+        for (place, text) in drawn.lines.iter().zip(texts) {
             place.set_message(text);
         }
     }
@@ -161,7 +162,7 @@ fn line(row: &Row, counts: &Counts) -> String {
 }
 
 /// The lines under the bar.
-fn texts(row: &Row, counts: &Counts, failures: &Failures) -> [String; LINES] {
+fn texts(row: &Row, counts: &Counts, failures: &Failures, protocol: Protocol) -> [String; LINES] {
     let counted = row.counted;
     let mut rates = format!(
         "rate     sent {}/s  accepted {}/s  delivered {}/s",
@@ -176,7 +177,7 @@ fn texts(row: &Row, counts: &Counts, failures: &Failures) -> [String; LINES] {
         Some(Latency { p50_us, p99_us, max_us }) => {
             format!("latency  p50 {p50_us} us  p99 {p99_us} us  max {max_us} us")
         }
-        None => "latency  nothing was accepted in this second".to_owned(),
+        None => format!("latency  nothing was {} in this second", protocol.through()),
     };
     let percent = |cpu: Option<f64>| cpu.map_or("?".to_owned(), |cpu| format!("{cpu:.0} %"));
     let open = format!(
@@ -189,10 +190,10 @@ fn texts(row: &Row, counts: &Counts, failures: &Failures) -> [String; LINES] {
         format!("server {:.1} MB, CPU {}  ", bytes as f64 / 1e6, percent(row.server_cpu_percent))
     });
     let machine = format!("machine  {server}generator CPU {}", percent(row.generator_cpu_percent));
-    let refused = failures.rejected.iter().map(|(code, count)| {
-        let name = code_name(*code).map_or_else(|| format!("code {code}"), str::to_owned);
-        format!("{} {name}", grouped(*count))
-    });
+    let refused = failures
+        .rejected
+        .iter()
+        .map(|(code, count)| format!("{} {}", grouped(*count), protocol.code_name(*code)));
     let failed =
         failures.errors.iter().map(|(reason, count)| format!("{} {reason}", grouped(*count)));
     let wrong: Vec<String> = refused.chain(failed).collect();
@@ -236,11 +237,14 @@ mod tests {
             rejected: BTreeMap::from([(60_000, 1200)]),
             errors: BTreeMap::from([("reset".to_owned(), 2)]),
         };
-        let texts = texts(&row(), &Counts::default(), &failures);
-        assert_eq!(texts[4], "errors   1,200 code 60000, 2 reset");
+        let texts = texts(&row(), &Counts::default(), &failures, Protocol::Iris);
+        assert_eq!(texts[4], "errors   1,200 code_60000, 2 reset");
         assert!(texts[3].contains("server 25.0 MB, CPU 150 %"), "{}", texts[3]);
-        let texts = super::texts(&Row::default(), &Counts::default(), &Failures::default());
+        let (row, counts, failures) = (Row::default(), Counts::default(), Failures::default());
+        let texts = super::texts(&row, &counts, &failures, Protocol::Iris);
         assert!(texts[1].contains("nothing") && texts[4].ends_with("none"), "{texts:?}");
+        let texts = super::texts(&row, &counts, &failures, Protocol::Nats);
+        assert!(texts[1].contains("nothing was delivered"), "{texts:?}");
     }
 
     #[test]
@@ -253,7 +257,7 @@ mod tests {
         };
         let row = Row { counted: second, span_s: 1.0, connections: 1_000_000, ..row() };
         let counts = Counts { sent: 1_000_000, ..Counts::default() };
-        for text in texts(&row, &counts, &Failures::default()) {
+        for text in texts(&row, &counts, &Failures::default(), Protocol::Iris) {
             assert!(text.chars().count() <= 78, "{text}");
         }
     }

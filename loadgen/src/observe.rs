@@ -3,6 +3,7 @@
 use crate::hgrm;
 use crate::live::Live;
 use crate::page;
+use crate::protocol::Protocol;
 use crate::report::Report;
 use crate::scrape::{Endpoint, Scraper};
 use crate::series::recorder::Sources;
@@ -23,7 +24,7 @@ pub struct Observe {
     /// Write a line for each second to this file, while it runs
     #[arg(long, value_name = "FILE")]
     pub csv: Option<PathBuf>,
-    /// Write the percentiles of latency_us to this file, in HdrHistogram's .hgrm format
+    /// Write the percentiles of latency_us (or, without answers, of deliveries) to this file, in the .hgrm format
     #[arg(long, value_name = "FILE")]
     pub hgrm: Option<PathBuf>,
     /// Write a page with charts to this file, and each chart as a PNG beside it
@@ -45,8 +46,8 @@ impl Observe {
     }
 
     /// What is shown meanwhile.
-    pub fn live(&self) -> Live {
-        Live::new(!self.no_live)
+    pub fn live(&self, protocol: Protocol) -> Live {
+        Live::new(!self.no_live, protocol)
     }
 
     /// A file that cannot be written is better known before the run than after it.
@@ -72,7 +73,7 @@ impl Observe {
     /// Writes the files that a run leaves at its end.
     pub fn write(&self, report: &Report) -> anyhow::Result<()> {
         if let Some(path) = &self.hgrm {
-            std::fs::write(path, hgrm::text(&report.spectra.accepted))
+            std::fs::write(path, hgrm::text(report.spectrum()))
                 .with_context(|| format!("cannot write --hgrm {}", path.display()))?;
         }
         self.report.as_deref().map_or(Ok(()), |path| page::write(path, report))

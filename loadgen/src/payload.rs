@@ -182,20 +182,22 @@ impl Checker {
         Self { run, filler: filled(payload_bytes), topology, flows, verdicts: Verdicts::default() }
     }
 
-    /// Takes a payload that `recipient` received from the user called `from`; gives the intended time if it is sound.
+    /// Takes a payload that `recipient` received, from the user called `from` if the protocol says so; gives its header if
+    /// it is sound.
     pub fn arrived(
         &mut self,
         recipient: u32,
-        from: &str,
+        from: Option<&str>,
         payload: &[u8],
         arrival: Arrival,
-    ) -> Option<u64> {
+    ) -> Option<Head> {
         let sound = Head::read(payload).filter(|head| {
             head.run == self.run
                 && head.seq < u32::MAX
                 && payload.len() == self.filler.len()
                 && payload[HEAD_BYTES..] == self.filler[HEAD_BYTES..]
-                && from.as_bytes() == crate::names::user(self.run, head.sender)
+                && from
+                    .is_none_or(|from| from.as_bytes() == crate::names::user(self.run, head.sender))
         });
         let groups = self.topology.groups();
         let flow = sound.and_then(|head| {
@@ -207,7 +209,7 @@ impl Checker {
             return None;
         };
         self.flows[flow].arrived(head.seq / groups, arrival, &mut self.verdicts);
-        Some(head.intended_ns)
+        Some(head)
     }
 
     /// Who sends to whom.
@@ -248,7 +250,8 @@ mod tests {
     fn after(seqs: &[u32]) -> (Verdicts, Checker) {
         let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
         for seq in seqs {
-            assert_eq!(checker.arrived(1, &name(0), &payload(0, *seq), FIRST), Some(77));
+            let head = checker.arrived(1, Some(&name(0)), &payload(0, *seq), FIRST).unwrap();
+            assert_eq!((head.seq, head.intended_ns), (*seq, 77));
         }
         (checker.verdicts, checker)
     }
@@ -264,7 +267,7 @@ mod tests {
     fn a_repeated_message_arrives_once() {
         let (verdicts, mut checker) = after(&[0, 0, 0]);
         assert_eq!(verdicts.arrived(), 1, "the end of a run waits for the others");
-        checker.arrived(1, &name(0), b"damaged", FIRST);
+        checker.arrived(1, Some(&name(0)), b"damaged", FIRST);
         assert_eq!(checker.verdicts.arrived(), 2, "and for no other in the place of a damaged one");
     }
 
@@ -297,7 +300,7 @@ mod tests {
             let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
             let mut damaged = sound.clone();
             damaged[at] ^= 0x10;
-            assert_eq!(checker.arrived(1, &name(0), &damaged, FIRST), None, "byte {at}");
+            assert_eq!(checker.arrived(1, Some(&name(0)), &damaged, FIRST), None, "byte {at}");
             assert_eq!(checker.verdicts, Verdicts { corrupted: 1, ..Verdicts::default() });
         }
     }
@@ -305,29 +308,27 @@ mod tests {
     #[test]
     fn a_message_of_another_run_sender_recipient_or_length_is_corruption() {
         let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
-        assert_eq!(
-            checker.arrived(0, &name(0), &payload(0, 0), FIRST),
-            None,
-            "for user 1, got by user 0"
-        );
-        assert_eq!(
-            checker.arrived(1, &name(1), &payload(0, 0), FIRST),
-            None,
-            "from says another user"
-        );
-        assert_eq!(checker.arrived(1, &name(0), &payload(0, 0)[..63], FIRST), None, "cut");
-        assert_eq!(checker.arrived(1, &name(0), &[], FIRST), None, "empty");
+        let mut refused = |recipient, from: &str, payload: &[u8], why| {
+            assert_eq!(checker.arrived(recipient, Some(from), payload, FIRST), None, "{why}");
+            let without = checker.arrived(recipient, None, payload, FIRST);
+            assert_eq!(without.is_some(), why == FROM, "{why}");
+        };
+        const FROM: &str = "from says another user";
+        refused(0, &name(0), &payload(0, 0), "for user 1, got by user 0");
+        refused(1, &name(1), &payload(0, 0), FROM);
+        refused(1, &name(0), &payload(0, 0)[..63], "cut");
+        refused(1, &name(0), &[], "empty");
         let mut other = Checker::new(RUN + 1, 64, Topology::Pairs(2));
-        assert_eq!(other.arrived(1, &name(0), &payload(0, 0), FIRST), None, "another run");
-        assert_eq!(checker.verdicts.corrupted, 4);
-        assert_eq!(checker.verdicts.delivered, 0);
+        assert_eq!(other.arrived(1, None, &payload(0, 0), FIRST), None, "another run");
+        assert_eq!(checker.verdicts.corrupted, 7);
+        assert_eq!(checker.verdicts.delivered, 1, "where nothing says who it is from");
     }
 
     /// Deliveries of 0, 1, 2 in the first login, of which two are known to be done, and then of others in the next.
     fn after_a_cut(again: &[u32]) -> Verdicts {
         let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
         let mut deliver = |seq: u32, arrival: Arrival| {
-            checker.arrived(1, &name(0), &payload(0, seq), arrival);
+            checker.arrived(1, Some(&name(0)), &payload(0, seq), arrival);
         };
         deliver(0, Arrival { no: 1, ..FIRST });
         deliver(1, Arrival { no: 2, ..FIRST });
@@ -361,7 +362,7 @@ mod tests {
         let mut checker = Checker::new(RUN, 64, Topology::Pairs(2));
         let mut deliver = |login, no, seq, done, done_before| {
             let arrival = Arrival { login, no, done, done_before };
-            checker.arrived(1, &name(0), &payload(0, seq), arrival);
+            checker.arrived(1, Some(&name(0)), &payload(0, seq), arrival);
         };
         (0..6).for_each(|seq| deliver(0, seq + 1, seq, 0, 0));
         (0..3).for_each(|seq| deliver(1, seq + 1, seq, 0, 0));
@@ -376,7 +377,7 @@ mod tests {
         let mut checker = Checker::new(RUN, 64, topology);
         // Messages 0, 2, 4 go to users 1 and 2, messages 1 and 3 to user 3.
         for (recipient, seq) in [(1, 0), (1, 2), (1, 4), (2, 0), (2, 4), (3, 1)] {
-            assert!(checker.arrived(recipient, &name(0), &payload(0, seq), FIRST).is_some());
+            assert!(checker.arrived(recipient, Some(&name(0)), &payload(0, seq), FIRST).is_some());
         }
         let lost = |recipient, refused: &Ranges| checker.lost(0, recipient, 5, refused);
         let none = Ranges::default();
@@ -385,7 +386,11 @@ mod tests {
         refused.insert(3, 4);
         assert_eq!([2, 3].map(|recipient| lost(recipient, &refused)), [1, 0]);
         let mut checker = Checker::new(RUN, 64, topology);
-        assert_eq!(checker.arrived(3, &name(0), &payload(0, 0), FIRST), None, "of another group");
+        assert_eq!(
+            checker.arrived(3, Some(&name(0)), &payload(0, 0), FIRST),
+            None,
+            "of another group"
+        );
         assert_eq!(checker.verdicts.corrupted, 1);
     }
 }

@@ -4,9 +4,9 @@ mod sections;
 
 pub use sections::{Drift, Hold, PhaseReport, Presence, Returns, Stall, Storm};
 
-use crate::client::code_name;
 use crate::floor::FloorReport;
 use crate::objective::Checked;
+use crate::protocol::Protocol;
 use crate::run::Outcome;
 use crate::series::Series;
 use crate::server_probe::KernelGrowth;
@@ -29,6 +29,10 @@ pub const EXIT_INVALID: u8 = 2;
 pub struct Report {
     /// `idle`, `latency`, ...
     pub scenario: &'static str,
+    /// What was spoken.
+    pub protocol: Spoken,
+    /// What an answer to a message promises.
+    pub guarantee: &'static str,
     /// Whether the figures mean what they say.
     pub valid: bool,
     /// Why not.
@@ -42,11 +46,11 @@ pub struct Report {
     pub connections_open: u32,
     /// Messages sent.
     pub sent: u64,
-    /// Messages accepted.
+    /// Messages accepted; 0 where the protocol has no answers.
     pub accepted: u64,
     /// Messages delivered, each counted once.
     pub delivered: u64,
-    /// Messages accepted and not delivered.
+    /// Messages accepted, or sent where the protocol has no answers, and not delivered.
     pub lost: u64,
     /// Messages delivered again.
     pub duplicates: u64,
@@ -54,7 +58,7 @@ pub struct Report {
     pub reordered: u64,
     /// Messages that were damaged.
     pub corrupted: u64,
-    /// Messages accepted a second; logins a second in `idle`.
+    /// Messages accepted a second, delivered where the protocol has no answers; logins a second in `idle`.
     pub rate_per_s: f64,
     /// Messages delivered a second.
     pub delivered_per_s: f64,
@@ -135,6 +139,16 @@ pub struct Spectra {
     pub delivered: Spectrum,
 }
 
+/// The protocol of a run as JSON has it: its name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Spoken(pub Protocol);
+
+impl Serialize for Spoken {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.0.name())
+    }
+}
+
 /// How many in what time.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
 pub struct Rate {
@@ -187,7 +201,7 @@ pub struct Generator {
     pub busiest_thread: f64,
     /// Growth of its resident memory, by connection; not for fewer than 1,000, where other growth would drown it.
     pub rss_bytes_per_connection: Option<f64>,
-    /// CPU time per accepted message, nanoseconds.
+    /// CPU time per message of `rate_per_s`, nanoseconds.
     pub cpu_ns_per_message: Option<f64>,
 }
 
@@ -201,6 +215,9 @@ pub struct Environment {
     pub cpu: String,
     pub command: String,
     pub target: String,
+    /// Of MQTT.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub qos: Option<u8>,
     pub payload_bytes: usize,
     pub rate: u64,
     pub window: u32,
@@ -236,7 +253,8 @@ impl Report {
         (self.sent, self.accepted, self.lost) = (counts.sent, counts.accepted, lost);
         (self.delivered, self.duplicates) = (verdicts.delivered, verdicts.duplicates);
         (self.reordered, self.corrupted) = (verdicts.reordered, verdicts.corrupted);
-        self.rate_per_s = round(measured.accepted_steady as f64 / wall, 1);
+        let through = measured.through_steady(self.protocol.0);
+        self.rate_per_s = round(through as f64 / wall, 1);
         self.delivered_per_s = round(measured.delivered_steady as f64 / wall, 1);
         self.latency_us = measured.accepted.percentiles();
         self.service_latency_us = measured.service.percentiles();
@@ -257,13 +275,13 @@ impl Report {
             self.drift = Some(Drift::new(first, last, usage));
         }
         (self.not_sent, self.late_starts) = (measured.not_sent, measured.late_starts);
-        self.rejected =
-            measured.rejected.iter().map(|(code, n)| (reject_name(*code), *n)).collect();
+        let code_name = |code: u16| self.protocol.0.code_name(code).into_owned();
+        self.rejected = measured.rejected.iter().map(|(code, n)| (code_name(*code), *n)).collect();
         self.errors = measured.errors;
         self.generator.cpu_seconds_steady = round(usage.generator.as_secs_f64(), 3);
         self.generator.busiest_thread = round(usage.busiest, 3);
-        self.generator.cpu_ns_per_message = (measured.accepted_steady > 0)
-            .then(|| round(usage.generator.as_nanos() as f64 / measured.accepted_steady as f64, 1));
+        self.generator.cpu_ns_per_message =
+            (through > 0).then(|| round(usage.generator.as_nanos() as f64 / through as f64, 1));
         if counts.failed + counts.ended > 0 {
             let failed = grouped(counts.failed + counts.ended);
             self.invalid(format!("{failed} connections failed or ended during the run"));
@@ -299,6 +317,14 @@ impl Report {
     /// Whether each objective was reached.
     pub fn is_met(&self) -> bool {
         self.objectives.iter().all(|objective| objective.met)
+    }
+
+    /// The latencies of what was accepted, or delivered where nothing is.
+    pub fn spectrum(&self) -> &Spectrum {
+        match self.protocol.0.answers() {
+            true => &self.spectra.accepted,
+            false => &self.spectra.delivered,
+        }
     }
 
     /// Writes the JSON file.
@@ -341,6 +367,7 @@ impl Report {
         self.phases.iter().for_each(|phase| row("phase", phase.line()));
         self.storms.iter().for_each(|storm| row("storm", storm.line()));
         if self.sent > 0 {
+            row("answers", self.guarantee.to_owned());
             self.message_rows(&mut row);
         }
         if let Some(presence) = &self.presence {
@@ -455,10 +482,6 @@ impl Report {
             }
         }
     }
-}
-
-fn reject_name(code: u16) -> String {
-    code_name(code).map_or_else(|| format!("code_{code}"), str::to_owned)
 }
 
 /// Rounds to so many decimal places.

@@ -5,6 +5,7 @@ use crate::driver::Findings;
 use crate::live::{Goal, Live, Part};
 use crate::names::Topology;
 use crate::payload::Verdicts;
+use crate::protocol::Protocol;
 use crate::series::Series;
 use crate::series::recorder::{Recorder, Sources};
 use crate::stats::Measured;
@@ -25,6 +26,7 @@ pub struct Run {
     control: Arc<Control>,
     progress: Arc<Vec<Progress>>,
     threads: Vec<JoinHandle<anyhow::Result<Findings>>>,
+    protocol: Protocol,
     topology: Topology,
     recorder: Recorder,
     live: Live,
@@ -68,7 +70,8 @@ impl Run {
             std::thread::Builder::new().name(format!("loadgen-{thread}")).spawn(body)
         });
         let threads = threads.collect::<Result<_, _>>().context("cannot start a thread")?;
-        Ok(Self { control, progress, threads, topology: plan.topology, recorder, live })
+        let (protocol, topology) = (plan.protocol, plan.topology);
+        Ok(Self { control, progress, threads, protocol, topology, recorder, live })
     }
 
     /// The sum of all threads' counts, and whether one of them is still sending.
@@ -135,8 +138,11 @@ impl Run {
         let most =
             reasons.iter().max_by_key(|(_, count)| **count).map(|(reason, _)| reason.as_str());
         match most {
-            Some("connect_refused") => {
+            Some("connect_refused") if self.protocol == Protocol::Iris => {
                 "nothing listens there: start a server with `iris serve --dev`, or name it with --addr".into()
+            }
+            Some("connect_refused") => {
+                "nothing listens there: start a broker, or name its HOST:PORT with --addr".into()
             }
             Some(reason) if reason.starts_with("server_error_token") => format!(
                 "the server refuses the tokens ({reason}): --key must be the key it verifies with, \
@@ -155,14 +161,11 @@ impl Run {
         meter: &mut Meter,
         at_steady: impl FnOnce(&Control),
     ) -> anyhow::Result<()> {
-        let before = self.counts().0;
-        let answered_before = before.accepted + before.rejected;
+        let answered_before = self.counts().0.answered();
         let window = self.control.send(load);
         let control = self.control.clone();
         let timed = |name, length| Part { name, goal: Goal::Time(Instant::now(), length) };
-        let done = |counts: &Counts| {
-            counts.accepted + counts.rejected - answered_before >= load.messages_max
-        };
+        let done = |counts: &Counts| counts.answered() - answered_before >= load.messages_max;
         self.watch(timed("warm up", load.warmup), |counts, _| {
             control.now_ns() >= window.steady_from_ns || done(counts)
         })?;
@@ -185,7 +188,7 @@ impl Run {
         })
     }
 
-    /// Waits until everything accepted has arrived and is acknowledged, at most `wait`.
+    /// Waits until everything accepted, or sent where nothing is, has arrived and is acknowledged, at most `wait`.
     pub fn drain(&mut self, wait: Duration) -> anyhow::Result<()> {
         let until = Instant::now() + wait;
         self.watch(Part { name: "drain", goal: Goal::Deliveries }, |counts, _| {

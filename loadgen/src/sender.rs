@@ -4,15 +4,19 @@
 //! old order and before anything new (docs/PROTOCOL.md, section 5). A message keeps its number; each SEND of it has a
 //! number of its connection.
 
+use crate::client::{Number, Template, template};
 use crate::names::{Topology, user_name};
 use crate::payload::{HEAD_BYTES, Head, filled};
+use crate::protocol::Protocol;
 use crate::ranges::Ranges;
 use iris_proto::id::MsgId;
-use iris_proto::wire::{HEADER_BYTES, put_send};
+use iris_proto::wire::HEADER_BYTES;
 use std::collections::VecDeque;
 
 const SEQ_AT: usize = HEADER_BYTES;
 const ID_AT: usize = SEQ_AT + 4;
+/// MQTT's packet identifiers are 1 to 65,535; a message takes the next one.
+const PACKET_IDS: u32 = 65_535;
 
 /// When a message was to be sent and when it was, nanoseconds since the run began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -25,7 +29,7 @@ pub struct Times {
 
 /// A message without an answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Message {
+pub struct Sent {
     /// When it was to be sent and when it was.
     pub times: Times,
     /// Its number among the user's messages, from 0.
@@ -34,16 +38,15 @@ pub struct Message {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct InFlight {
-    message: Message,
+    message: Sent,
     waits: bool,
 }
 
 /// Sends one user's messages.
 #[derive(Debug)]
 pub struct Sender {
-    /// Whole SEND frames, one for each group of recipients; number, id and payload head are written over for each message.
-    templates: Box<[Vec<u8>]>,
-    payload_bytes: usize,
+    /// Whole frames, one for each group of recipients; number, id and payload head are written over for each message.
+    templates: Box<[Template]>,
     user: u32,
     run: u32,
     /// Messages made so far; the next one's number.
@@ -56,7 +59,7 @@ pub struct Sender {
     /// A power of two, so that a number finds its place by a mask.
     in_flight: Box<[InFlight]>,
     /// Messages that an ended connection left without an answer, oldest first.
-    again: VecDeque<Message>,
+    again: VecDeque<Sent>,
     /// 0 before the login.
     window: u32,
     refused: Ranges,
@@ -66,19 +69,21 @@ pub struct Sender {
 
 impl Sender {
     /// A sender for `user`, before its login.
-    pub fn new(run: u32, user: u32, topology: Topology, payload_bytes: usize) -> Self {
+    pub fn new(
+        protocol: Protocol,
+        run: u32,
+        user: u32,
+        topology: Topology,
+        payload_bytes: usize,
+    ) -> Self {
         let templates = (0..topology.groups()).map(|group| {
             let to: Vec<String> =
                 topology.recipients(user, group).map(|to| user_name(run, to)).collect();
             let to: Vec<&str> = to.iter().map(String::as_str).collect();
-            let mut template = Vec::new();
-            put_send(&mut template, 0, MsgId::default(), 0, &to, &filled(payload_bytes));
-            template.shrink_to_fit();
-            template
+            template(protocol, &to, &filled(payload_bytes))
         });
         Self {
             templates: templates.collect(),
-            payload_bytes,
             user,
             run,
             sent: 0,
@@ -146,10 +151,10 @@ impl Sender {
         self.resume_ns
     }
 
-    /// Appends the SEND of a new message. `unix_offset_ms` is the server's clock less ours; the time it gives does not go
-    /// back, so ids increase (RFC 9562, section 6.2, method 1).
+    /// Appends a new message. `unix_offset_ms` is the server's clock less ours; the time it gives does not go back, so ids
+    /// increase (RFC 9562, section 6.2, method 1).
     pub fn send(&mut self, times: Times, unix_offset_ms: u64, out: &mut Vec<u8>) {
-        let message = Message { times, number: self.sent };
+        let message = Sent { times, number: self.sent };
         self.sent += 1;
         self.put(message, unix_offset_ms, out);
     }
@@ -166,18 +171,28 @@ impl Sender {
         count
     }
 
-    fn put(&mut self, message: Message, unix_offset_ms: u64, out: &mut Vec<u8>) {
-        let Message { times, number } = message;
-        let counter = u128::from(number) << 32 | u128::from(self.user ^ self.run.rotate_left(8));
-        let id = MsgId::v7(times.sent_ns / 1_000_000 + unix_offset_ms, counter);
+    fn put(&mut self, message: Sent, unix_offset_ms: u64, out: &mut Vec<u8>) {
+        let Sent { times, number } = message;
         let seq = self.next_seq;
         let template = &mut self.templates[number as usize % self.templates.len()];
-        template[SEQ_AT..ID_AT].copy_from_slice(&seq.to_le_bytes());
-        template[ID_AT..ID_AT + 16].copy_from_slice(&id.0.to_be_bytes());
-        let payload_at = template.len() - self.payload_bytes;
+        let (bytes, payload_at) = (&mut template.bytes, template.payload_at);
+        match template.number {
+            Number::Iris => {
+                let of_user = u128::from(self.user ^ self.run.rotate_left(8));
+                let unix_ms = times.sent_ns / 1_000_000 + unix_offset_ms;
+                let id = MsgId::v7(unix_ms, u128::from(number) << 32 | of_user);
+                bytes[SEQ_AT..ID_AT].copy_from_slice(&seq.to_le_bytes());
+                bytes[ID_AT..ID_AT + 16].copy_from_slice(&id.0.to_be_bytes());
+            }
+            Number::PacketId { at } => {
+                let id = (seq % PACKET_IDS + 1) as u16;
+                bytes[at..at + 2].copy_from_slice(&id.to_be_bytes());
+            }
+            Number::Unanswered => {}
+        }
         Head { run: self.run, sender: self.user, seq: number, intended_ns: times.intended_ns }
-            .write(&mut template[payload_at..payload_at + HEAD_BYTES]);
-        out.extend_from_slice(template);
+            .write(&mut bytes[payload_at..payload_at + HEAD_BYTES]);
+        out.extend_from_slice(bytes);
         *self.slot(seq) = InFlight { message, waits: true };
         self.next_seq += 1;
         self.unanswered += 1;
@@ -188,8 +203,25 @@ impl Sender {
         &mut self.in_flight[seq as usize & mask]
     }
 
-    /// Takes an answer; `None` if this SEND waits for none.
-    pub fn answered(&mut self, seq: u32) -> Option<Message> {
+    /// Takes the answer that names this number; `None` if no message waits for it.
+    pub fn answered(&mut self, number: u32) -> Option<Sent> {
+        self.through(self.seq_of(number)?)
+    }
+
+    /// The message of this connection that an answer means: the first one with this number that is not below the oldest
+    /// without an answer.
+    fn seq_of(&self, number: u32) -> Option<u32> {
+        match self.templates[0].number {
+            Number::Iris => Some(number),
+            Number::PacketId { .. } => {
+                let ahead = number.checked_sub(1)? + PACKET_IDS - self.oldest % PACKET_IDS;
+                self.oldest.checked_add(ahead % PACKET_IDS)
+            }
+            Number::Unanswered => None,
+        }
+    }
+
+    fn through(&mut self, seq: u32) -> Option<Sent> {
         if seq.wrapping_sub(self.oldest) >= self.next_seq - self.oldest {
             return None;
         }
@@ -205,16 +237,27 @@ impl Sender {
         Some(message)
     }
 
-    /// Takes a refusal, and holds back until `resume_ns`; whether this SEND waited for an answer.
-    pub fn refused(&mut self, seq: u32, resume_ns: u64) -> bool {
-        let Some(Message { number, .. }) = self.answered(seq) else { return false };
+    /// Takes a refusal, and holds back until `resume_ns`; whether a message waited for this number.
+    pub fn refused(&mut self, number: u32, resume_ns: u64) -> bool {
+        let Some(Sent { number, .. }) = self.answered(number) else { return false };
         self.refused.insert(number, number + 1);
         self.resume_ns = self.resume_ns.max(resume_ns);
         true
     }
 
-    /// The numbers of all messages that were refused or have no answer.
+    /// A message has arrived that nothing else answers: it and those before it, lost ones too, wait no longer.
+    pub fn arrived(&mut self, seq: u32) {
+        while self.oldest <= seq && self.oldest < self.next_seq {
+            self.through(self.oldest);
+        }
+    }
+
+    /// The numbers of all messages that were refused or have no answer; none if nothing answers, since then all count that
+    /// were sent.
     pub fn not_accepted(&mut self) -> Ranges {
+        if self.templates[0].number == Number::Unanswered {
+            return Ranges::default();
+        }
         let mut all = self.refused.clone();
         self.leave();
         self.again.iter().for_each(|message| all.insert(message.number, message.number + 1));
@@ -225,10 +268,16 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Name;
     use iris_proto::wire::{ClientFrame, split_frame};
+    use mqtt_proto::v3;
 
     fn sender(window: u32) -> Sender {
-        let mut sender = Sender::new(0xabc, 0, Topology::Pairs(2), 64);
+        sender_of(Protocol::Iris, window)
+    }
+
+    fn sender_of(protocol: Protocol, window: u32) -> Sender {
+        let mut sender = Sender::new(protocol, 0xabc, 0, Topology::Pairs(2), 64);
         sender.open(window);
         sender
     }
@@ -277,9 +326,50 @@ mod tests {
         assert_eq!(sender.answered(1), None);
         assert_eq!(sender.answered(u32::MAX), None);
         let times = Times { intended_ns: 7, sent_ns: 8 };
-        assert_eq!(sender.answered(0), Some(Message { times, number: 0 }));
+        assert_eq!(sender.answered(0), Some(Sent { times, number: 0 }));
         assert_eq!(sender.answered(0), None);
         assert!(!sender.refused(0, 0));
+    }
+
+    #[test]
+    fn packet_identifiers_start_over_and_name_the_right_message() {
+        let protocol = Protocol::new(Name::Mqtt, None, false).unwrap();
+        let mut sender = sender_of(protocol, 4);
+        for seq in 0..140_000u32 {
+            let bytes = send(&mut sender, u64::from(seq));
+            let Ok(Some(v3::Packet::Publish(publish))) = v3::Packet::decode(&bytes) else {
+                panic!("not a PUBLISH")
+            };
+            let id = publish.qos_pid.pid().unwrap().value();
+            assert_eq!(&publish.topic_name[..], "lg-000abc-00000001");
+            assert_eq!(Head::read(&publish.payload).unwrap().seq, seq);
+            // Answers come one late.
+            if let Some(before) = seq.checked_sub(1) {
+                let of_before = if id == 1 { PACKET_IDS } else { u32::from(id) - 1 };
+                assert_eq!(
+                    sender.answered(of_before).unwrap().times.intended_ns,
+                    u64::from(before)
+                );
+                assert_eq!(sender.answered(of_before), None);
+            }
+            assert!(sender.may_send(0) && sender.unanswered() <= 1);
+        }
+        assert_eq!(sender.answered(0), None, "there is no packet 0");
+        assert_eq!(sender.answered(70_000), None);
+    }
+
+    #[test]
+    fn what_nothing_answers_waits_until_it_or_a_later_one_has_arrived() {
+        let mut sender = sender_of(Protocol::Nats, 3);
+        (0..3).for_each(|_| drop(send(&mut sender, 1)));
+        assert!(!sender.may_send(9));
+        assert_eq!(sender.answered(0), None);
+        sender.arrived(1);
+        assert_eq!(sender.unanswered(), 1, "0 is through or lost");
+        sender.arrived(1);
+        sender.arrived(7);
+        assert_eq!(sender.unanswered(), 0, "what was never sent frees nothing more");
+        assert_eq!(sender.not_accepted(), Ranges::default());
     }
 
     #[test]
@@ -338,7 +428,7 @@ mod tests {
     #[test]
     fn a_message_to_many_goes_to_each_group_of_recipients_in_turn() {
         let topology = Topology::FanOut { senders: 1, recipients: 5, each: 2 };
-        let mut sender = Sender::new(0xabc, 0, topology, 64);
+        let mut sender = Sender::new(Protocol::Iris, 0xabc, 0, topology, 64);
         sender.open(8);
         let to = |bytes: Vec<u8>| {
             let (kind, body, _) = split_frame(&bytes).unwrap().unwrap();

@@ -6,6 +6,8 @@
 //! operations (`io_kiocb`): there the generator knows its own, one per connection, and the rest is the server's. So
 //! the server's part is (growth - growth of `io_kiocb`) / 2 + server's operations * 256 B. This is rather too much
 //! than too little: half of the client's port bookkeeping (about 128 B per connection) is counted as the server's.
+//! A server that waits by epoll has an entry for each connection instead, which the generator has not: the kernel says
+//! how many (`tfd:` in `/proc/PID/fdinfo`), and they count whole. Their caches have other names by merging.
 //! Other growth on the machine counts as well, so nothing is reported for fewer than 1,000 connections, nor when the
 //! server is elsewhere.
 
@@ -17,6 +19,8 @@ use std::time::Duration;
 /// Ticks a second in `/proc/PID/stat`: USER_HZ, 100 on every architecture that Iris runs on (`times(2)`).
 const TICKS_PER_SECOND: u64 = 100;
 const PAGE_BYTES: u64 = 4096;
+/// An entry of epoll with its place in the socket's wait queue: `eventpoll_epi` and `eventpoll_pwq`, 64-bit.
+const EPOLL_ENTRY_BYTES: u64 = 128 + 64;
 
 /// Connections below which the growth of the kernel's memory says nothing.
 pub const CONNECTIONS_MIN: u32 = 1000;
@@ -50,6 +54,22 @@ impl Process {
         let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
         Some(Self { rss_bytes: pages * PAGE_BYTES, cpu: cpu_time(&stat)? })
     }
+}
+
+/// Descriptors that process `pid` waits for by epoll; 0 where that cannot be read.
+pub fn epoll_entries(pid: u32) -> u64 {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{pid}/fd")) else { return 0 };
+    let is_epoll = |path: &std::path::Path| {
+        fs::read_link(path).is_ok_and(|name| name.as_os_str() == "anon_inode:[eventpoll]")
+    };
+    let epolls = descriptors.flatten().filter(|descriptor| is_epoll(&descriptor.path()));
+    epolls
+        .map(|epoll| {
+            let info = format!("/proc/{pid}/fdinfo/{}", epoll.file_name().display());
+            let info = fs::read_to_string(info).unwrap_or_default();
+            info.lines().filter(|line| line.starts_with("tfd:")).count() as u64
+        })
+        .sum()
 }
 
 fn cpu_time(stat: &str) -> Option<Duration> {
@@ -89,16 +109,19 @@ pub struct Slabs {
     pub caches: BTreeMap<String, Cache>,
     /// TCP sockets in use, both ends.
     pub tcp_sockets: u64,
+    /// Descriptors that the server waits for by epoll.
+    pub epoll_entries: u64,
 }
 
 impl Slabs {
-    /// Reads them now; zeros where a file cannot be read.
-    pub fn read() -> Self {
+    /// Reads them now, and what the server `pid` waits for; zeros where a file cannot be read.
+    pub fn read(pid: Option<u32>) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         Self {
             total_bytes: kib_field(&text("/proc/meminfo"), "Slab:").unwrap_or(0) * 1024,
             caches: text("/proc/slabinfo").lines().filter_map(cache_line).collect(),
             tcp_sockets: sockstat_tcp(&text("/proc/net/sockstat")).unwrap_or(0),
+            epoll_entries: pid.map_or(0, epoll_entries),
         }
     }
 }
@@ -131,6 +154,8 @@ pub struct KernelGrowth {
     pub armed_operations: u64,
     /// Of these, the generator's.
     pub own_operations: u64,
+    /// Descriptors that the server came to wait for by epoll.
+    pub epoll_entries: u64,
     /// The caches that grew by at least 8 bytes a connection, bytes per connection of both ends.
     pub caches: BTreeMap<String, f64>,
     /// How the server's part was found.
@@ -151,13 +176,19 @@ pub fn kernel_growth(before: &Slabs, after: &Slabs, connections: u32) -> KernelG
     let total = after.total_bytes.saturating_sub(before.total_bytes);
     let armed = grown("io_kiocb");
     let own = u64::from(connections);
+    let epoll_entries = after.epoll_entries.saturating_sub(before.epoll_entries);
+    let epoll_bytes = epoll_entries * EPOLL_ENTRY_BYTES;
     let (server_bytes, method) = if after.caches.contains_key("io_kiocb") {
         let bytes_per_operation = armed.bytes.checked_div(armed.objects).unwrap_or(0);
         let servers = armed.objects.saturating_sub(own) * bytes_per_operation;
-        let alike = total.saturating_sub(armed.bytes) / 2;
-        (alike + servers, "slab growth without io_kiocb / 2 + io_kiocb of the server by count")
+        let alike = total.saturating_sub(armed.bytes + epoll_bytes) / 2;
+        let method = "slab growth without io_kiocb and epoll / 2 + io_kiocb and epoll of the server by count";
+        (alike + servers + epoll_bytes, method)
     } else {
-        (total / 2, "slab growth / 2 (/proc/slabinfo is not readable: run as root for more)")
+        let alike = total.saturating_sub(epoll_bytes) / 2;
+        let method = "slab growth without epoll / 2 + epoll of the server by count (/proc/slabinfo is not readable: \
+                      run as root for more)";
+        (alike + epoll_bytes, method)
     };
     let caches = after.caches.keys().map(|name| (name.clone(), each(grown(name).bytes)));
     KernelGrowth {
@@ -166,6 +197,7 @@ pub fn kernel_growth(before: &Slabs, after: &Slabs, connections: u32) -> KernelG
         tcp_sockets: after.tcp_sockets.saturating_sub(before.tcp_sockets),
         armed_operations: armed.objects,
         own_operations: own,
+        epoll_entries,
         caches: caches.filter(|(_, bytes)| *bytes >= 8.0).collect(),
         method,
     }
@@ -182,7 +214,9 @@ mod tests {
         let glance = Process::glance(std::process::id()).unwrap();
         assert!(glance.rss_bytes > 100_000 && glance.cpu >= process.cpu);
         assert!(memory_available_bytes().unwrap() > 0);
-        assert!(Slabs::read().total_bytes > 0);
+        assert!(Slabs::read(None).total_bytes > 0);
+        assert!(Slabs::read(Some(std::process::id())).total_bytes > 0);
+        assert_eq!(epoll_entries(u32::MAX), 0);
     }
 
     #[test]
@@ -212,6 +246,7 @@ mod tests {
             total_bytes,
             caches: [("io_kiocb".to_owned(), Cache { objects, bytes })].into(),
             tcp_sockets: 0,
+            epoll_entries: 0,
         };
         // 1,000 connections: 7,600 bytes alike on both ends, 1,500 operations of 256 bytes, 1,000 of them ours.
         let before = slabs(1_000_000, 100, 25_600);
@@ -220,5 +255,21 @@ mod tests {
         assert_eq!(growth.server_bytes_per_connection, 3_800.0 + 128.0);
         assert_eq!(growth.both_ends_bytes_per_connection, 7_984.0);
         assert_eq!((growth.armed_operations, growth.own_operations), (1500, 1000));
+    }
+
+    #[test]
+    fn what_a_server_waits_for_by_epoll_is_its_own() {
+        let slabs = |total_bytes, objects, epoll_entries| Slabs {
+            total_bytes,
+            caches: [("io_kiocb".to_owned(), Cache { objects, bytes: objects * 256 })].into(),
+            tcp_sockets: 0,
+            epoll_entries,
+        };
+        // 1,000 connections: 7,600 bytes alike on both ends, an operation of ours and an entry of the server's each.
+        let before = slabs(1_000_000, 100, 5);
+        let after = slabs(1_000_000 + 7_600_000 + 256_000 + 192_000, 1_100, 1_005);
+        let growth = kernel_growth(&before, &after, 1000);
+        assert_eq!(growth.server_bytes_per_connection, 3_800.0 + 192.0);
+        assert_eq!(growth.epoll_entries, 1000);
     }
 }

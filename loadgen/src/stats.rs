@@ -1,6 +1,7 @@
 //! Counts and latencies: one set per thread, merged at the end, never averaged.
 
 use crate::control::Window;
+use crate::protocol::Protocol;
 use crate::sender::Times;
 use hdrhistogram::Histogram;
 use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
@@ -247,25 +248,38 @@ impl Default for Measured {
 }
 
 impl Measured {
-    /// A message was accepted now. The run counts what was intended in its steady phase, the interval all.
+    /// A message was accepted now.
     pub fn note_accepted(&mut self, times: Times, now_ns: u64, window: Window) {
-        let latency_ns = now_ns.saturating_sub(times.intended_ns);
-        self.interval.record(latency_ns);
+        self.note_through(times.intended_ns, now_ns, window);
         self.accepted_steady += u64::from(window.is_steady(now_ns));
         if window.is_steady(times.intended_ns) {
-            self.accepted.record(latency_ns);
-            match window.tenth(times.intended_ns) {
+            self.accepted.record(now_ns.saturating_sub(times.intended_ns));
+            self.service.record(now_ns.saturating_sub(times.sent_ns));
+        }
+    }
+
+    /// A message was accepted now, or delivered where nothing answers. The run counts what was intended in its steady
+    /// phase, the interval all.
+    pub fn note_through(&mut self, intended_ns: u64, now_ns: u64, window: Window) {
+        let latency_ns = now_ns.saturating_sub(intended_ns);
+        self.interval.record(latency_ns);
+        if window.is_steady(intended_ns) {
+            match window.tenth(intended_ns) {
                 0 => self.first_tenth.record(latency_ns),
                 9 => self.last_tenth.record(latency_ns),
                 _ => {}
             }
-            self.service.record(now_ns.saturating_sub(times.sent_ns));
         }
     }
 
     /// Counts a failure.
     pub fn error(&mut self, reason: &str) {
         *self.errors.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Messages that the steady phase counts as done: accepted, or delivered where nothing answers.
+    pub fn through_steady(&self, protocol: Protocol) -> u64 {
+        if protocol.answers() { self.accepted_steady } else { self.delivered_steady }
     }
 
     /// Adds all of another thread's.

@@ -7,6 +7,7 @@ use crate::names::Topology;
 use crate::net::{ConnIndex, Connections, Load};
 use crate::payload::Checker;
 use crate::presence::Watching;
+use crate::protocol::Protocol;
 use crate::schedule::{Pace, Schedule};
 use crate::sender::Sender;
 use crate::series::intervals::Reporter;
@@ -33,6 +34,8 @@ const GATHER: Duration = Duration::from_micros(50);
 pub struct Plan {
     /// Where the server is.
     pub target: SocketAddr,
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Source addresses, used in turn.
     pub sources: Vec<IpAddr>,
     /// Who sends to whom.
@@ -59,8 +62,8 @@ pub struct Plan {
     pub threads: u32,
     /// The run's id, 24 bits.
     pub run: u32,
-    /// Tokens.
-    pub signer: Signer,
+    /// Tokens, if the protocol has any.
+    pub signer: Option<Signer>,
 }
 
 /// How connections that end are made again.
@@ -108,14 +111,18 @@ pub fn work(
     let senders: Vec<Sender> = members
         .iter()
         .filter(|member| member.sender.is_some())
-        .map(|member| Sender::new(plan.run, member.user, plan.topology, plan.payload_bytes))
+        .map(|member| {
+            let (run, topology) = (plan.run, plan.topology);
+            Sender::new(plan.protocol, run, member.user, topology, plan.payload_bytes)
+        })
         .collect();
     let share = senders.len() as f64 / f64::from(plan.topology.senders().max(1));
     let (users, sending) = (members.len() as u32, senders.len() as u32);
     let net = Connections::new(plan.target, users, sending, plan.per_ring, plan.load)?;
     let driver = Driver::new(DriverParts {
         control,
-        signer: &plan.signer,
+        protocol: plan.protocol,
+        signer: plan.signer.as_ref(),
         run: plan.run,
         window_max: plan.window_max,
         checker: Checker::new(plan.run, plan.payload_bytes, plan.topology),
@@ -215,6 +222,7 @@ impl Worker<'_> {
             self.progress.publish(&self.driver.counts(), self.driver.is_sending());
             let wait = self.wait();
             self.net.turn(wait, &mut self.driver)?;
+            self.go_on_after_arrivals();
         }
         self.progress.publish(&self.driver.counts(), false);
         Ok(self.driver.findings())
@@ -383,6 +391,14 @@ impl Worker<'_> {
         let conn = place as u32;
         debug_assert_eq!(self.driver.members()[place].sender, Some(conn));
         conn
+    }
+
+    fn go_on_after_arrivals(&mut self) {
+        for conn in self.driver.take_arrived() {
+            if self.driver.is_sending() {
+                self.net.write(conn, |out| self.driver.send_due(conn, out));
+            }
+        }
     }
 
     fn acknowledge_and_resume(&mut self) {

@@ -71,9 +71,10 @@ fn sum(counts: &Value) -> Option<f64> {
 }
 
 /// What must be the same in all runs, so that a difference says something of the server: name and place.
-pub(super) const CONDITIONS: [(&str, &str); 12] = [
+pub(super) const CONDITIONS: [(&str, &str); 13] = [
     ("scenario", "/scenario"),
     ("protocol", "/protocol"),
+    ("quality of service", "/environment/qos"),
     ("connections", "/connections"),
     ("payload bytes", "/environment/payload_bytes"),
     ("rate", "/environment/rate"),

@@ -22,7 +22,7 @@ pub(super) fn charts(report: &Report) -> Vec<Chart> {
             is_log: true,
             ..of.chart(
                 "latency",
-                "Latency, intended send to ACCEPTED",
+                &format!("Latency, intended send to {}", report.protocol.0.end()),
                 Unit::Micros,
                 vec![
                     of.line("p50", latency(|latency| latency.p50_us)),

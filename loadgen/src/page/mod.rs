@@ -92,12 +92,18 @@ fn tiles(report: &Report) -> String {
     };
     tile("connections", grouped(report.connections_open.into()));
     if report.sent > 0 {
-        tile("accepted", format!("{}/s", grouped(report.rate_per_s as u64)));
+        if report.protocol.0.answers() {
+            tile("accepted", format!("{}/s", grouped(report.rate_per_s as u64)));
+        }
         tile("delivered", format!("{}/s", grouped(report.delivered_per_s as u64)));
     } else {
         tile("logins", format!("{}/s", grouped(report.login.per_s as u64)));
     }
-    if let Some(latency) = &report.latency_us {
+    let latency = match report.protocol.0.answers() {
+        true => &report.latency_us,
+        false => &report.delivered_latency_us,
+    };
+    if let Some(latency) = latency {
         tile("p50", Unit::Micros.text(latency.p50));
         tile("p99", Unit::Micros.text(latency.p99));
         tile("p99.9", Unit::Micros.text(latency.p999));
@@ -148,6 +154,7 @@ fn environment_table(report: &Report) -> String {
     let rows = [
         ("command", environment.command.clone()),
         ("load", load),
+        ("protocol", report.protocol.0.name().to_owned()),
         ("kernel", environment.kernel.clone()),
         ("cores", machine),
         ("date", environment.date.clone()),

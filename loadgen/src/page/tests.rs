@@ -1,5 +1,6 @@
 use super::*;
-use crate::report::Environment;
+use crate::protocol::Protocol;
+use crate::report::{Environment, Spoken};
 use crate::series::{Counted, Series};
 use crate::stats::Latencies;
 
@@ -81,6 +82,17 @@ fn a_page_says_what_the_run_is_worth() {
     (report.valid, report.invalid_reasons) = (false, vec!["it was <late>".to_owned()]);
     let page = html(&report);
     assert!(page.contains("verdict void") && page.contains("it was &lt;late&gt;"));
+}
+
+#[test]
+fn where_nothing_answers_the_latencies_are_those_of_deliveries() {
+    let mut report = report();
+    assert!(html(&report).contains("intended send to ACCEPTED"));
+    report.protocol = Spoken(Protocol::Nats);
+    report.delivered_latency_us = report.latency_us.take();
+    let page = html(&report);
+    assert!(page.contains("intended send to delivery") && page.contains(">p99<"));
+    assert!(!page.contains(">accepted</span>"), "no tile of what nothing is");
 }
 
 #[test]

@@ -47,8 +47,8 @@ fn a_missed_objective_ends_a_clean_run_with_99() {
 #[test]
 fn the_json_has_the_names_that_others_script_against() {
     let json = serde_json::to_value(filled(outcome())).unwrap();
-    let names = "scenario valid connections sent accepted delivered lost duplicates reordered rate_per_s latency_us \
-                 delivered_latency_us rejected errors environment generator series";
+    let names = "scenario protocol guarantee valid connections sent accepted delivered lost duplicates reordered \
+                 rate_per_s latency_us delivered_latency_us rejected errors environment generator series";
     for name in names.split_whitespace() {
         assert!(json.get(name).is_some(), "{name}");
     }
@@ -56,6 +56,22 @@ fn the_json_has_the_names_that_others_script_against() {
         assert!(json["latency_us"][name].is_f64(), "{name}");
     }
     assert_eq!(json["latency_us"]["p50"].as_f64().unwrap().round(), 50.0);
+}
+
+#[test]
+fn where_nothing_answers_rates_are_of_deliveries_and_nothing_is_waited_for() {
+    let mut report = Report { protocol: Spoken(Protocol::Nats), ..Report::default() };
+    let mut measured = Measured { delivered_steady: 80, ..Measured::default() };
+    measured.delivered.record(70_000);
+    let counts = Counts { sent: 100, unanswerable: 100, ..Counts::default() };
+    let verdicts = Verdicts { delivered: 90, ..Verdicts::default() };
+    let outcome = Outcome { measured, verdicts, counts, lost: 10, series: Series::default() };
+    report.fill(outcome, Usage { wall: Duration::from_secs(2), ..Usage::default() });
+    report.valid = report.invalid_reasons.is_empty();
+    assert_eq!((report.rate_per_s, report.accepted, report.lost), (40.0, 0, 10));
+    assert_eq!(report.exit_code(), EXIT_MISSED, "{}", report.table());
+    let json = serde_json::to_value(&report).unwrap();
+    assert_eq!((&json["protocol"], &json["latency_us"]), (&"nats".into(), &().into()));
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::cli::LatencyFlags;
 use crate::floor::Floor;
 use crate::names::Topology;
 use crate::net::Load;
+use crate::protocol::Protocol;
 use crate::report::{Report, grouped, round};
 use iris_proto::limits::SEND_WINDOW_MAX;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,10 @@ pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
     let is_plain = lock_step && senders <= PLAIN_SENDERS_MAX;
     let load = if is_plain { Load::OneByOne } else { Load::Busy };
     let shape = Shape::new("latency", Topology::OneWay(senders), load, window, does);
-    let dir = floor_dir.unwrap_or_else(|| beside(&options.key));
+    let dir = floor_dir.unwrap_or_else(|| match options.protocol {
+        Protocol::Iris => beside(&options.key),
+        Protocol::Mqtt(_) | Protocol::Nats => PathBuf::from("."),
+    });
     let mut floor = if floor_time.is_zero() { None } else { Some(Floor::new(&dir)?) };
     let measure_floor = |floor: &mut Option<Floor>| {
         floor.as_mut().map_or(Ok(()), |floor| floor.measure(floor_time / (SLICES + 1)))

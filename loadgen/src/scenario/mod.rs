@@ -18,10 +18,13 @@ pub mod throughput;
 use crate::capacity::{self, Machine};
 use crate::cli::Options;
 use crate::control::{Counts, Load as Sending};
+use crate::live::Live;
 use crate::names::Topology;
 use crate::net::Load;
-use crate::report::{Environment, Rate, Report, Server, grouped, round};
+use crate::protocol::Protocol;
+use crate::report::{Environment, Rate, Report, Server, Spoken, grouped, round};
 use crate::run::{Outcome, Run};
+use crate::series::recorder::Sources;
 use crate::server_probe::{CONNECTIONS_MIN, Process, Slabs, kernel_growth};
 use crate::tokens::Signer;
 use crate::usage::Meter;
@@ -43,6 +46,8 @@ const SETTLE: Duration = Duration::from_secs(1);
 struct Shape {
     name: &'static str,
     topology: Topology,
+    /// Messages are kept for users who log in later.
+    keeps: bool,
     load: Load,
     /// Unanswered messages of a connection, at most.
     window: u32,
@@ -63,6 +68,7 @@ impl Shape {
         Self {
             name,
             topology,
+            keeps: false,
             load,
             window,
             comeback: None,
@@ -71,6 +77,21 @@ impl Shape {
             watches: 0,
             does,
         }
+    }
+
+    /// Refuses what a protocol has not.
+    fn check(&self, protocol: Protocol) -> anyhow::Result<()> {
+        let resends = self.comeback.is_some() && self.topology.senders() > 0;
+        let is_of_iris =
+            resends || self.watches > 0 || matches!(self.topology, Topology::FanOut { .. });
+        let waits = !self.stalled.is_empty() && !protocol.answers();
+        ensure!(
+            protocol == Protocol::Iris || !(is_of_iris || waits),
+            "--protocol {}: {} like this needs what only Iris's protocol has: leave it out",
+            protocol.name(),
+            self.name,
+        );
+        Ok(())
     }
 }
 
@@ -107,13 +128,24 @@ impl Stage {
         if !options.quiet {
             say(&format!("{}: {}\n{}\n", shape.name, shape.does, capacity.line));
         }
-        let before = Moment::now(options.pid);
-        if let (Some(pid), None) = (options.pid, before.server) {
-            bail!("--pid {pid}: no such process, or /proc/{pid} is not readable");
-        }
+        let protocol = options.protocol;
+        shape.check(protocol)?;
         let threads = options.threads.min(users);
+        let is_shared = matches!(shape.topology, Topology::FanIn(_)) && threads > 1;
+        ensure!(
+            protocol.answers() || !is_shared,
+            "--threads {threads}: without answers only the thread of the one inbox sees what has arrived: leave it out",
+        );
+        let signer = match protocol {
+            Protocol::Iris => {
+                let time = options.hold + options.warmup + options.duration;
+                Some(Signer::load(&options.key, time)?)
+            }
+            Protocol::Mqtt(_) | Protocol::Nats => None,
+        };
         let plan = Plan {
             target: options.addr,
+            protocol,
             sources: capacity.sources,
             topology: shape.topology,
             load: shape.load,
@@ -127,13 +159,21 @@ impl Stage {
             watches: shape.watches,
             threads,
             run,
-            signer: Signer::load(&options.key, options.hold + options.warmup + options.duration)?,
+            signer,
         };
+        if shape.keeps && protocol.subscribes() {
+            subscribe(&plan, options.pin)?;
+        }
+        let before = Moment::now(options.pid);
+        if let (Some(pid), None) = (options.pid, before.server) {
+            bail!("--pid {pid}: no such process, or /proc/{pid} is not readable");
+        }
         let watches = plan.watches_in_all();
         let sources = options.observe.sources(options.pid)?;
-        let run = Run::start(&plan, options.pin, sources, options.observe.live())?;
+        let run = Run::start(&plan, options.pin, sources, options.observe.live(protocol))?;
         let environment = Environment {
             target: options.addr.to_string(),
+            qos: protocol.qos(),
             payload_bytes: options.payload,
             rate: options.rate,
             window: shape.window,
@@ -144,6 +184,8 @@ impl Stage {
         };
         let report = Report {
             scenario: shape.name,
+            protocol: Spoken(protocol),
+            guarantee: protocol.guarantee(),
             connections: options.connections,
             connections_open: users,
             environment,
@@ -229,8 +271,10 @@ impl Stage {
         let server = self.server();
         let own_memory = self.generator_bytes_per_connection();
         let outcome = self.run.finish()?;
-        if self.sends && outcome.measured.accepted_steady == 0 {
-            self.report.invalid("no message was accepted in the steady phase".to_owned());
+        let protocol = self.options.protocol;
+        if self.sends && outcome.measured.through_steady(protocol) == 0 {
+            let through = protocol.through();
+            self.report.invalid(format!("no message was {through} in the steady phase"));
         }
         let open_loop = (self.options.rate > 0).then(|| saturation(&outcome, &self.meter));
         self.report.fill(outcome, self.meter.usage());
@@ -286,10 +330,26 @@ impl Moment {
     fn now(pid: Option<u32>) -> Self {
         Self {
             server: pid.and_then(Process::read),
-            slabs: Slabs::read(),
+            slabs: Slabs::read(pid),
             generator: Process::read(std::process::id()),
         }
     }
+}
+
+/// Has all users log in once and go: brokers keep messages for subscriptions that they know.
+fn subscribe(plan: &Plan, pin: bool) -> anyhow::Result<()> {
+    let users = plan.topology.users();
+    let mut run = Run::start(plan, pin, Sources::default(), Live::new(false, plan.protocol))?;
+    run.log_in(users, 0).with_context(|| format!("cannot subscribe at {}", plan.target))?;
+    let logged_in = run.finish()?.counts.logged_in;
+    ensure!(
+        logged_in == u64::from(users),
+        "only {} of {} users could subscribe at {}",
+        grouped(logged_in),
+        grouped(users.into()),
+        plan.target
+    );
+    Ok(())
 }
 
 /// Growth of resident memory by connection.

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 /// `rate_per_s` is of the fill; `drain` counts from the first login of the receivers to the last message.
 pub fn run(flags: OfflineFlags) -> anyhow::Result<Report> {
     let messages_max = if flags.messages == 0 { u64::MAX } else { flags.messages };
-    let options = flags.flags.check(100)?;
+    let mut options = flags.flags.check(100)?;
+    options.protocol = options.protocol.keeping()?;
     let senders = options.connections;
     let does = format!(
         "{} senders fill as many inboxes at {} for {:?}{}, {} byte payloads; then these users log in and read",
@@ -26,7 +27,10 @@ pub fn run(flags: OfflineFlags) -> anyhow::Result<Report> {
         options.payload,
     );
     let window = options.window.unwrap_or(SEND_WINDOW_MAX);
-    let shape = Shape::new("offline", Topology::OneWay(senders), Load::Busy, window, does);
+    let shape = Shape {
+        keeps: true,
+        ..Shape::new("offline", Topology::OneWay(senders), Load::Busy, window, does)
+    };
     let mut stage = Stage::set(shape, options)?;
     stage.log_in(senders)?;
     let began = Instant::now();
