@@ -9,7 +9,7 @@ export IRIS_BIN := $(abspath $(IRIS))
 export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
 
 .PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos lint clean
-.PHONY: bench bench-check bench-baseline bench-micro
+.PHONY: bench bench-check bench-baseline bench-micro peers
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,7 +28,7 @@ test-rust: needs-rust ## Unit, property, and tidy tests of the Rust crates
 test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vectors and a real server
 	cd clients/python && ../../$(PYTEST) -q -rs tests
 
-test-e2e: build $(VENV)/.ready has-browser ## Real processes: kill -9, hostile clients, limits, recovery
+test-e2e: build needs-peers has-browser $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
 	$(PYTEST) -q -rs tests/e2e
 
 chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for one, ROUNDS=n of each; root
@@ -55,12 +55,15 @@ bench-baseline: needs-rust ## Record what bench-check compares with
 bench-micro: needs-rust ## Time the same work: nanoseconds of one operation
 	$(MICRO) time
 
+peers: build needs-peers ## Iris beside mosquitto and nats-server, measured here; takes some minutes
+	$(PYTHON) bench/peers/run.py
+
 $(VENV)/.ready: tests/requirements.txt | needs-python
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
-.PHONY: needs-rust needs-python has-browser
+.PHONY: needs-rust needs-python needs-peers has-browser
 needs-rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo not found: install Rust 1.92 or later (https://rustup.rs)" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "no C compiler: apt-get install gcc" >&2; exit 1; }
@@ -70,6 +73,14 @@ needs-python:
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -q && apt-get install -q -y python3 python3-venv; \
 	  else echo "python3 with venv not found: apt-get install python3 python3-venv" >&2; exit 1; fi; }
+
+# Debian starts what it installs; here each test and each measurement starts its own.
+needs-peers:
+	@export PATH="$$PATH:/usr/sbin"; command -v mosquitto >/dev/null && command -v nats-server >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -q -y --no-install-recommends mosquitto nats-server; \
+	    systemctl disable --now mosquitto nats-server >/dev/null 2>&1 || true; \
+	  else echo "mosquitto or nats-server not found, so nothing is compared with it: apt-get install mosquitto nats-server" >&2; fi; }
 
 # One test looks at a page of iris-loadgen; without a browser it is skipped, and says so.
 has-browser:
