@@ -128,7 +128,7 @@ def report(out, args, now, cpus, figures, samples, free_before):
         ("lost, repeated, reordered, damaged", ", ".join(map(str, faults.values())), "0", not any(faults.values())),
     ]
     pings, pongs = (max((sample[name] for sample in samples), default=0) for name in ("pings_sent", "pongs_received"))
-    lowest = min((sample["memory_available_bytes"] for sample in samples), default=0)
+    lowest = min((sample["memory_available_bytes"] for sample in samples), default=free_before)
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     lines = [
         f"# {open_:,} connections, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
