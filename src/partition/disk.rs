@@ -297,7 +297,8 @@ fn keep_loop(
     hurry: &Arc<AtomicBool>,
     report: &Report,
 ) {
-    let mut gives_back = false;
+    // A life that ended early may have left more spares than are kept.
+    let mut gives_back = true;
     loop {
         let job = match gives_back {
             true => jobs.recv_timeout(GIVE_BACK_EVERY),
