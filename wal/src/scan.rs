@@ -115,9 +115,10 @@ impl<'d, D: Disk> SegmentFile<'d, D> {
         Ok(Self { disk, file, len, buf, start, filled, ahead, unreadable })
     }
 
-    /// Reads at least so many bytes at a time from now on, instead of what suits a file that is read whole.
+    /// Reads at least so many bytes at a time from now on, as far as the file has them, instead of what suits a file that
+    /// is read whole.
     pub(crate) fn read_ahead(&mut self, bytes: usize) {
-        self.ahead = bytes;
+        self.ahead = bytes.min(self.len);
     }
 
     /// The buffer, for the next file.

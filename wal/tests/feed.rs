@@ -31,7 +31,7 @@ fn a_feed_gives_what_is_synced_in_order_in_steps_of_any_size() {
     let mut node = Node::new();
     node.send(1..=40, &[7; 500]);
     let all: Vec<u64> = (1..=40).collect();
-    for bytes_max in [1, 1000, 1 << 20] {
+    for bytes_max in [1, 1000, 1 << 20, usize::MAX] {
         assert_eq!(seqs(&node, 1, node.log.durable(), bytes_max), all);
         assert_eq!(seqs(&node, 1, 25, bytes_max), all[..25]);
     }
