@@ -3,9 +3,9 @@
 pub mod limits;
 mod uring;
 
-use std::fmt::Write;
+use std::fmt::Write as _;
 use std::fs::OpenOptions;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -20,9 +20,9 @@ use crate::config::Config;
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 /// Open files of one reactor: glommio's three rings, rings of its own, eventfds, the listener.
 const FDS_PER_REACTOR: u64 = 24;
-/// How long an address may be in use: the kernel takes io_uring instances of a killed process apart after the process is
-/// gone, and the listening socket with them.
-const ADDRESS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long addresses may be in use: the kernel takes io_uring instances of a killed process apart after the process is
+/// gone, and the listening socket with them. On a disk that others keep busy that takes seconds: writes under way come first.
+const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
 /// Open files of one partition: glommio's rings, eventfds, segments.
 const FDS_PER_PARTITION: u64 = 64;
 /// Open files of everything else: standard streams, admin server, signals.
@@ -32,16 +32,17 @@ const FDS_OTHER: u64 = 128;
 /// lacking comes back at once, one line each; the exit code is that of the first.
 pub fn run(config: &Config) -> Result<(), Failure> {
     let mut failures = Vec::new();
+    let until = Instant::now() + ADDRESS_PATIENCE;
     failures.extend(check_files(config).err());
     // Too little locked memory is one lack, though a ring may fail by it, too.
     failures.extend(check_memlock(limits::memlock().soft).and_then(|()| check_uring()).err());
     if config.roles.edge {
-        failures.extend(check_address("listen.tcp", config.listen.tcp).err());
+        failures.extend(check_address("listen.tcp", config.listen.tcp, until).err());
     }
-    failures.extend(check_address("listen.admin", config.listen.admin).err());
+    failures.extend(check_address("listen.admin", config.listen.admin, until).err());
     if config.roles.core {
         let link = config.cluster.as_ref().map(|cluster| cluster.listen);
-        failures.extend(link.and_then(|link| check_address("cluster.listen", link).err()));
+        failures.extend(link.and_then(|link| check_address("cluster.listen", link, until).err()));
         failures.extend(check_data_dir(&config.node.data_dir).err());
     }
     let Some(first) = failures.first() else { return Ok(()) };
@@ -108,15 +109,22 @@ pub fn explain_ring(error: &io::Error) -> Failure {
 }
 
 /// Tries to bind, without SO_REUSEPORT: with it, a second server would share the port and nobody would notice.
-fn check_address(key: &str, address: SocketAddr) -> Result<(), Failure> {
+fn check_address(key: &str, address: SocketAddr, until: Instant) -> Result<(), Failure> {
     if address.port() == 0 {
         return Ok(());
     }
-    let deadline = Instant::now() + ADDRESS_PATIENCE;
+    let mut is_told = false;
     loop {
         match TcpListener::bind(address) {
             Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                if !std::mem::replace(&mut is_told, true) {
+                    // Logging starts after these checks. Without a standard error there is nobody to tell.
+                    let _ = writeln!(
+                        io::stderr(),
+                        "iris: {address} is in use; waiting a few seconds for it"
+                    );
+                }
                 std::thread::park_timeout(Duration::from_millis(10));
             }
             Err(error) => return Err(explain_bind(key, address, &error)),
@@ -195,17 +203,20 @@ mod tests {
         // An address of this test's own, so that nobody takes the port once it is free.
         let holder = TcpListener::bind("127.0.0.77:0").unwrap();
         let address = holder.local_addr().unwrap();
-        let failure = check_address("listen.tcp", address).unwrap_err();
+        let failure = check_address("listen.tcp", address, Instant::now()).unwrap_err();
         assert_eq!(failure.exit, Exit::InUse);
         let text = failure.to_string();
         assert!(text.contains(&address.to_string()) && text.contains("listen.tcp"), "{text}");
+        let until = Instant::now() + Duration::from_secs(60);
+        let waiting = std::thread::spawn(move || check_address("listen.tcp", address, until));
         drop(holder);
-        assert!(check_address("listen.tcp", address).is_ok());
+        assert!(waiting.join().unwrap().is_ok(), "a port that is given up in time is taken");
     }
 
     #[test]
     fn a_foreign_address_is_told_from_one_in_use() {
-        let failure = check_address("listen.tcp", "192.0.2.1:7400".parse().unwrap()).unwrap_err();
+        let foreign = "192.0.2.1:7400".parse().unwrap();
+        let failure = check_address("listen.tcp", foreign, Instant::now()).unwrap_err();
         assert_eq!(failure.exit, Exit::Config);
         assert!(failure.to_string().contains("no address of this machine"));
     }
