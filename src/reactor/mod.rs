@@ -26,7 +26,7 @@ use conn::{Conns, Out};
 use iris_proto::id::ConnId;
 use iris_proto::limits::{FRAME_BODY_BYTES_MAX, RECV_WINDOW_BYTES};
 use iris_proto::session::{Patience, Seconds};
-use iris_proto::wheel::Wheel;
+use iris_proto::wheel::{STEP_MS, Wheel};
 use iris_proto::wire::{Code, put_error};
 use iris_ring::Listener;
 use lanes::Lanes;
@@ -104,6 +104,8 @@ struct Reactor {
     clock: Clock,
     conns: Conns,
     wheel: Wheel<ConnId>,
+    /// Memory for what the wheel hands out.
+    due: Vec<ConnId>,
     /// Connections with something to send.
     dirty: Vec<ConnId>,
     /// Connections with a multishot receive.
@@ -134,6 +136,7 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         node: parts.node,
         conns: Conns::new(parts.index),
         wheel: Wheel::new(clock.seconds()),
+        due: Vec::new(),
         dirty: Vec::new(),
         hot: Vec::new(),
         splits: HashMap::new(),
@@ -192,7 +195,8 @@ impl Reactor {
 
     fn sleep_max(&self) -> Duration {
         let now_ms = self.clock.monotonic_ms();
-        self.routing.as_ref().map_or(SLEEP_MAX, |routing| routing.sleep_max(now_ms, SLEEP_MAX))
+        let max = if self.wheel.is_waiting() { Duration::from_millis(STEP_MS) } else { SLEEP_MAX };
+        self.routing.as_ref().map_or(max, |routing| routing.sleep_max(now_ms, max))
     }
 
     fn take_batches(&mut self) -> bool {

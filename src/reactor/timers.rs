@@ -21,14 +21,17 @@ impl Reactor {
     pub(super) fn take_time(&mut self, lanes: &mut Lanes) -> bool {
         let drained = self.is_draining() && self.drain_some(lanes);
         let now_s = self.clock.seconds();
-        if now_s == self.now_s {
-            return drained;
-        }
+        let is_next = now_s != self.now_s;
         self.now_s = now_s;
-        let mut due = Vec::new();
-        self.wheel.advance(now_s, &mut due);
-        for id in due {
+        let mut due = std::mem::take(&mut self.due);
+        self.wheel.advance(self.clock.monotonic_ms(), &mut due);
+        let worked = drained || !due.is_empty();
+        for id in due.drain(..) {
             self.look_at(lanes, id);
+        }
+        self.due = due;
+        if !is_next {
+            return worked;
         }
         self.demote_quiet(lanes);
         if let Some(routing) = &mut self.routing {
