@@ -3,13 +3,18 @@
 
 Server and generator are on this machine, each one process with its present limit of open files: sockets are direct
 descriptors. Clients answer the server's heartbeats for `--hold`; then memory is taken, and then the active ones send in
-pairs, open loop. Once a minute the server's connections are counted. Targets: all are held, none ends, p99 to ACCEPTED is
+pairs, open loop. Every 20 s the server's connections are counted. Targets: all are held, none ends, p99 to ACCEPTED is
 under 20 ms, nothing is lost.
+
+As root, both run in a network namespace of their own, whose table of established sockets has room for them
+(net.ipv4.tcp_child_ehash_entries; a machine made for this boots with `thash_entries=`, see tuning/README.md); the sysctl is
+set back at once. `--plain` leaves that out.
 
 Results go to bench/runs/<date>-<kernel>-<cores>-<connections>/. Exit code 0 if the targets are met, 99 if not.
 """
 
 import argparse
+import ctypes
 import datetime
 import json
 import os
@@ -24,6 +29,9 @@ import time
 
 import recovery
 
+#: From <sched.h>; `os.unshare` is younger than the Python that must do.
+CLONE_NEWNET = 0x4000_0000
+EHASH = pathlib.Path("/proc/sys/net/ipv4/tcp_child_ehash_entries")
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
@@ -39,8 +47,11 @@ def main():
     parser.add_argument("--hold", default="10m", help="time before that; default 10m")
     parser.add_argument("--rate", type=int, default=10_000, help="messages a second of all of them; default 10000")
     parser.add_argument("--duration", default="60s", help="time in which they exchange messages; default 60s")
+    parser.add_argument("--plain", action="store_true", help="in the present network namespace")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
+    if not args.plain and os.geteuid() == 0:
+        enter_network(buckets=1 << (2 * args.connections - 1).bit_length())
     now = datetime.datetime.now(datetime.timezone.utc)
     cpus = len(os.sched_getaffinity(0))
     name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-{args.connections}"
@@ -81,6 +92,21 @@ def main():
     return report(out, args, now, cpus, figures, samples, free_before)
 
 
+def enter_network(buckets):
+    """Moves this process into a network namespace with a table of so many established sockets, 2^24 at most."""
+    before = EHASH.read_text()
+    # The name means the namespace of who opens it, so what is set back was opened before.
+    with EHASH.open("w", buffering=1) as ours:
+        ours.write(f"{min(buckets, 1 << 24)}\n")
+        try:
+            if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+                raise OSError(ctypes.get_errno(), "unshare(2)")
+        finally:
+            ours.seek(0)
+            ours.write(before)
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+
 def look(server, load, started):
     def rss_bytes(pid):
         lines = pathlib.Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -117,13 +143,13 @@ def report(out, args, now, cpus, figures, samples, free_before):
             f"{args.connections:,}",
             login["count"] == args.connections,
         ),
-        ("held for", args.hold, "none ends", figures["valid"] and not figures["errors"]),
+        ("held for", args.hold, "none ends", open_ == args.connections and not figures["errors"]),
         ("server memory a connection", f"{memory[0]} B rss, {memory[1]} B kernel", "", True),
         (
             f"p99 to ACCEPTED with {args.active} active at {args.rate:,}/s",
             f"{p99 / 1000:.1f} ms (p50 {p50:.1f} ms, max {most:.1f} ms)",
             "under 20 ms",
-            p99 < 20_000,
+            p99 < 20_000 and figures["valid"],
         ),
         ("lost, repeated, reordered, damaged", ", ".join(map(str, faults.values())), "0", not any(faults.values())),
     ]
