@@ -2,6 +2,7 @@
 //! here opens a socket, reads a clock or allocates on a peer's word.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod core;
 pub mod edge;
 pub mod hlc;
