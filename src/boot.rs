@@ -10,7 +10,7 @@ use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
 use crate::cli::announce::{Bound, announce};
 use crate::cli::exit::{Exit, Failure};
 use crate::clock::unix_ms;
-use crate::config::{Config, SyncMode};
+use crate::config::{Config, Reload, SyncMode};
 use crate::halt_poll::{HaltPoll, cpu_quota};
 use crate::link::{Inbox, Links as Ways, Outbox, links_into};
 use crate::metrics::Registry;
@@ -19,6 +19,7 @@ use crate::preflight::{explain_bind, explain_ring};
 use crate::reactor;
 use crate::rt::{self, Waker};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use iris_proto::admission::Gate;
 use iris_proto::core::CoreConfig;
 use iris_proto::id::{Origin, ShardId};
 use iris_proto::session::Patience;
@@ -52,8 +53,8 @@ const CORES_LOOK: Duration = Duration::from_millis(5);
 
 type Joiner = std::thread::JoinHandle<()>;
 
-/// Runs a node until it is told to stop.
-pub fn run(mut config: Config) -> anyhow::Result<()> {
+/// Runs a node until it is told to stop; `reload` reads its configuration anew.
+pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
     let started = Instant::now();
     rt::keep_freed_memory();
     adopt_partitions(&mut config);
@@ -67,7 +68,7 @@ pub fn run(mut config: Config) -> anyhow::Result<()> {
         link: peers.as_ref().map(TcpListener::local_addr).transpose()?,
         admin: config.listen.admin,
     };
-    let control = Control::start(&config.listen, Arc::clone(&state))?;
+    let control = Control::start(&config.listen, Arc::clone(&state), reload)?;
     let bound = Bound { admin: control.address(), ..bound };
     let directory = config.roles.core.then(|| open_directory(&config)).transpose()?.map(Arc::new);
 
@@ -383,6 +384,7 @@ impl NodeParts<'_> {
             return Ok(Vec::new());
         }
         let settings = Arc::new(self.reactor_settings());
+        let limits = self.config.limits.per_reactor(self.config.reactors());
         let verifier = self.config.verifier()?;
         let mut cluster = cluster.into_iter();
         let mut threads = Vec::new();
@@ -394,9 +396,12 @@ impl NodeParts<'_> {
             // Until it has found a core for each of them.
             let unroutable = if cluster.is_some() { self.config.core.num_shards } else { 0 };
             metrics.unroutable_shards.set(u64::from(unroutable));
+            let [key, seed] = [random_bytes()?, random_bytes()?].map(u128::from_le_bytes);
+            let key = [key as u64, (key >> 64) as u64];
             let parts = reactor::Parts {
                 index: index as u16,
                 settings: Arc::clone(&settings),
+                gate: Gate::new(limits, self.config.limits.sizes(), key, seed as u64),
                 listener,
                 verifier: verifier.clone(),
                 links,

@@ -52,6 +52,11 @@ impl Clock {
         self.now.duration_since(self.started).as_millis() as u64
     }
 
+    /// Monotonic nanoseconds since the node started.
+    pub fn monotonic_ns(&self) -> u64 {
+        self.now.duration_since(self.started).as_nanos() as u64
+    }
+
     /// When this turn began.
     pub fn instant(&self) -> Instant {
         self.now

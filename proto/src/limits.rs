@@ -59,10 +59,19 @@ pub const MARK_BYTES_MAX: usize = 64 * 1024;
 pub const REPLICA_FRAME_BYTES_MAX: usize = 528 * 1024;
 /// Frames that a replica sends before the first of them is reported synced, at most.
 pub const REPLICA_FRAMES_MAX: usize = 4096;
+/// Connections of one reactor that are told why they were not let in, at a time; others are closed without a word.
+pub const REFUSALS_TOLD_MAX: u32 = 1024;
+/// The shortest wait that a refused connection or login is told, before its random part. Milliseconds.
+pub const REFUSED_RETRY_MS_MIN: u32 = 1000;
+/// The longest wait that a SEND over its rate is told. Milliseconds.
+pub const SEND_RETRY_MS_MAX: u32 = 60_000;
+/// SENDs over their rate that a connection may have refused at once before that is a flood: four windows of them.
+pub const FLOOD_REFUSALS_MIN: u32 = 1024;
 /// Deliveries to one user before others have their turn.
 pub const TURN_DELIVERIES_MAX: u32 = 32;
 
 const _: () =
     assert!(PAYLOAD_BYTES_MAX + (RECIPIENTS_MAX + 1) * (USER_BYTES_MAX + 1) < FRAME_BODY_BYTES_MAX);
 const _: () = assert!(DEDUP_IDS_PER_SENDER_MAX >= 2 * SEND_WINDOW_MAX as usize);
+const _: () = assert!(FLOOD_REFUSALS_MIN >= 2 * SEND_WINDOW_MAX);
 const _: () = assert!(RECIPIENTS_MAX <= PENDING_PER_PARTITION_MAX);

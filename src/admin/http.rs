@@ -1,4 +1,4 @@
-//! The pages of the admin server. All are GET and change nothing, but for `/retire`.
+//! The pages of the admin server. All are GET and change nothing, but for `/retire` and `/reload`.
 //!
 //! | path | answer |
 //! |---|---|
@@ -8,6 +8,7 @@
 //! | `/status` | JSON: the node and its mirror as an operator sees them; `iris status` shows it |
 //! | `/metrics` | Prometheus text |
 //! | `POST /retire?node=N` | gives up a mirror that never comes back; only from loopback |
+//! | `POST /reload` | reads the configuration anew, of which the limits take hold; only from loopback |
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -20,21 +21,23 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 
 use super::listener::Bounded;
+use super::reload::{self, Reloads};
 use super::retire::{Asker, retire};
 use super::state::{NodeState, Phase};
 use super::status::{status, unready};
 use crate::metrics::{Process, text};
 
 /// Serves until the future is dropped.
-pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>) {
+pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>, reloads: Reloads) {
     let listener = tokio::net::TcpListener::from_std(listener);
     let listener = Bounded::new(listener.expect("a listener that does not block"));
     // It returns only on errors of accept, which axum waits out itself.
-    let service = router(state).into_make_service_with_connect_info::<Asker>();
+    let service = router(state, reloads).into_make_service_with_connect_info::<Asker>();
     let _ = axum::serve(listener, service).await;
 }
 
-fn router(state: Arc<NodeState>) -> Router {
+fn router(state: Arc<NodeState>, reloads: Reloads) -> Router {
+    let reload = Router::new().route("/reload", post(reload::page));
     Router::new()
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
@@ -46,7 +49,8 @@ fn router(state: Arc<NodeState>) -> Router {
             let pages = "there are /livez, /readyz, /health?verbose, /status and /metrics\n";
             (StatusCode::NOT_FOUND, pages)
         })
-        .with_state(state)
+        .with_state(Arc::clone(&state))
+        .merge(reload.with_state((state, reloads)))
 }
 
 async fn readyz(State(state): State<Arc<NodeState>>) -> Response {

@@ -5,6 +5,7 @@
 
 mod http;
 mod listener;
+mod reload;
 mod retire;
 mod state;
 mod status;
@@ -22,7 +23,8 @@ use tokio::sync::oneshot;
 
 use crate::cli::complain;
 use crate::cli::exit::{Exit, Failure};
-use crate::config::ListenConfig;
+use crate::config::{ListenConfig, Reload};
+use reload::Reloads;
 
 /// What makes a node stop.
 #[derive(Debug)]
@@ -43,8 +45,13 @@ pub struct Control {
 }
 
 impl Control {
-    /// Binds the admin address and starts the thread. From here on SIGTERM and SIGINT are events, and SIGHUP does nothing.
-    pub fn start(config: &ListenConfig, state: Arc<NodeState>) -> Result<Self, Failure> {
+    /// Binds the admin address and starts the thread. From here on SIGTERM and SIGINT are events, and SIGHUP has the
+    /// configuration read anew.
+    pub fn start(
+        config: &ListenConfig,
+        state: Arc<NodeState>,
+        reload: Reload,
+    ) -> Result<Self, Failure> {
         let listener = bind(config)?;
         let failed = |error: io::Error| {
             Failure::new(Exit::Internal, format!("failed to start the admin server: {error}"))
@@ -60,10 +67,12 @@ impl Control {
         let events = crossbeam_channel::bounded(64);
         let signal_events = events.0.clone();
         let (stop, stopped) = oneshot::channel();
+        let (reloads, asked) = Reloads::new();
         let main = async move {
             tokio::select! {
-                () = http::serve(listener, state) => {}
-                () = signals.watch(signal_events) => {}
+                () = http::serve(listener, Arc::clone(&state), reloads.clone()) => {}
+                () = signals.watch(signal_events, reloads) => {}
+                () = reload::run(reload, asked, state) => {}
                 _ = stopped => {}
             }
         };
@@ -113,15 +122,14 @@ impl Signals {
         })
     }
 
-    async fn watch(mut self, events: Sender<Event>) {
+    async fn watch(mut self, events: Sender<Event>, reloads: Reloads) {
         let mut told = false;
         loop {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.hangup.recv() => {
-                    // Sent by habit after a change of files, or because a terminal went away.
-                    tracing::warn!("SIGHUP: there is nothing to reload; restart for a new configuration");
+                    reloads.ask();
                     continue;
                 }
             };

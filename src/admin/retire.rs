@@ -1,4 +1,4 @@
-//! `POST /retire?node=N`: gives up a mirror that never comes back. The only page that changes anything.
+//! `POST /retire?node=N`: gives up a mirror that never comes back.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,6 +23,14 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asker(SocketAddr);
 
+impl Asker {
+    /// Whether a request may change something: whoever may look from elsewhere may not, nor may a page that a browser on
+    /// this machine shows.
+    pub(super) fn may_change(self, headers: &HeaderMap) -> bool {
+        self.0.ip().to_canonical().is_loopback() && !headers.contains_key(header::ORIGIN)
+    }
+}
+
 impl Connected<IncomingStream<'_, Bounded>> for Asker {
     fn connect_info(stream: IncomingStream<'_, Bounded>) -> Self {
         Self(*stream.remote_addr())
@@ -31,12 +39,11 @@ impl Connected<IncomingStream<'_, Bounded>> for Asker {
 
 pub(super) async fn retire(
     State(state): State<Arc<NodeState>>,
-    ConnectInfo(Asker(asker)): ConnectInfo<Asker>,
+    ConnectInfo(asker): ConnectInfo<Asker>,
     headers: HeaderMap,
     RawQuery(query): RawQuery,
 ) -> Response {
-    // Whoever may look from elsewhere may not change anything, nor may a page that a browser on this machine shows.
-    if !asker.ip().to_canonical().is_loopback() || headers.contains_key(header::ORIGIN) {
+    if !asker.may_change(&headers) {
         return refuse(
             StatusCode::FORBIDDEN,
             "only programs on the node itself may retire its mirror",
@@ -76,10 +83,10 @@ fn is_linked(node: u32) -> String {
     format!("node {node} is linked: stop it first; a node that comes back is not to be retired")
 }
 
-fn refuse(status: StatusCode, why: &str) -> Response {
+pub(super) fn refuse(status: StatusCode, why: &str) -> Response {
     answer(status, json!({ "error": why }))
 }
 
-fn answer(status: StatusCode, body: serde_json::Value) -> Response {
+pub(super) fn answer(status: StatusCode, body: serde_json::Value) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
 }

@@ -3,6 +3,9 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use crossbeam_channel::{Receiver, Sender, TrySendError};
+use iris_proto::admission::Limits;
+
 use crate::config::{Config, Roles};
 use crate::metrics::Registry;
 
@@ -80,13 +83,35 @@ pub struct NodeState {
     started: Instant,
     info: NodeInfo,
     registry: Registry,
+    /// For each reactor, the limits that it has not taken yet.
+    posted: Box<[Posted]>,
 }
+
+/// Limits with their revision, one at a time.
+type Posted = (Sender<(u64, Limits)>, Receiver<(u64, Limits)>);
 
 impl NodeState {
     /// A node that is starting.
     pub fn new(info: NodeInfo, registry: Registry) -> Self {
         let phase = AtomicU8::new(Phase::Starting as u8);
-        Self { phase, started: Instant::now(), info, registry }
+        let posted = (0..registry.reactors()).map(|_| crossbeam_channel::bounded(1)).collect();
+        Self { phase, started: Instant::now(), info, registry, posted }
+    }
+
+    /// Has every reactor take these limits at its next look, in place of any that it has not taken yet. Called by the
+    /// control thread alone.
+    pub fn post_limits(&self, revision: u64, limits: Limits) {
+        for (sender, receiver) in &self.posted {
+            while let Err(TrySendError::Full(_)) = sender.try_send((revision, limits)) {
+                // The reactor may have taken it just now; then there is room as well.
+                let _ = receiver.try_recv();
+            }
+        }
+    }
+
+    /// What was posted for a reactor since it looked last.
+    pub fn take_limits(&self, reactor: usize) -> Option<(u64, Limits)> {
+        self.posted[reactor].1.try_recv().ok()
     }
 
     /// Moves on to `phase`; one that lies behind changes nothing.

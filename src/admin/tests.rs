@@ -8,7 +8,7 @@ use iris_proto::peer::Purpose;
 use iris_proto::replica::{Counters, Label, Mode, Status};
 
 use super::*;
-use crate::config::Roles;
+use crate::config::{Host, Roles, Sources};
 use crate::metrics::{LinkEnd, MirrorMetrics, Registry};
 
 fn config(admin: &str) -> ListenConfig {
@@ -34,8 +34,15 @@ fn start_at(admin: &str) -> (Control, Arc<NodeState>) {
         mirror: Some(4),
     };
     let state = Arc::new(NodeState::new(info, Registry::new(1, 2, 10)));
-    let control = Control::start(&config(admin), Arc::clone(&state)).unwrap();
+    let control = Control::start(&config(admin), Arc::clone(&state), reload()).unwrap();
     (control, state)
+}
+
+/// Of a node without a configuration file.
+fn reload() -> Reload {
+    let sources = Sources { dev: true, ..Sources::default() };
+    let (_, layers) = crate::config::load(&sources, &Host::detect()).unwrap();
+    Reload::new(sources, layers)
 }
 
 /// Status and body of a GET.
@@ -306,7 +313,7 @@ fn status_of_an_edge_shows_which_cores_it_sees() {
         mirror: None,
     };
     let state = Arc::new(NodeState::new(info, Registry::new(1, 0, 10)));
-    let control = Control::start(&config("127.0.0.1:0"), Arc::clone(&state)).unwrap();
+    let control = Control::start(&config("127.0.0.1:0"), Arc::clone(&state), reload()).unwrap();
     state.advance(Phase::Ready);
     assert_eq!(problems(&status(&control)), ["core_not_linked", "core_not_linked"]);
     let gateway = state.registry().gateway();
@@ -431,7 +438,7 @@ fn a_connection_that_was_answered_may_ask_again() {
 fn an_admin_port_in_use_is_one_clear_line() {
     let (control, state) = start();
     let taken = config(&control.address().to_string());
-    let failure = Control::start(&taken, state).unwrap_err();
+    let failure = Control::start(&taken, state, reload()).unwrap_err();
     assert_eq!(failure.exit, Exit::InUse);
     assert!(failure.to_string().contains("listen.admin"), "{failure}");
     control.stop();

@@ -2,7 +2,7 @@
 
 use super::args::Serve;
 use super::exit::{Exit, Failure};
-use crate::config::{self, Host, Sources};
+use crate::config::{self, Host, Reload, Sources};
 use crate::{boot, logging, preflight};
 
 pub(super) fn run(args: Serve) -> anyhow::Result<Exit> {
@@ -19,11 +19,11 @@ pub(super) fn run(args: Serve) -> anyhow::Result<Exit> {
     for (section, name, flag, value) in flags {
         sources.flags.extend(value.map(|value| (section, name, flag, value)));
     }
-    let (mut config, _) = config::load(&sources, &Host::detect())
+    let (mut config, layers) = config::load(&sources, &Host::detect())
         .map_err(|problems| Failure::new(Exit::Config, problems.to_string()))?;
     config.ports_file = args.ports_file;
     preflight::run(&config)?;
     logging::init(&config.log);
-    boot::run(config)?;
+    boot::run(config, Reload::new(sources, layers))?;
     Ok(Exit::Ok)
 }

@@ -4,6 +4,7 @@
 //! so that one run finds them all. A stand-in never reaches a caller: with a problem noted there is no [`Config`].
 
 mod cluster;
+mod limits;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -53,6 +54,7 @@ pub(super) fn check(
     let node = reader.node(host);
     let listen = reader.listen();
     let reactor = reader.reactor(host);
+    let limits = reader.limits();
     let core = reader.core(host);
     let wal = reader.wal();
     let auth = reader.auth(dev, roles.is_none_or(|roles| roles.edge));
@@ -66,6 +68,7 @@ pub(super) fn check(
         node: node?,
         listen: listen?,
         reactor: reactor?,
+        limits: limits?,
         core: core?,
         wal: wal?,
         auth: auth?,

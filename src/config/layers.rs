@@ -38,6 +38,24 @@ pub enum Data {
 }
 
 impl Data {
+    /// Whether the same was written, wherever.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let same = |one: &Value, other: &Value| one.data.is_same(&other.data);
+        match (self, other) {
+            (Self::Text(one), Self::Text(other)) => one == other,
+            (Self::Integer(one), Self::Integer(other)) => one == other,
+            (Self::Bool(one), Self::Bool(other)) => one == other,
+            (Self::List(one), Self::List(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(|(a, b)| same(a, b))
+            }
+            (Self::Table(one), Self::Table(other)) => {
+                let mut pairs = one.iter().zip(other);
+                one.len() == other.len() && pairs.all(|(a, b)| a.0 == b.0 && same(&a.1, &b.1))
+            }
+            _ => false,
+        }
+    }
+
     /// What it is, for messages: `a string`.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -79,6 +97,11 @@ impl Layers {
     /// Every key and its value, in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str, &Value)> {
         self.values.iter().map(|((section, name), value)| (*section, *name, value))
+    }
+
+    /// Takes the value of a key from others.
+    pub(super) fn adopt(&mut self, section: &'static str, name: &'static str, others: &Self) {
+        self.values.insert((section, name), others.value(section, name).clone());
     }
 
     /// Lays the text of a configuration file over what is there.

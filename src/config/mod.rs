@@ -6,7 +6,9 @@
 
 mod check;
 mod layers;
+mod limits;
 mod problem;
+mod reload;
 pub mod schema;
 pub mod units;
 
@@ -21,7 +23,9 @@ use crate::cli::exit::{Exit, Failure};
 use crate::cluster::Credentials;
 
 pub use layers::{Data, Layers, Value};
+pub use limits::LimitsConfig;
 pub use problem::{Origin, Problem, Problems};
+pub use reload::{Reload, Reloaded};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ pub struct Config {
     pub listen: ListenConfig,
     /// The threads that hold connections.
     pub reactor: ReactorConfig,
+    /// How fast clients may go.
+    pub limits: LimitsConfig,
     /// The threads that own inboxes.
     pub core: CoreConfig,
     /// The log on disk.
@@ -175,8 +181,7 @@ impl ReactorConfig {
     /// Connections of one reactor, at most: its share and a quarter more, because SO_REUSEPORT spreads connections
     /// by hash and not evenly. The node as a whole keeps to `connections_max`.
     pub fn connections_per_reactor(&self) -> usize {
-        let share = self.connections_max.div_ceil(self.count);
-        if self.count == 1 { share } else { share + share.div_ceil(4) }
+        limits::share(self.connections_max, self.count)
     }
 
     /// Rings that one reactor needs for that many connections: a descriptor table has `ring_slots` at most.

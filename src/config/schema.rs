@@ -19,10 +19,15 @@ pub struct Key {
 }
 
 /// Sections in the order of the reference, each with a sentence.
-pub const SECTIONS: [(&str, &str); 8] = [
+pub const SECTIONS: [(&str, &str); 9] = [
     ("node", "Who this node is."),
     ("listen", "Where it listens. Port 0 takes a free one; see --ports-file."),
     ("reactor", "The threads that hold the client connections."),
+    (
+        "limits",
+        "How fast clients may connect, log in and send: \"off\", or such as \"100/s burst 200\" (s, m, h).\n\
+         Read anew by SIGHUP and by POST /reload, but for the last three.",
+    ),
     ("core", "The threads that own the inboxes."),
     ("wal", "The log on disk. Every accepted message is synced to it first."),
     ("auth", "Who may log in: JSON Web Tokens (RFC 7519), whose `sub` is the user's name."),
@@ -130,6 +135,87 @@ pub const KEYS: &[Key] = &[
         "out_bytes_max",
         r#""256KiB""#,
         "Bytes queued for one connection; a client that reads slower is closed (slow_reader).",
+    ),
+    key(
+        "limits",
+        "connection_messages",
+        r#""off""#,
+        "SENDs of one connection, at most 1000000/s; more are refused (send_rate). Off: what is much differs.",
+    ),
+    key(
+        "limits",
+        "connection_bytes",
+        r#""off""#,
+        "Bytes of one connection's SENDs, such as \"1MiB/s burst 4MiB\", at most 4GiB/s; the burst takes the largest\n\
+         frame, 131076B, or more. Beyond: send_rate.",
+    ),
+    key(
+        "limits",
+        "user_messages",
+        r#""off""#,
+        "SENDs of one user over all connections at a reactor, one after the other; send_rate.",
+    ),
+    key("limits", "user_bytes", r#""off""#, "Bytes of one user's SENDs, in the same way."),
+    key(
+        "limits",
+        "flood_factor",
+        "10",
+        "A connection is closed (flood) when its SENDs are refused at more than this many times the rate, up to 1000;\n\
+         0: never.",
+    ),
+    key(
+        "limits",
+        "user_logins",
+        r#""off""#,
+        "Logins of one user at a reactor, such as \"30/m burst 10\"; more are sent away (login_rate).",
+    ),
+    key(
+        "limits",
+        "accepts",
+        r#""off""#,
+        "Connections that the node accepts, at most 1000000/s; more are sent away (login_rate) before anything is read.",
+    ),
+    key(
+        "limits",
+        "pending_logins_max",
+        "250000",
+        "Connections of the node that have not logged in; more are sent away (login_rate). 0: no bound but connections_max.",
+    ),
+    key(
+        "limits",
+        "prefix_accepts",
+        r#""off""#,
+        "Connections accepted from one prefix of addresses. Off: all clients behind one NAT or balancer have one.",
+    ),
+    key(
+        "limits",
+        "prefix_logins",
+        r#""off""#,
+        "Logins tried from one prefix, before a token is verified.",
+    ),
+    key(
+        "limits",
+        "prefix_connections_max",
+        "0",
+        "Connections open from one prefix; more are sent away (connection_limit). 0: no bound.",
+    ),
+    key(
+        "limits",
+        "prefix_v4",
+        "24",
+        "Leading bits of an IPv4 address that are its prefix, 8 to 32.",
+    ),
+    key(
+        "limits",
+        "prefix_v6",
+        "64",
+        "Leading bits of an IPv6 address that are its prefix, 16 to 128.",
+    ),
+    key(
+        "limits",
+        "table_entries",
+        "65536",
+        "Prefixes that a reactor keeps, and users, 1024 to 16777216, some 40 bytes each; none while no limit needs them.",
     ),
     key(
         "core",
@@ -263,6 +349,11 @@ pub fn find(section: &str, name: &str) -> Option<&'static Key> {
     KEYS.iter().find(|key| key.section == section && key.name == name)
 }
 
+/// Whether another value of the key takes hold without a restart.
+pub fn is_reloaded(section: &str, name: &str) -> bool {
+    section == "limits" && !["prefix_v4", "prefix_v6", "table_entries"].contains(&name)
+}
+
 /// Whether the section exists.
 pub fn is_section(section: &str) -> bool {
     SECTIONS.iter().any(|(name, _)| *name == section)
@@ -301,7 +392,11 @@ pub fn reference() -> String {
          # IRIS_SECTION__KEY in the environment overrides the file: IRIS_LISTEN__TCP=0.0.0.0:7400\n",
     );
     for (section, doc) in SECTIONS {
-        text += &format!("\n# {doc}\n[{section}]\n");
+        text += "\n";
+        for line in doc.lines() {
+            text += &format!("# {line}\n");
+        }
+        text += &format!("[{section}]\n");
         for key in KEYS.iter().filter(|key| key.section == section) {
             for line in key.doc.lines() {
                 text += &format!("# {line}\n");

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: `30s`, `64KiB`.
+//! Durations, sizes and rates as people write them: `30s`, `64KiB`, `100/s burst 200`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,6 +11,42 @@ pub struct Span(pub Duration);
 /// A number of bytes: a whole number and one of `B`, `KiB`, `MiB`, `GiB`, `TiB` (powers of 1024).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ByteSize(pub u64);
+
+/// How often: so many in a second, a minute or an hour, and so many at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// Messages, bytes, logins, connections.
+    pub units: u64,
+    /// In this time.
+    pub per: Duration,
+    /// At once; `None`: left to the reader.
+    pub burst: Option<u64>,
+}
+
+impl Rate {
+    /// Reads `100/s`, `10/m burst 20` or, with `of_bytes`, `1MiB/s burst 4MiB`; `off` is none.
+    pub fn parse(text: &str, of_bytes: bool) -> Result<Option<Self>, String> {
+        let example = if of_bytes { "\"1MiB/s burst 4MiB\"" } else { "\"100/s burst 200\"" };
+        let fault = || format!("{text:?} is not \"off\" or a rate such as {example}");
+        let units = |text: &str| match of_bytes {
+            true => text.parse::<ByteSize>().ok().map(|size| size.0),
+            false => text.parse::<u64>().ok().filter(|_| !text.starts_with('+')),
+        };
+        let mut words = text.split_ascii_whitespace();
+        let first = words.next().unwrap_or_default();
+        let rest: Vec<&str> = words.collect();
+        let burst = match rest.as_slice() {
+            [] if first == "off" => return Ok(None),
+            [] => None,
+            ["burst", burst] => Some(units(burst).ok_or_else(fault)?),
+            _ => return Err(fault()),
+        };
+        let (amount, unit) = first.rsplit_once('/').ok_or_else(fault)?;
+        let (_, us) = SPANS[1..4].iter().find(|(name, _)| *name == unit).ok_or_else(fault)?;
+        let per = Duration::from_micros(*us);
+        Ok(Some(Self { units: units(amount).ok_or_else(fault)?, per, burst }))
+    }
+}
 
 /// Unit and how many microseconds it has, largest first.
 const SPANS: [(&str, u64); 6] = [
@@ -94,6 +130,42 @@ mod tests {
         }
         assert_eq!("90s".parse::<Span>().unwrap().to_string(), "90s");
         assert_eq!("120s".parse::<Span>().unwrap().to_string(), "2m");
+    }
+
+    #[test]
+    fn rates_are_a_number_in_a_time_and_a_burst_or_off() {
+        let rate =
+            |units, secs, burst| Ok(Some(Rate { units, per: Duration::from_secs(secs), burst }));
+        for (text, of_bytes, wanted) in [
+            ("off", false, Ok(None)),
+            ("off", true, Ok(None)),
+            ("100/s", false, rate(100, 1, None)),
+            (" 10/m  burst 20 ", false, rate(10, 60, Some(20))),
+            ("7/h", false, rate(7, 3600, None)),
+            ("1MiB/s burst 4MiB", true, rate(1 << 20, 1, Some(4 << 20))),
+        ] {
+            assert_eq!(Rate::parse(text, of_bytes), wanted, "{text}");
+        }
+        for (text, of_bytes) in [
+            ("", false),
+            ("100", false),
+            ("100/d", false),
+            ("100/ms", false),
+            ("100 / s", false),
+            ("-1/s", false),
+            ("+1/s", false),
+            ("1.5/s", false),
+            ("100/s burst", false),
+            ("100/s burst 5 6", false),
+            ("100/s 200", false),
+            ("off burst 5", false),
+            ("100/s", true),
+            ("1MiB/s", false),
+            ("1MiB/s burst 7", true),
+            ("99999999999999999999/s", false),
+        ] {
+            assert!(Rate::parse(text, of_bytes).unwrap_err().contains("burst"), "{text}");
+        }
     }
 
     #[test]

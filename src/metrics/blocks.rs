@@ -3,7 +3,7 @@
 use iris_proto::peer::Purpose;
 
 use super::cell::{Counter, CounterBy, Gauge, Histogram, Label};
-use super::labels::{CloseReason, FrameType, LinkEnd, RejectReason, SegmentState};
+use super::labels::{CloseReason, FrameType, LimitHit, LinkEnd, RejectReason, SegmentState};
 use crate::config::CORES_MAX;
 
 /// Counts things per batch: 1 to 4096, doubling.
@@ -51,6 +51,18 @@ pub struct ReactorMetrics {
     pub link_backlog_bytes: Gauge,
     /// Sends refused before they reached a partition, by reason.
     pub rejected: CounterBy<RejectReason, { RejectReason::COUNT }>,
+    /// Connections, logins and SENDs refused by a limit, by limit.
+    pub limited: CounterBy<LimitHit, { LimitHit::COUNT }>,
+    /// Connections that were not let in and closed without a word.
+    pub shed: Counter,
+    /// Connections that have not logged in.
+    pub pending_logins: Gauge,
+    /// Entries of the tables of limits that were forgotten early or found no room.
+    pub limits_crowded_out: Counter,
+    /// Memory of the tables of limits.
+    pub limits_table_bytes: Gauge,
+    /// Revision of the limits in force: 0 those of the start, one more with each reload.
+    pub limits_revision: Gauge,
     /// Shards that lost their core and went to another one at once.
     pub failovers: Counter,
     /// Shards that moved to another core in order.

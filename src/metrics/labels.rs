@@ -1,5 +1,6 @@
 //! The values of labels: why a connection ended, why a send was refused, which frame it was.
 
+use iris_proto::admission::Bound;
 use iris_proto::peer::EndCode;
 use iris_proto::wire::{Code, kind};
 
@@ -76,6 +77,10 @@ label! {
         ConnectionLimit = "connection_limit",
         /// [`Code::Unavailable`].
         Unavailable = "unavailable",
+        /// [`Code::LoginRate`].
+        LoginRate = "login_rate",
+        /// [`Code::Flood`].
+        Flood = "flood",
         /// No room was left for unfinished frames; the client is told [`Code::Unavailable`].
         Overloaded = "overloaded",
         /// A code that does not end connections.
@@ -127,6 +132,8 @@ impl From<Code> for CloseReason {
             Code::Draining => Self::Draining,
             Code::ConnectionLimit => Self::ConnectionLimit,
             Code::Unavailable => Self::Unavailable,
+            Code::LoginRate => Self::LoginRate,
+            Code::Flood => Self::Flood,
             _ => Self::Other,
         }
     }
@@ -153,6 +160,8 @@ label! {
         Overloaded = "overloaded",
         /// [`Code::ShardUnavailable`].
         ShardUnavailable = "shard_unavailable",
+        /// [`Code::SendRate`].
+        SendRate = "send_rate",
         /// A code that does not refuse SENDs.
         Other = "other",
     }
@@ -170,7 +179,54 @@ impl From<Code> for RejectReason {
             Code::LowDisk => Self::LowDisk,
             Code::Overloaded => Self::Overloaded,
             Code::ShardUnavailable => Self::ShardUnavailable,
+            Code::SendRate => Self::SendRate,
             _ => Self::Other,
+        }
+    }
+}
+
+label! {
+    /// Which limit refused a connection, a login or a SEND: the keys of the section `limits` of the configuration.
+    pub enum LimitHit {
+        /// [`Bound::ConnectionMessages`].
+        ConnectionMessages = "connection_messages",
+        /// [`Bound::ConnectionBytes`].
+        ConnectionBytes = "connection_bytes",
+        /// [`Bound::UserMessages`].
+        UserMessages = "user_messages",
+        /// [`Bound::UserBytes`].
+        UserBytes = "user_bytes",
+        /// [`Bound::FloodFactor`].
+        FloodFactor = "flood_factor",
+        /// [`Bound::UserLogins`].
+        UserLogins = "user_logins",
+        /// [`Bound::Accepts`].
+        Accepts = "accepts",
+        /// [`Bound::PrefixAccepts`].
+        PrefixAccepts = "prefix_accepts",
+        /// [`Bound::PrefixLogins`].
+        PrefixLogins = "prefix_logins",
+        /// [`Bound::PrefixConnectionsMax`].
+        PrefixConnectionsMax = "prefix_connections_max",
+        /// [`Bound::PendingLoginsMax`].
+        PendingLoginsMax = "pending_logins_max",
+    }
+}
+
+impl From<Bound> for LimitHit {
+    fn from(bound: Bound) -> Self {
+        match bound {
+            Bound::ConnectionMessages => Self::ConnectionMessages,
+            Bound::ConnectionBytes => Self::ConnectionBytes,
+            Bound::UserMessages => Self::UserMessages,
+            Bound::UserBytes => Self::UserBytes,
+            Bound::FloodFactor => Self::FloodFactor,
+            Bound::UserLogins => Self::UserLogins,
+            Bound::Accepts => Self::Accepts,
+            Bound::PrefixAccepts => Self::PrefixAccepts,
+            Bound::PrefixLogins => Self::PrefixLogins,
+            Bound::PrefixConnectionsMax => Self::PrefixConnectionsMax,
+            Bound::PendingLoginsMax => Self::PendingLoginsMax,
         }
     }
 }
@@ -386,6 +442,7 @@ label! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::schema;
     use crate::metrics::Label;
 
     fn assert_names<L: Label>() {
@@ -401,11 +458,19 @@ mod tests {
     fn every_label_has_its_own_snake_case_name() {
         assert_names::<CloseReason>();
         assert_names::<RejectReason>();
+        assert_names::<LimitHit>();
         assert_names::<FrameType>();
         assert_names::<SegmentState>();
         assert_names::<MirrorState>();
         assert_names::<MirrorMode>();
         assert_names::<LinkRefusal>();
+    }
+
+    #[test]
+    fn every_limit_that_is_hit_is_a_key_of_the_configuration() {
+        for hit in LimitHit::ALL {
+            assert!(schema::find("limits", hit.name()).is_some(), "{}", hit.name());
+        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use blocks::{
 };
 pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Snapshot};
 pub use labels::{
-    CloseReason, FrameType, LinkEnd, LinkRefusal, MirrorMode, MirrorState, RejectReason,
+    CloseReason, FrameType, LimitHit, LinkEnd, LinkRefusal, MirrorMode, MirrorState, RejectReason,
     SegmentState,
 };
 pub use mirror::MirrorMetrics;
@@ -57,6 +57,11 @@ impl Registry {
         }))
     }
 
+    /// Number of reactors.
+    pub fn reactors(&self) -> usize {
+        self.0.reactors.len()
+    }
+
     /// The block of that reactor, for its thread.
     pub fn reactor(&self, index: usize) -> Arc<ReactorMetrics> {
         Arc::clone(&self.0.reactors[index])
@@ -86,6 +91,11 @@ impl Registry {
     pub fn unroutable_shards(&self) -> u64 {
         let of_each = self.0.reactors.iter().map(|reactor| reactor.unroutable_shards.value());
         of_each.max().unwrap_or(0)
+    }
+
+    /// The oldest revision of the limits that a reactor has; `None`: there is no reactor.
+    pub fn limits_revision(&self) -> Option<u64> {
+        self.0.reactors.iter().map(|reactor| reactor.limits_revision.value()).min()
     }
 
     /// Connections that have logged in, on all reactors.

@@ -5,8 +5,8 @@ mod mirror;
 use super::cell::{Label, Snapshot};
 use super::text::Text;
 use super::{
-    CloseReason, FrameType, GatewayMetrics, LinkEnd, PartitionMetrics, Process, ReactorMetrics,
-    Registry, RejectReason, SegmentState, WalMetrics,
+    CloseReason, FrameType, GatewayMetrics, LimitHit, LinkEnd, PartitionMetrics, Process,
+    ReactorMetrics, Registry, RejectReason, SegmentState, WalMetrics,
 };
 
 const NS: f64 = 1e-9;
@@ -16,6 +16,12 @@ type Cells<B> = &'static [(&'static str, &'static str, fn(&B) -> u64)];
 const REACTOR_COUNTERS: Cells<ReactorMetrics> = &[
     ("iris_connections_accepted_total", "Connections accepted.", |m| m.accepted.value()),
     ("iris_accept_errors_total", "Accepts that failed.", |m| m.accept_errors.value()),
+    ("iris_connections_shed_total", "Connections not let in, and closed without a word.", |m| {
+        m.shed.value()
+    }),
+    ("iris_limits_crowded_out_total", "Entries of limits forgotten early or without room.", |m| {
+        m.limits_crowded_out.value()
+    }),
     ("iris_reactor_turns_total", "Turns of the loop.", |m| m.turns.value()),
     ("iris_received_bytes_total", "Bytes received from clients.", |m| m.recv_bytes.value()),
     ("iris_receives_total", "Receives that brought bytes.", |m| m.recvs.value()),
@@ -56,6 +62,13 @@ const REACTOR_GAUGES: Cells<ReactorMetrics> = &[
     ("iris_connections", "Connections open now.", |m| m.connections.value()),
     ("iris_connections_logged_in", "Open connections that have logged in.", |m| {
         m.logged_in.value()
+    }),
+    ("iris_logins_pending", "Connections that have not logged in.", |m| m.pending_logins.value()),
+    ("iris_limits_table_bytes", "Memory of the tables of limits.", |m| {
+        m.limits_table_bytes.value()
+    }),
+    ("iris_limits_revision", "Reloads of the limits that the reactor has taken.", |m| {
+        m.limits_revision.value()
     }),
     ("iris_reactor_link_backlog_bytes", "Bytes that wait for partitions.", |m| {
         m.link_backlog_bytes.value()
@@ -217,6 +230,11 @@ impl Registry {
         let mut family = text.counters("iris_connections_closed_total", "Ended, by reason.");
         by_label(&mut family, "reason", CloseReason::ALL, |reason| {
             reactors.iter().map(|m| m.closed.at(reason).value()).sum()
+        });
+        let help = "Connections, logins and sends refused by a limit, by its key.";
+        let mut family = text.counters("iris_limited_total", help);
+        by_label(&mut family, "limit", LimitHit::ALL, |limit| {
+            reactors.iter().map(|m| m.limited.at(limit).value()).sum()
         });
         let mut family = text.counters("iris_frames_received_total", "Frames, by type.");
         by_label(&mut family, "type", FrameType::ALL, |kind| {

@@ -1,5 +1,6 @@
 //! A connection of a reactor, and the slab they live in.
 
+use iris_proto::admission::{Pass, SendRates};
 use iris_proto::id::{ConnId, UserKey};
 use iris_proto::session::{Seconds, Session};
 use iris_proto::wire::{AcceptedRun, put_accepted};
@@ -21,6 +22,19 @@ pub(super) enum Reading {
     Demoting,
 }
 
+/// How far the end of a connection is, once nothing that comes counts any more.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Parting {
+    /// Something is to be sent still.
+    Saying,
+    /// All is sent, and our direction of the stream is ended.
+    Said,
+    /// The end of our direction is under way in the kernel.
+    ShuttingDown,
+    /// So it is, and the connection ends once that is done.
+    EndsThen,
+}
+
 /// The start of a frame whose rest has not come: 8 bytes in an idle connection, where a `Vec` would take 24.
 pub(super) type Partial = Box<Vec<u8>>;
 
@@ -33,6 +47,8 @@ pub(super) struct Conn {
     /// The start of a frame whose rest has not come.
     pub partial: Option<Partial>,
     pub out: Option<Box<Out>>,
+    /// What it has used up, while SENDs are limited and it says something.
+    pub rates: Option<Box<SendRates>>,
     peer_ip: [u8; 16],
     peer_port: u16,
     pub lane: u16,
@@ -51,12 +67,9 @@ pub(super) struct Conn {
     pub closing: bool,
     /// While closing: once all is sent, the client's own end is awaited.
     pub lingers: bool,
-    /// All is sent, and our direction of the stream is ended.
-    pub said_all: bool,
-    /// The end of our direction is under way in the kernel.
-    pub shutting_down: bool,
-    /// It ends once that is done.
-    pub ends_then: bool,
+    pub parting: Parting,
+    /// What the gate counts it among.
+    pub pass: Pass,
     /// In the reactor's list of those with a multishot receive.
     pub listed_hot: bool,
     pub logged_in: bool,
@@ -66,19 +79,24 @@ pub(super) struct Conn {
 
 const _: () = assert!(size_of::<Conn>() <= 128);
 
+/// An address in sixteen bytes, IPv4 ones mapped (RFC 4291, section 2.5.5.2).
+pub(super) fn address_of(peer: SocketAddr) -> [u8; 16] {
+    match peer.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
 impl Conn {
     pub(super) fn new(lane: u16, descriptor: u32, peer: SocketAddr, now_s: Seconds) -> Self {
-        let peer_ip = match peer.ip() {
-            IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
-            IpAddr::V6(v6) => v6.octets(),
-        };
         Self {
             session: Session::new(now_s),
             user: UserKey::default(),
             name: None,
             partial: None,
             out: None,
-            peer_ip,
+            rates: None,
+            peer_ip: address_of(peer),
             peer_port: peer.port(),
             lane,
             descriptor,
@@ -90,9 +108,8 @@ impl Conn {
             dirty: false,
             closing: false,
             lingers: false,
-            said_all: false,
-            shutting_down: false,
-            ends_then: false,
+            parting: Parting::Saying,
+            pass: Pass::default(),
             listed_hot: false,
             logged_in: false,
             watches: false,
@@ -102,6 +119,11 @@ impl Conn {
     /// Where the client is.
     pub(super) fn peer(&self) -> SocketAddr {
         SocketAddr::new(IpAddr::from(self.peer_ip).to_canonical(), self.peer_port)
+    }
+
+    /// The address alone, as [`address_of`] has it.
+    pub(super) fn address(&self) -> [u8; 16] {
+        self.peer_ip
     }
 
     /// Bytes waiting for the client.

@@ -47,7 +47,7 @@ impl Reactor {
         while let Some((kind, body, after)) = split_frame(rest)? {
             self.metrics.frames_in.add(FrameType::of(kind), 1);
             let frame = ClientFrame::decode(kind, body).map_err(|code| self.blame(id, code))?;
-            self.take_frame(id, &frame)?;
+            self.take_frame(id, &frame, HEADER_BYTES + body.len())?;
             rest = after;
         }
         if rest.is_empty() { Ok(()) } else { self.keep_partial(id, Box::new(rest.to_vec())) }
@@ -86,7 +86,13 @@ impl Reactor {
         Ok(())
     }
 
-    fn take_frame(&mut self, id: ConnId, frame: &ClientFrame<'_>) -> Result<(), Code> {
+    /// `bytes` are those of the whole frame.
+    fn take_frame(
+        &mut self,
+        id: ConnId,
+        frame: &ClientFrame<'_>,
+        bytes: usize,
+    ) -> Result<(), Code> {
         let now_s = self.now_s;
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         if conn.closing {
@@ -94,6 +100,9 @@ impl Reactor {
         }
         conn.session.handle_frame(now_s, frame)?;
         let user = conn.user;
+        if self.metering && !self.is_within_rates(id, frame, bytes as u64) {
+            return Ok(());
+        }
         // A SEND is refused and told; other work for a partition that is this far behind ends the connection (I7).
         let goes_to_core = !matches!(
             frame,
@@ -139,6 +148,9 @@ impl Reactor {
         if hello.token.is_empty() {
             return Err(Code::TokenMissing);
         }
+        if !self.may_try_login(id) {
+            return Ok(());
+        }
         if !self.logins.may_go_on(id, hello) {
             return Ok(());
         }
@@ -162,10 +174,15 @@ impl Reactor {
         }
         let expires_s = self.clock.seconds_at_unix(claims.expires_unix_s);
         let user = UserKey::of(&claims.user);
+        if let Err(refused) = self.gate.handle_user_login(self.clock.monotonic_ns(), &user.0) {
+            self.send_away(id, refused);
+            return Ok(());
+        }
         let window = hello.window.min(RECV_WINDOW_MAX);
         let login = ToCore::Login { conn: id, user, window, session: 0, name: &claims.user };
         self.tell_home(user, &login);
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
+        self.gate.handle_settled(&mut conn.pass);
         conn.session.handle_verified(expires_s);
         conn.user = user;
         conn.window = window;

@@ -4,7 +4,7 @@
 //! after the other: accepts are armed on one lane that has room, and the next lane is made when none has. All rings of a
 //! reactor signal one eventfd.
 
-use super::conn::{Conn, Reading};
+use super::conn::{Conn, Parting, Reading};
 use super::{Reactor, Settings};
 use crate::metrics::CloseReason;
 use crate::rt::Waker;
@@ -194,13 +194,20 @@ impl Lanes {
                     lane.ring.close(descriptor, 0);
                     return;
                 }
-                let conn = Conn::new(index as u16, descriptor, peer, reactor.now_s);
+                // Before anything is read, allocated or decrypted for it.
+                let Some((pass, refused)) = reactor.judge(peer) else {
+                    lane.ring.close(descriptor, 0);
+                    return;
+                };
+                let mut conn = Conn::new(index as u16, descriptor, peer, reactor.now_s);
+                conn.pass = pass;
                 let id = reactor.conns.insert(conn);
-                reactor.metrics.accepted.add(1);
                 reactor.metrics.connections.add(1);
                 lane.ring.poll_readable(descriptor, token(id));
                 reactor.look_again(id, reactor.now_s + reactor.settings.patience.login_s);
-                if reactor.conns.len() > reactor.settings.connections_max {
+                if let Some(refused) = refused {
+                    reactor.send_away(id, refused);
+                } else if reactor.conns.len() > reactor.settings.connections_max {
                     reactor.fail(id, Code::ConnectionLimit);
                 }
             }
@@ -214,11 +221,10 @@ impl Lanes {
             Event::Closed { .. } => lane.used -= 1,
             Event::ShutDown { token } => {
                 let id = conn_of(token, reactor);
-                if let Some(conn) = reactor.conns.get_mut(id) {
-                    conn.shutting_down = false;
-                    if conn.ends_then {
-                        reactor.end(self, id);
-                    }
+                if let Some(conn) = reactor.conns.get_mut(id)
+                    && std::mem::replace(&mut conn.parting, Parting::Said) == Parting::EndsThen
+                {
+                    reactor.end(self, id);
                 }
             }
             Event::Woken { more: false, token } => {

@@ -7,6 +7,7 @@
 //! No task, timer or buffer exists per idle connection: it is a place in a slab, an entry in a wheel and an armed poll.
 
 mod conn;
+mod gate;
 mod inbound;
 mod lanes;
 mod logins;
@@ -22,7 +23,8 @@ use crate::clock::Clock;
 use crate::link::{Inbox, Outbox};
 use crate::metrics::{CloseReason, Label, ReactorMetrics};
 use crate::rt::{self, Waker};
-use conn::{Conns, Out};
+use conn::{Conns, Out, Parting};
+use iris_proto::admission::Gate;
 use iris_proto::id::ConnId;
 use iris_proto::limits::{FRAME_BODY_BYTES_MAX, RECV_WINDOW_BYTES};
 use iris_proto::session::{Patience, Seconds};
@@ -71,6 +73,7 @@ pub struct Settings {
 pub struct Parts {
     pub index: u16,
     pub settings: Arc<Settings>,
+    pub gate: Gate,
     pub listener: Listener,
     pub verifier: Verifier,
     /// One per partition of this process, in order.
@@ -93,6 +96,9 @@ struct Split {
 
 struct Reactor {
     settings: Arc<Settings>,
+    gate: Gate,
+    /// SENDs are limited.
+    metering: bool,
     verifier: Verifier,
     links: Vec<Outbox>,
     inbox: Inbox,
@@ -128,6 +134,8 @@ pub async fn run(parts: Parts) -> io::Result<()> {
     let routing =
         parts.cluster.map(|cluster| Box::new(Routing::new(cluster, std::mem::take(&mut links))));
     let mut reactor = Reactor {
+        metering: parts.gate.limits().meter_sends(),
+        gate: parts.gate,
         verifier: parts.verifier,
         links,
         inbox: parts.inbox,
@@ -333,6 +341,11 @@ impl Reactor {
             Code::Draining | Code::ConnectionLimit | Code::Unavailable => 1000,
             _ => 0,
         };
+        self.fail_until(id, code, reason, retry_after_ms);
+    }
+
+    /// As [`Self::fail_because`], and says when to come again.
+    fn fail_until(&mut self, id: ConnId, code: Code, reason: CloseReason, retry_after_ms: u32) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.closing {
             return;
@@ -368,6 +381,10 @@ impl Reactor {
         let partial = conn.partial.take().map_or(0, |partial| partial.len());
         let (logged_in, user) = (std::mem::take(&mut conn.logged_in), conn.user);
         let watches = conn.watches;
+        self.gate.handle_settled(&mut conn.pass);
+        if let Some(rates) = conn.rates.take() {
+            self.gate.keep_user_rates(self.clock.monotonic_ns(), &user.0, rates.user());
+        }
         tracing::debug!(peer = %conn.peer(), reason = reason.name(), "connection ended");
         self.partial_bytes -= partial;
         self.metrics.closed.add(reason, 1);
@@ -388,12 +405,13 @@ impl Reactor {
         if !conn.lingers {
             return self.end(lanes, id);
         }
-        if std::mem::replace(&mut conn.said_all, true) {
+        if conn.parting != Parting::Saying {
             return;
         }
+        conn.parting = Parting::Said;
         // A drain ends all connections at once, and this operation needs a thread: there DRAIN and ERROR must do.
         if !draining {
-            conn.shutting_down = true;
+            conn.parting = Parting::ShuttingDown;
             let ring = &mut lanes.lane(usize::from(conn.lane)).ring;
             ring.shutdown_write(conn.descriptor, lanes::token(id));
         }
@@ -404,12 +422,13 @@ impl Reactor {
     fn end(&mut self, lanes: &mut Lanes, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         assert!(conn.closing, "a connection ends after its reason was counted");
-        if conn.shutting_down {
+        if matches!(conn.parting, Parting::ShuttingDown | Parting::EndsThen) {
             // Its descriptor may not be given to somebody else before: the kernel looks it up when it gets to it.
-            conn.ends_then = true;
+            conn.parting = Parting::EndsThen;
             return;
         }
         let conn = self.conns.remove(id).expect("it was there");
+        self.gate.handle_end(conn.pass, &conn.address());
         self.metrics.connections.sub(1);
         if conn.split_sends > 0 {
             self.splits.remove(&id);

@@ -1,7 +1,7 @@
 //! What time brings: logins that took too long, silence, tokens that end, quiet connections, and the end of the node.
 
 use super::Reactor;
-use super::conn::Reading;
+use super::conn::{Parting, Reading};
 use super::lanes::Lanes;
 use crate::metrics::{CloseReason, FrameType};
 use iris_proto::id::ConnId;
@@ -34,6 +34,7 @@ impl Reactor {
             return worked;
         }
         self.demote_quiet(lanes);
+        self.look_at_limits();
         if let Some(routing) = &mut self.routing {
             routing.count(&self.metrics);
         }
@@ -65,10 +66,14 @@ impl Reactor {
         conn.timer_s = Seconds::MAX;
         if conn.closing {
             let end_s = conn.bytes_s;
-            if now_s < end_s && !conn.said_all {
+            if now_s < end_s && conn.parting == Parting::Saying {
                 return self.look_again(id, end_s);
             }
             return self.end(lanes, id);
+        }
+        let now_ns = self.clock.monotonic_ns();
+        if conn.rates.as_ref().is_some_and(|rates| rates.is_idle(now_ns)) {
+            conn.rates = None;
         }
         match conn.session.handle_time(now_s, &patience) {
             Due::At(at_s) => self.look_again(id, at_s),

@@ -8,12 +8,13 @@ from support.server import Server
 from support.wait import until
 
 
-def test_sighup_reloads_nothing_ends_nothing_and_says_so(server: Server) -> None:
+def test_sighup_without_a_configuration_file_changes_nothing_ends_nothing_and_says_so(server: Server) -> None:
     assert server.process
     with server.login("a") as a:
         for count in range(1, 4):
             server.process.send_signal(signal.SIGHUP)
-            until(lambda: server.log().count("there is nothing to reload") == count, "it says so")
+            until(lambda: server.log().count("the limits were read anew") == count, "it says so")
             assert a.ask("a", b"%d" % count) == "accepted"
         assert [d.payload for d in a.take(3)] == [b"1", b"2", b"3"]
+    assert "need a restart" not in server.log()
     assert server.stop() == 0

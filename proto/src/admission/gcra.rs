@@ -41,6 +41,15 @@ impl Limit {
         let cost = u128::from(self.cost) * u128::from(units);
         u64::try_from(cost >> FRACTION_BITS).unwrap_or(u64::MAX)
     }
+
+    /// How often this one may refuse as many units before that is a flood: `factor` times as often as it lets them
+    /// through, with as many times its burst, and with `least` times at once in any case.
+    pub(super) fn of_refusals(&self, units: u64, factor: u32, least: u32) -> Self {
+        let cost_ns = self.cost_ns(units) / u64::from(factor.max(1));
+        let cost_ns = cost_ns.clamp(1, u64::MAX >> FRACTION_BITS);
+        let tolerance_ns = self.tolerance_ns.max(cost_ns.saturating_mul(least.into()));
+        Self { cost: cost_ns << FRACTION_BITS, tolerance_ns }
+    }
 }
 
 /// What one source has used up: the theoretical arrival time. A new one has used nothing.

@@ -51,6 +51,10 @@ pub enum Code {
     ConnectionLimit = 306,
     /// The inboxes cannot be reached now.
     Unavailable = 307,
+    /// More connections or logins than this network, this user or all together may have now.
+    LoginRate = 308,
+    /// The client went on far beyond a rate at which it was refused.
+    Flood = 309,
     /// The id's time is before the dedup window.
     IdTooOld = 401,
     /// The id's time is too far ahead of the server's clock.
@@ -69,11 +73,13 @@ pub enum Code {
     Overloaded = 503,
     /// A shard of the recipients cannot be reached now.
     ShardUnavailable = 504,
+    /// More SENDs, or bytes of them, than this connection or user may send now.
+    SendRate = 505,
 }
 
 impl Code {
     /// All codes, in order.
-    pub const ALL: [Code; 32] = [
+    pub const ALL: [Code; 35] = [
         Code::Garbage,
         Code::Version,
         Code::Oversize,
@@ -97,6 +103,8 @@ impl Code {
         Code::Draining,
         Code::ConnectionLimit,
         Code::Unavailable,
+        Code::LoginRate,
+        Code::Flood,
         Code::IdTooOld,
         Code::IdInFuture,
         Code::IdStale,
@@ -106,6 +114,7 @@ impl Code {
         Code::LowDisk,
         Code::Overloaded,
         Code::ShardUnavailable,
+        Code::SendRate,
     ];
 
     /// The code of a number, if there is one.
@@ -144,6 +153,8 @@ impl Code {
             Code::Draining => "draining",
             Code::ConnectionLimit => "connection_limit",
             Code::Unavailable => "unavailable",
+            Code::LoginRate => "login_rate",
+            Code::Flood => "flood",
             Code::IdTooOld => "id_too_old",
             Code::IdInFuture => "id_in_future",
             Code::IdStale => "id_stale",
@@ -153,6 +164,7 @@ impl Code {
             Code::LowDisk => "low_disk",
             Code::Overloaded => "overloaded",
             Code::ShardUnavailable => "shard_unavailable",
+            Code::SendRate => "send_rate",
         }
     }
 
@@ -204,6 +216,12 @@ impl Code {
                 "server holds as many connections as it can: try another or later"
             }
             Code::Unavailable => "inboxes cannot be reached now: reconnect after the given time",
+            Code::LoginRate => {
+                "too many connections or logins of this network, user or server: reconnect after the given time"
+            }
+            Code::Flood => {
+                "you went on far beyond the rate at which SENDs were refused: wait as long as REJECTED says"
+            }
             Code::IdTooOld => "message id is older than the dedup window: make a fresh id",
             Code::IdInFuture => {
                 "message id is in the future: set its time by server_time of WELCOME"
@@ -217,6 +235,7 @@ impl Code {
             Code::LowDisk => "server is low on disk: retry later",
             Code::Overloaded => "server is overloaded: retry after the given time",
             Code::ShardUnavailable => "the recipient's shard cannot be reached now: retry later",
+            Code::SendRate => "more SENDs or bytes than you may send: retry after the given time",
         }
     }
 }

@@ -33,13 +33,20 @@ class Client:
     """One connection. What arrives is filed: answers, inbox, presence, drain, error."""
 
     def __init__(
-        self, address: tuple[str, int], *, rcvbuf: int | None = None, timeout: float = PATIENCE
+        self,
+        address: tuple[str, int],
+        *,
+        rcvbuf: int | None = None,
+        timeout: float = PATIENCE,
+        source: str | None = None,
     ) -> None:
         self.timeout = timeout
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         if rcvbuf:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, rcvbuf)
         self.socket.settimeout(timeout)
+        if source:
+            self.socket.bind((source, 0))
         self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.address = self.socket.getsockname()
@@ -47,6 +54,7 @@ class Client:
         self.welcome: p.Welcome | None = None
         self.answers: dict[int, Any] = {}
         self.copies: dict[int, int] = {}
+        self.retry_after_ms: dict[int, int] = {}
         self.inbox: deque[p.Delivery] = deque()
         self.presence: list[p.PresenceReport] = []
         self.pongs: list[p.Pong] = []
@@ -165,6 +173,7 @@ class Client:
         elif isinstance(frame, p.Rejections):
             for seq, code, retry_after_ms in frame.entries:
                 self.file_answer(seq, p.code_name(code))
+                self.retry_after_ms[seq] = retry_after_ms
         elif isinstance(frame, p.Delivery):
             self.inbox.append(frame)
         elif isinstance(frame, p.PresenceReport):

@@ -61,6 +61,8 @@ class Server:
         self.tcp: tuple[str, int] = ("", 0)
         self.admin = ""
         self.starts = 0
+        #: More arguments of the command.
+        self.args: list[str] = []
         #: Run in the child before it becomes the server: limits, filters.
         self.before: Callable[[], None] | None = None
 
@@ -72,7 +74,7 @@ class Server:
         self.starts += 1
         ports = self.home / f"ports-{self.starts}.json"
         args = ["serve", "--dev", "--data-dir", str(self.data), "--ports-file", str(ports)]
-        args += ["--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
+        args += ["--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0", *self.args]
 
         def prepare() -> None:
             dies_with_us()

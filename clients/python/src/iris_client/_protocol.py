@@ -76,6 +76,8 @@ CODES = {
     305: "draining",
     306: "connection_limit",
     307: "unavailable",
+    308: "login_rate",
+    309: "flood",
     401: "id_too_old",
     402: "id_in_future",
     403: "id_stale",
@@ -85,6 +87,7 @@ CODES = {
     502: "low_disk",
     503: "overloaded",
     504: "shard_unavailable",
+    505: "send_rate",
 }
 
 

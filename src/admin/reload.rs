@@ -1,0 +1,119 @@
+//! Reading the configuration anew: at SIGHUP and at `POST /reload`. One task does it, one request after the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::extract::connect_info::ConnectInfo;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+use super::retire::{Asker, answer, refuse};
+use super::state::NodeState;
+use crate::config::{Host, Problems, Reload, Reloaded};
+
+/// Requests that wait for the one before.
+const WAITING_MAX: usize = 16;
+/// How long reactors have to take limits. They look once a second.
+const TAKE_MAX: Duration = Duration::from_secs(5);
+/// Between looks at whether they have.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The outcome: what was read and as which revision, or what is wrong with it.
+type Outcome = Result<(u64, Reloaded), Problems>;
+
+/// For asking the task.
+#[derive(Clone, Debug)]
+pub(super) struct Reloads(mpsc::Sender<Option<oneshot::Sender<Outcome>>>);
+
+/// The task's end.
+pub(super) type Asked = mpsc::Receiver<Option<oneshot::Sender<Outcome>>>;
+
+impl Reloads {
+    pub(super) fn new() -> (Self, Asked) {
+        let (sender, receiver) = mpsc::channel(WAITING_MAX);
+        (Self(sender), receiver)
+    }
+
+    /// Asks without waiting for the outcome, which is logged. If others wait already, theirs will do.
+    pub(super) fn ask(&self) {
+        let _ = self.0.try_send(None);
+    }
+
+    /// Asks and waits. `None`: the node cannot reload, or too many ask.
+    async fn outcome(&self) -> Option<Outcome> {
+        let (sender, receiver) = oneshot::channel();
+        self.0.try_send(Some(sender)).ok()?;
+        receiver.await.ok()
+    }
+}
+
+/// Reloads when asked, for ever.
+pub(super) async fn run(mut reload: Reload, mut asked: Asked, state: Arc<NodeState>) {
+    let mut revision = 0;
+    while let Some(teller) = asked.recv().await {
+        let outcome = reload.read(&Host::detect()).map(|reloaded| {
+            revision += 1;
+            state.post_limits(revision, reloaded.limits.per_reactor(state.registry().reactors()));
+            (revision, reloaded)
+        });
+        say(&outcome);
+        if let Some(teller) = teller {
+            // An error means that who asked is gone.
+            let _ = teller.send(outcome);
+        }
+    }
+}
+
+fn say(outcome: &Outcome) {
+    match outcome {
+        Ok((revision, reloaded)) => {
+            let changed = reloaded.changed.join(", ");
+            tracing::info!(revision, changed, "the limits were read anew");
+            if !reloaded.needs_restart.is_empty() {
+                let keys = reloaded.needs_restart.join(", ");
+                tracing::warn!(keys, "these keys have changed, too, and need a restart");
+            }
+        }
+        Err(problems) => {
+            for line in problems.to_string().lines() {
+                tracing::error!("not reloaded: {line}");
+            }
+        }
+    }
+}
+
+/// `POST /reload`: answers once every reactor has the limits.
+pub(super) async fn page(
+    State((state, reloads)): State<(Arc<NodeState>, Reloads)>,
+    ConnectInfo(asker): ConnectInfo<Asker>,
+    headers: HeaderMap,
+) -> Response {
+    if !asker.may_change(&headers) {
+        return refuse(StatusCode::FORBIDDEN, "only programs on the node itself may reload it");
+    }
+    let (revision, reloaded) = match reloads.outcome().await {
+        Some(Ok(done)) => done,
+        Some(Err(problems)) => {
+            let body = json!({
+                "error": "the configuration has problems, and nothing was changed",
+                "problems": problems.to_json(),
+            });
+            return answer(StatusCode::UNPROCESSABLE_ENTITY, body);
+        }
+        None => return refuse(StatusCode::SERVICE_UNAVAILABLE, "not now; try again"),
+    };
+    let started = tokio::time::Instant::now();
+    while state.registry().limits_revision().is_some_and(|taken| taken < revision) {
+        if started.elapsed() >= TAKE_MAX {
+            let text = "not every reactor has taken the limits yet; see iris_limits_revision";
+            return refuse(StatusCode::SERVICE_UNAVAILABLE, text);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    let Reloaded { changed, needs_restart, .. } = reloaded;
+    let body = json!({ "revision": revision, "changed": changed, "needs_restart": needs_restart });
+    answer(StatusCode::OK, body)
+}

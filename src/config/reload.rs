@@ -1,0 +1,85 @@
+//! Reads the configuration anew while the node runs.
+//!
+//! Only limits take hold then ([`schema::is_reloaded`]). Whatever else differs is told, and waits for a restart; a file
+//! with any problem changes nothing.
+
+use super::{Host, Layers, LimitsConfig, Problems, Sources, load, schema};
+
+/// Where the configuration came from, and what of it is in force.
+#[derive(Debug)]
+pub struct Reload {
+    sources: Sources,
+    layers: Layers,
+}
+
+/// What reading anew brought.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The limits as they are written now.
+    pub limits: LimitsConfig,
+    /// Keys that have another value in force now, as `section.key`.
+    pub changed: Vec<String>,
+    /// Keys that have another value since the start, and need a restart.
+    pub needs_restart: Vec<String>,
+}
+
+impl Reload {
+    /// What [`load`] gave for these sources is in force.
+    pub fn new(sources: Sources, layers: Layers) -> Self {
+        Self { sources, layers }
+    }
+
+    /// Reads the file and lays the environment and the flags of the start over it again. Keys and certificates that are
+    /// named in it are read to check them, and stay those of the start.
+    pub fn read(&mut self, host: &Host) -> Result<Reloaded, Problems> {
+        let (config, now) = load(&self.sources, host)?;
+        let mut reloaded =
+            Reloaded { limits: config.limits, changed: Vec::new(), needs_restart: Vec::new() };
+        for (section, name, value) in now.iter() {
+            if value.data.is_same(&self.layers.value(section, name).data) {
+                continue;
+            }
+            let key = format!("{section}.{name}");
+            if schema::is_reloaded(section, name) {
+                self.layers.adopt(section, name, &now);
+                reloaded.changed.push(key);
+            } else {
+                reloaded.needs_restart.push(key);
+            }
+        }
+        Ok(reloaded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    #[test]
+    fn limits_take_hold_other_keys_are_named_and_a_problem_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("iris.toml");
+        fs::write(&file, "[limits]\naccepts = \"5/s\"\n[node]\nregion = \"a\"\n").unwrap();
+        let host = Host { cpus: 2, name: "host".to_owned(), nofile_hard: 1024 };
+        let sources = Sources { file: Some(file.clone()), dev: true, ..Sources::default() };
+        let (_, layers) = load(&sources, &host).unwrap();
+        let mut reload = Reload::new(sources, layers);
+        let mut read = |text: &str| {
+            fs::write(&file, text).unwrap();
+            reload.read(&host).map(|now| (now.changed, now.needs_restart))
+        };
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let first = "[limits]\naccepts = \"6/s\"\nprefix_v4 = 16\n[node]\nregion = \"b\"\n";
+        let restart = names(&["limits.prefix_v4", "node.region"]);
+        assert_eq!(read(first).unwrap(), (names(&["limits.accepts"]), restart));
+        // What waits for a restart is told again, what is in force is not.
+        let restart = names(&["limits.prefix_v4", "node.region"]);
+        assert_eq!(read(first).unwrap(), (names(&[]), restart));
+        assert!(read("[limits]\naccepts = \"7\"\n").is_err());
+        let restart = names(&["node.region"]);
+        assert_eq!(read("").unwrap(), (names(&["limits.accepts"]), restart));
+        let back = "[node]\nregion = \"a\"\n# moved down\n[limits]\naccepts = \"off\"\n";
+        assert_eq!(read(back).unwrap(), (names(&[]), names(&[])));
+    }
+}
