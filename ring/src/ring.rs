@@ -79,7 +79,7 @@ pub enum Event {
         /// Whether the multishot receive goes on.
         more: bool,
     },
-    /// A send ended.
+    /// A send ended. One of [`Ring::send`] that was not cut off has sent everything.
     Sent {
         /// The caller's name.
         token: Token,
@@ -256,11 +256,33 @@ impl Ring {
 
     /// Sends all of `bytes`. What is returned names the send for [`Self::cancel_send`].
     pub fn send(&mut self, descriptor: u32, bytes: Vec<u8>, token: Token) -> SendId {
-        let len = u32::try_from(bytes.len()).expect("a send is bounded");
-        let start = bytes.as_ptr();
+        self.push_send(descriptor, (bytes, 0), libc::MSG_WAITALL, token)
+    }
+
+    /// Sends what the kernel has room for of the bytes from `start` on, at least one: each event is a step of a peer that
+    /// reads, where [`Self::send`] is silent until all is taken.
+    pub fn send_some(
+        &mut self,
+        descriptor: u32,
+        bytes: Vec<u8>,
+        start: usize,
+        token: Token,
+    ) -> SendId {
+        self.push_send(descriptor, (bytes, start), 0, token)
+    }
+
+    fn push_send(
+        &mut self,
+        descriptor: u32,
+        (bytes, start): (Vec<u8>, usize),
+        flags: i32,
+        token: Token,
+    ) -> SendId {
+        let rest = &bytes[start..];
+        let (rest, len) = (rest.as_ptr(), u32::try_from(rest.len()).expect("a send is bounded"));
         let index = self.sends.insert(Sending { token, bytes });
-        let entry = opcode::Send::new(Fixed(descriptor), start, len)
-            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+        let entry = opcode::Send::new(Fixed(descriptor), rest, len)
+            .flags(libc::MSG_NOSIGNAL | flags)
             .build();
         self.push(entry.user_data(SEND | u64::from(index)));
         SendId(index)

@@ -31,10 +31,19 @@ impl Listener {
         Ok(Self { fd, address })
     }
 
-    /// Limits the kernel's send buffer of each accepted connection, bytes.
+    /// Limits the kernel's send buffer of each accepted connection, bytes. The kernel doubles the value for its bookkeeping
+    /// (`socket(7)`, `sock_setsockopt` in net/core/sock.c), cuts it at `net.core.wmem_max` first, and leaves off tuning it.
     pub fn limit_send_buffer(&self, bytes: u32) -> io::Result<()> {
         let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
         set_option(&self.fd, libc::SOL_SOCKET, libc::SO_SNDBUF, bytes)
+    }
+
+    /// Has the kernel take bytes for a connection only while fewer than these wait to be sent for the first time: what a
+    /// peer that does not read can pile up in the kernel (TCP_NOTSENT_LOWAT, `tcp_notsent_lowat` in
+    /// Documentation/networking/ip-sysctl.rst). A segment under way goes beyond it, by 64 KiB at most.
+    pub fn limit_unsent(&self, bytes: u32) -> io::Result<()> {
+        let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+        set_option(&self.fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes)
     }
 
     /// The address in use; its port is the kernel's choice where 0 was asked for.
@@ -170,6 +179,28 @@ mod tests {
             let address: SocketAddr = text.parse().unwrap();
             assert_eq!(from_raw(&to_raw(&address).0), Some(address));
         }
+    }
+
+    fn option(fd: &impl AsRawFd, level: i32, name: i32) -> i32 {
+        let (mut value, mut len) = (0_i32, size_of::<i32>() as u32);
+        // SAFETY: the option's value is an int, and so is ours.
+        check(unsafe {
+            libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len)
+        })
+        .unwrap();
+        value
+    }
+
+    #[test]
+    fn accepted_connections_inherit_the_limits_and_the_kernel_doubles_one() {
+        use std::net::{TcpListener, TcpStream};
+        let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        listener.limit_send_buffer(64 << 10).unwrap();
+        listener.limit_unsent(16 << 10).unwrap();
+        let _client = TcpStream::connect(listener.address()).unwrap();
+        let (accepted, _) = TcpListener::from(listener.fd).accept().unwrap();
+        assert_eq!(option(&accepted, libc::SOL_SOCKET, libc::SO_SNDBUF), 128 << 10);
+        assert_eq!(option(&accepted, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), 16 << 10);
     }
 
     #[test]

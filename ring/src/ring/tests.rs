@@ -171,3 +171,30 @@ fn a_disconnect_resets_the_stream_at_once_and_ends_what_waits_on_it() {
     let error = client.read(&mut [0; 8]).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
 }
+
+#[test]
+fn a_send_of_some_tells_of_each_step_of_its_reader() {
+    const BYTES: usize = 8 << 20;
+    let mut ring = Ring::new(CONFIG).unwrap();
+    let (descriptor, mut client) = accepted(&mut ring);
+    let mut buffer: Vec<u8> = (0..BYTES).map(|place| place as u8).collect();
+    let reader = std::thread::spawn(move || {
+        let mut got = Vec::new();
+        client.read_to_end(&mut got).unwrap();
+        got
+    });
+    let (mut start, mut steps) = (0, 0);
+    while start < BYTES {
+        ring.send_some(descriptor, buffer, start, 1);
+        let Event::Sent { token: 1, buffer: back, result } = wait_for(&mut ring) else {
+            panic!("expected a send")
+        };
+        buffer = back;
+        start += usize::try_from(result).unwrap();
+        steps += 1;
+    }
+    ring.close(descriptor, 0);
+    assert!(matches!(wait_for(&mut ring), Event::Closed { .. }));
+    assert!(reader.join().unwrap() == buffer, "what was sent came");
+    assert!(steps > 1, "8 MiB do not fit at once");
+}
