@@ -129,7 +129,8 @@ pub enum Scenario {
     /// Some receivers stop reading for a while
     #[command(
         long_about = "N senders (default 100), each to a receiver of its own, open loop, ten messages a second each unless \
-        --rate says otherwise. In the steady phase, --stalled of the receivers do not read their sockets. Latency of the \
+        --rate says otherwise; with --senders, so many to all N receivers, 256 in a SEND, which makes one message a second \
+        for each receiver. In the steady phase, --stalled of the receivers do not read their sockets. Latency of the \
         others, growth of the server's memory with --pid, and whether the stalled ones get everything afterwards."
     )]
     Slow(SlowFlags),

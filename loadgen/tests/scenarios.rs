@@ -207,6 +207,17 @@ fn those_who_did_not_read_get_everything_afterwards() {
 }
 
 #[test]
+fn few_senders_reach_all_who_did_not_read() {
+    let line = "slow -n 300 --stalled 100% --senders 2 --rate 40";
+    let report = run("slow", Peer::start(Fault::None).addr, line).unwrap();
+    assert_eq!(
+        (report.stall.as_ref().unwrap().users, report.recipients_per_send),
+        (300, Some(256))
+    );
+    assert!(report.is_clean() && report.delivered > report.accepted, "{}", report.table());
+}
+
+#[test]
 fn a_file_is_done_phase_by_phase() {
     let place = Place::new("file");
     let file = place.0.join("short.toml");

@@ -68,6 +68,9 @@ pub struct SlowFlags {
     /// Receivers that stop reading, as a share or a count
     #[arg(long, value_name = "PART", default_value = "10%")]
     pub stalled: Part,
+    /// Senders that send to all receivers, 256 in a SEND; default: one for each receiver
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub senders: Option<u32>,
 }
 
 /// Flags of `presence`; `--connections` are the users who log in and out.

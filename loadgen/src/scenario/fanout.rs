@@ -16,10 +16,7 @@ pub fn run(flags: FanoutFlags) -> anyhow::Result<Report> {
     let options = flags.flags.check(1000)?;
     let (recipients, senders) = (options.connections, flags.senders);
     let each = flags.to.unwrap_or(RECIPIENTS_MAX as u32).min(recipients);
-    ensure!(
-        u64::from(recipients) * u64::from(senders) <= FLOWS_MAX,
-        "--senders {senders} times --connections {recipients}: at most {FLOWS_MAX}, each pair is kept account of",
-    );
+    check_flows(senders, recipients)?;
     let does = format!(
         "{} sender{} to {} recipients at {}, {each} in a SEND, {} byte payloads, {}, for {:?}",
         grouped(senders.into()),
@@ -40,4 +37,13 @@ pub fn run(flags: FanoutFlags) -> anyhow::Result<Report> {
     let mut report = stage.end()?;
     report.recipients_per_send = Some(each);
     Ok(report)
+}
+
+/// Refuses more pairs of a sender and a recipient than are kept account of.
+pub(super) fn check_flows(senders: u32, recipients: u32) -> anyhow::Result<()> {
+    ensure!(
+        u64::from(recipients) * u64::from(senders) <= FLOWS_MAX,
+        "--senders {senders} times --connections {recipients}: at most {FLOWS_MAX}, each pair is kept account of",
+    );
+    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `slow`: some receivers stop reading while messages for them go on coming, and then read everything.
 
-use super::{Shape, Stage};
+use super::{Shape, Stage, fanout};
 use crate::cli::{Part, SlowFlags};
 use crate::names::Topology;
 use crate::net::Load;
@@ -8,18 +8,36 @@ use crate::report::{Report, Stall, grouped, round};
 use crate::server_probe::Process;
 use crate::worker::Back;
 use anyhow::ensure;
-use iris_proto::limits::SEND_WINDOW_MAX;
+use iris_proto::limits::{RECIPIENTS_MAX, SEND_WINDOW_MAX};
 use std::time::Duration;
 
-/// Senders, each to a receiver of its own; in the steady phase, some receivers do not read.
+/// Senders, each to a receiver of its own, or few to all; in the steady phase, some receivers do not read.
 pub fn run(flags: SlowFlags) -> anyhow::Result<Report> {
-    let options = flags.flags.check_paced(100, |senders| 10 * senders)?;
-    let senders = options.connections;
-    let stalled = stalled(flags.stalled, senders)?;
+    let few = flags.senders;
+    // With few senders, each receiver is sent a message a second.
+    let options = flags.flags.check_paced(100, |receivers| match few {
+        None => 10 * receivers,
+        Some(_) => receivers.div_ceil(RECIPIENTS_MAX as u32),
+    })?;
+    let receivers = options.connections;
+    let stalled = stalled(flags.stalled, receivers)?;
+    let topology = match few {
+        None => Topology::OneWay(receivers),
+        Some(senders) => {
+            fanout::check_flows(senders, receivers)?;
+            let each = receivers.min(RECIPIENTS_MAX as u32);
+            Topology::FanOut { senders, recipients: receivers, each }
+        }
+    };
+    let senders = topology.senders();
     let does = format!(
-        "{} senders at {}, each to a receiver of its own, {} byte payloads, {}, for {:?}; {} receivers do not read in it",
+        "{} senders at {}, {}, {} byte payloads, {}, for {:?}; {} receivers do not read in it",
         grouped(senders.into()),
         options.addr,
+        match few {
+            None => "each to a receiver of its own".to_owned(),
+            Some(_) => format!("each to all {} receivers", grouped(receivers.into())),
+        },
         options.payload,
         options.pace(),
         options.duration,
@@ -30,10 +48,10 @@ pub fn run(flags: SlowFlags) -> anyhow::Result<Report> {
         // The server may end a connection that does not read.
         comeback: Some(Back { churned: 0..0, away: Duration::ZERO }),
         stalled: senders..senders + stalled,
-        ..Shape::new("slow", Topology::OneWay(senders), Load::Busy, window, does)
+        ..Shape::new("slow", topology, Load::Busy, window, does)
     };
     let mut stage = Stage::set(shape, options)?;
-    stage.log_in(2 * senders)?;
+    stage.log_in(topology.users())?;
     let rss = |pid: Option<u32>| pid.and_then(Process::read).map(|process| process.rss_bytes);
     let mut before = None;
     let pid = stage.options.pid;
@@ -45,11 +63,14 @@ pub fn run(flags: SlowFlags) -> anyhow::Result<Report> {
     stage.measure_memory();
     stage.run.control().stall(false);
     stage.run.settle(stage.options.drain_wait)?;
-    stage.rejoin(2 * senders, 0, |_| ())?;
+    stage.rejoin(topology.users(), 0, |_| ())?;
     stage.run.drain(stage.options.drain_wait)?;
     let seconds = round(stage.options.duration.as_secs_f64(), 1);
     let mut report = stage.end()?;
     let grown = before.zip(after).map(|(before, after)| after as i64 - before as i64);
+    if let Topology::FanOut { each, .. } = topology {
+        report.recipients_per_send = Some(each);
+    }
     report.stall = Some(Stall { users: stalled, seconds, server_rss_growth_bytes: grown });
     Ok(report)
 }
