@@ -22,7 +22,8 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use iris_proto::admission::Gate;
 use iris_proto::core::CoreConfig;
 use iris_proto::id::{Origin, ShardId};
-use iris_proto::session::Patience;
+use iris_proto::limits::ENTRIES_PER_PARTITION_MAX;
+use iris_proto::session::{Patience, SlowBounds};
 use iris_ring::Listener;
 use iris_wal::LogConfig;
 use iris_wal::disk::SyncMethod;
@@ -41,8 +42,6 @@ const LINK_BATCHES_MAX: usize = 64;
 const LINK_BACKLOG_MAX: usize = 16 << 20;
 /// Bytes of unfinished frames that one reactor keeps.
 const PARTIAL_BYTES_MAX: usize = 64 << 20;
-/// Kernel memory for what one client does not read.
-const SEND_BUFFER_BYTES: u32 = 256 << 10;
 /// Time for reactors to send everybody away.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for partitions to write what they hold.
@@ -156,7 +155,11 @@ fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
         let listener = Listener::bind(address, u32::from(config.listen.backlog))
             .map_err(|error| explain_bind("listen.tcp", address, &error))?;
         // A failure leaves the kernel's own bound in force.
-        if let Err(error) = listener.limit_send_buffer(SEND_BUFFER_BYTES) {
+        let limits = [
+            config.reactor.send_buffer.map(|bytes| listener.limit_send_buffer(bytes)),
+            config.reactor.unsent_max.map(|bytes| listener.limit_unsent(bytes)),
+        ];
+        for error in limits.into_iter().flatten().filter_map(Result::err) {
             tracing::warn!(%error, "failed to limit send buffers");
         }
         address = listener.address();
@@ -447,7 +450,11 @@ impl NodeParts<'_> {
             connections_max: reactor.connections_per_reactor(),
             ring_slots: reactor.ring_slots as u32,
             rings_max: reactor.rings_per_reactor(),
-            out_bytes_max: reactor.out_bytes_max,
+            slow: SlowBounds {
+                bytes_max: reactor.out_bytes_max,
+                total_max: reactor.out_total_max,
+                slow_s: seconds(reactor.slow_timeout),
+            },
             link_backlog_max: LINK_BACKLOG_MAX,
             partial_bytes_max: PARTIAL_BYTES_MAX,
             num_shards: core.num_shards,
@@ -474,6 +481,15 @@ impl NodeParts<'_> {
                 shards: shards.map(ShardId).collect(),
                 dedup_window_ms: core.dedup_window.as_millis() as u64,
                 inbox_messages_max: core.inbox_messages_max,
+                messages_when_full: core.messages_when_full,
+                inbox_bytes_max: core.inbox_bytes_max,
+                bytes_when_full: core.bytes_when_full,
+                message_age_ms_max: core.message_age_max.map_or(0, |age| age.as_millis() as u64),
+                entries_max: (core.messages_max.div_ceil(core.partitions as u64))
+                    .min(u64::from(ENTRIES_PER_PARTITION_MAX)) as u32,
+                bytes_max: core
+                    .bytes_max
+                    .map_or(u64::MAX, |of| of.div_ceil(core.partitions as u64)),
                 ..CoreConfig::new(origin, core.num_shards, seed)
             },
             log: LogConfig {

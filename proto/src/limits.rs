@@ -28,6 +28,8 @@ pub const WATCHED_PER_CONNECTION_MAX: usize = 1024;
 pub const WATCHERS_PER_USER_MAX: usize = 1024;
 /// Messages waiting in one inbox, at most.
 pub const INBOX_MESSAGES_MAX: u32 = 1_000_000;
+/// Bytes waiting in one inbox, above which it takes no further message, by default.
+pub const INBOX_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// How long a message id is known exactly, by default; older ids are refused. Milliseconds.
 pub const DEDUP_WINDOW_MS: u64 = 60 * 60 * 1000;

@@ -56,6 +56,9 @@ struct Args {
     /// Runs without edges, also of even seeds.
     #[arg(long)]
     direct: bool,
+    /// Inboxes hold so many messages, and the oldest ones give way.
+    #[arg(long)]
+    drop_above: Option<u32>,
     /// Run a build that is wrong on purpose in this way, or in each of them, one after the other: `all`. Each must break
     /// something within --seeds; the first seed that does is named.
     #[cfg(feature = "sabotage")]
@@ -145,6 +148,7 @@ fn run_one(args: &Args, kinds: &[Kind], seed: u64) -> Outcome {
     let trace = if args.trace && args.seed.is_some() { usize::MAX } else { 0 };
     let mut options = Options { trace, kinds: kinds.to_vec(), ..Options::new(seed) };
     options.edges &= !args.direct;
+    options.drop_above = args.drop_above;
     let outcome = run(&options);
     if outcome.broken.is_none() || trace > 0 {
         return outcome;
@@ -166,8 +170,9 @@ fn report(args: &Args, seed: u64, outcome: &Outcome, what: &str) {
         false => format!(" --faults {}", args.faults.join(",")),
     };
     let direct = if args.direct { " --direct" } else { "" };
+    let drops = args.drop_above.map(|most| format!(" --drop-above {most}")).unwrap_or_default();
     say(format_args!(
-        "  again: cargo run --release -p iris-sim -- --seed {seed} --trace{faults}{direct}"
+        "  again: cargo run --release -p iris-sim -- --seed {seed} --trace{faults}{direct}{drops}"
     ));
 }
 

@@ -6,6 +6,7 @@
 //! **The loss budget.** A message that was accepted may be lost only if no disk holds a record of it any more, and that only
 //! happens when a fault destroyed each record of it. Faults that destroy hit one disk of a run, so a message that both disks
 //! held is never excused. A message may come back after its removal only if every record of the removal was destroyed.
+//! Where inboxes have a policy to drop, what a TOMB says gave way need not come; elsewhere such a TOMB must not be.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,6 +83,10 @@ pub struct Model {
     done: BTreeMap<(User, MsgId), BTreeSet<At>>,
     /// Records that gave way to another one of the same id, by inbox.
     collapsed: BTreeSet<(User, At)>,
+    /// Inboxes have a policy by which they drop messages.
+    may_drop: bool,
+    /// What gave way in a full inbox.
+    displaced: BTreeSet<(User, MsgId)>,
     disks: [OnDisk; 2],
     images: [Option<OnDisk>; 2],
     /// Who got what.
@@ -107,8 +112,9 @@ pub type Broken = String;
 
 impl Model {
     /// A model of users with these keys.
-    pub fn new(keys: Vec<[u8; 16]>) -> Self {
-        Self { keys, ..Self::default() }
+    /// Without `may_drop` only who reads a message removes it.
+    pub fn new(keys: Vec<[u8; 16]>, may_drop: bool) -> Self {
+        Self { keys, may_drop, ..Self::default() }
     }
 
     /// A sender begins a message.
@@ -208,10 +214,18 @@ impl Model {
         }
         for dot in of {
             if let Some(id) = self.dots.get(&(at.0, *dot)) {
-                if reason == Reason::ACKED && !self.acked.contains(&(user, *id)) {
+                // Another record of an id that gave way goes like one of an id that was read.
+                let is_over = |of: &BTreeSet<(User, MsgId)>| of.contains(&(user, *id));
+                if reason == Reason::ACKED && !is_over(&self.acked) && !is_over(&self.displaced) {
                     let what =
                         format!("{id:?} is removed, and user {user} has not acknowledged it");
                     self.wrong.get_or_insert(what);
+                }
+                if matches!(reason, Reason::EXPIRED | Reason::DISPLACED) {
+                    if !self.may_drop {
+                        self.wrong.get_or_insert(format!("{id:?} is dropped without a policy"));
+                    }
+                    self.displaced.insert((user, *id));
                 }
                 self.done.entry((user, *id)).or_default().insert(at);
             }
@@ -440,7 +454,7 @@ impl Model {
             }
             let inbox = &sets[0];
             for (id, sent) in self.sent.iter().filter(|(_, sent)| sent.to.contains(&user)) {
-                let has = inbox.contains(id) || self.seen.contains(&(user, *id));
+                let has = inbox.contains(id) || self.is_over(user, *id);
                 if sent.accepted && !has && self.is_held(user, *id) {
                     return Err(format!("{id:?} to user {user} was accepted and is lost"));
                 }
@@ -449,11 +463,21 @@ impl Model {
         Ok(())
     }
 
+    /// Whether a recipient got a message, or it gave way in their inbox.
+    fn is_over(&self, user: User, id: MsgId) -> bool {
+        self.seen.contains(&(user, id)) || self.displaced.contains(&(user, id))
+    }
+
+    /// Messages that gave way and were never read.
+    pub fn displaced(&self) -> u64 {
+        self.displaced.difference(&self.seen).count() as u64
+    }
+
     /// Every inbox was read to its end: messages received, and messages lost with the only disk that held them.
     pub fn all_received(&self) -> Result<(u64, u64), Broken> {
         let mut excused = 0;
         for (id, sent) in self.sent.iter().filter(|(_, sent)| sent.accepted) {
-            let mut lacks = sent.to.iter().filter(|user| !self.seen.contains(&(**user, *id)));
+            let mut lacks = sent.to.iter().filter(|user| !self.is_over(**user, *id));
             if let Some(user) = lacks.clone().find(|user| self.is_held(**user, *id)) {
                 return Err(format!("{id:?} to user {user} was accepted and never came"));
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::path::PathBuf;
 
-use iris_proto::core::{CheckpointCursor, Core, CoreConfig, Delivery, LiveEntry, Pos};
+use iris_proto::core::{CheckpointCursor, Core, CoreConfig, Delivery, LiveEntry, Pos, WhenFull};
 use iris_proto::hlc::Hlc;
 use iris_proto::id::{Origin, ShardId};
 use iris_proto::replica::{Mode, Now, Replica, ReplicaConfig, ScanFrom, Scanned};
@@ -114,12 +114,16 @@ impl Life {
         disk: &MemDisk,
         origin: Origin,
         now: Now,
-        seed: u64,
+        (seed, drop_above): (u64, Option<u32>),
         keep: &mut dyn FnMut(&iris_wal::Meta<'_>),
     ) -> Result<Self, End> {
         let place = place(origin.node, origin.incarnation);
         let mut config = CoreConfig::new(origin, SHARDS, seed);
         config.dedup_window_ms = 60_000;
+        if let Some(most) = drop_above {
+            config.inbox_messages_max = most;
+            config.messages_when_full = WhenFull::DropOldest;
+        }
         let mut core = Core::new(config);
         let mut replica = Replica::new(replica_config(origin));
         let mut bad = None;

@@ -22,6 +22,8 @@ pub struct Options {
     pub edges: bool,
     /// Faults to choose from; if empty, some of all, as the seed decides.
     pub kinds: Vec<Kind>,
+    /// Inboxes hold so many messages, and the oldest ones give way; `None`: nothing is dropped.
+    pub drop_above: Option<u32>,
 }
 
 impl Options {
@@ -34,6 +36,7 @@ impl Options {
             calm_ms: 3000,
             edges: seed.is_multiple_of(2),
             kinds: Vec::new(),
+            drop_above: None,
             #[cfg(feature = "sabotage")]
             sabotage: None,
         }
@@ -77,6 +80,8 @@ pub struct Outcome {
     pub fenced: u64,
     /// Segments dropped.
     pub dropped: u64,
+    /// Messages that gave way in a full inbox before they were read.
+    pub displaced: u64,
     /// SENDs that clients behind edges were told are in.
     pub accepted_behind: u64,
     /// Shards that edges moved because a core was lost, and in order.
@@ -105,6 +110,7 @@ impl Outcome {
         self.lost_reported += other.lost_reported;
         self.fenced += other.fenced;
         self.dropped += other.dropped;
+        self.displaced += other.displaced;
         self.accepted_behind += other.accepted_behind;
         for part in 0..2 {
             self.moves[part] += other.moves[part];
@@ -147,6 +153,7 @@ impl Outcome {
             "ordered": self.ordered, "put_off": self.put_off,
             "mode_changes": self.mode_changes, "splits": self.splits, "collapsed": self.collapsed,
             "lost_reported": self.lost_reported, "fenced": self.fenced, "dropped": self.dropped,
+            "displaced": self.displaced,
             "accepted_behind": self.accepted_behind, "failovers": self.moves[0],
             "moves": self.moves[1], "resent": self.repeats[0], "relogins": self.repeats[1],
             "kicked": self.kicked,
@@ -163,7 +170,7 @@ impl Outcome {
              {} accepted ({} with one copy), {} received, {} repeated, {} excused, {} in checked order, \
              {} put off\n\
              {} changes of mode, {} splits, {} collapsed, {} records lost by report, {} fenced, \
-             {} segments dropped\n\
+             {} segments dropped, {} messages displaced\n\
              behind edges: {} accepted, {} failovers, {} moves, {} sent again, {} logged in again, {} kicked\n\
              faults: {}",
             self.at_ms / 1000,
@@ -180,6 +187,7 @@ impl Outcome {
             self.lost_reported,
             self.fenced,
             self.dropped,
+            self.displaced,
             self.accepted_behind,
             self.moves[0],
             self.moves[1],

@@ -210,7 +210,7 @@ fn code_of(code: RejectCode) -> Code {
         RejectCode::IdNotV7 => Code::IdNotV7,
         RejectCode::InboxFull => Code::InboxFull,
         RejectCode::LowDisk => Code::LowDisk,
-        RejectCode::Overloaded => Code::Overloaded,
+        RejectCode::Overloaded | RejectCode::NodeFull => Code::Overloaded,
         RejectCode::WrongShard | RejectCode::NotServing => Code::ShardUnavailable,
         RejectCode::TooLarge | RejectCode::BadRecipients => Code::PayloadTooLarge,
     }

@@ -144,7 +144,7 @@ impl World {
             net: Net::new(),
             clients,
             edges: options.edges.then(|| Edges::new(&options, USERS..users)),
-            model: Model::new(keys),
+            model: Model::new(keys, options.drop_above.is_some()),
             faults: Vec::new(),
             next_fault_ms: 200,
             counts: BTreeMap::new(),
@@ -298,6 +298,7 @@ impl World {
         }
         self.edges.as_ref().map_or(Ok(()), Edges::check_rest)?;
         (self.outcome.received, self.outcome.excused) = self.model.all_received()?;
+        self.outcome.displaced = self.model.displaced();
         Ok(())
     }
 
@@ -377,7 +378,8 @@ impl World {
         // What a crash left on the disk counts from now on, whether it was known to be synced or not.
         let model = &mut self.model;
         let mut keep = |meta: &iris_wal::Meta<'_>| model.found(node, meta);
-        match Life::start(&machine.disk, origin, now, seed, &mut keep) {
+        let drop_above = self.options.drop_above;
+        match Life::start(&machine.disk, origin, now, (seed, drop_above), &mut keep) {
             Ok(life) => {
                 machine.draining = false;
                 machine.life = Some(life);

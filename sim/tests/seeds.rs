@@ -52,6 +52,18 @@ fn two_hundred_seeds_of_mixed_faults_keep_what_was_promised() {
 }
 
 #[test]
+fn inboxes_that_drop_lose_only_what_a_record_says_and_both_nodes_agree() {
+    let mut total = Outcome::default();
+    for seed in 0..60 {
+        let drop_above = Some(1 + seed as u32 % 7);
+        let options = Options { drop_above, ..Options::new(seed) };
+        let more = format!(" --drop-above {}", 1 + seed % 7);
+        total.add(&check_run(options, &more));
+    }
+    assert!(total.displaced > 1000 && total.received > 5000, "{total:?}");
+}
+
+#[test]
 fn a_seed_gives_the_same_run_each_time() {
     for seed in [7, 8] {
         let (first, second) = (check(seed), check(seed));

@@ -82,7 +82,13 @@ impl CoreSide {
     }
 
     pub(super) fn may_sleep(&self) -> bool {
-        self.home.is_empty() && self.to_partitions.iter().all(Outbox::may_sleep)
+        let has_work = !self.home.is_empty() && self.has_room();
+        !has_work && self.to_partitions.iter().all(Outbox::may_sleep)
+    }
+
+    /// Whether partitions take frames that name no connection.
+    fn has_room(&self) -> bool {
+        self.to_partitions.iter().all(|to| to.backlog_bytes() < THREAD_BACKLOG_MAX)
     }
 
     /// What edges were not told yet.
@@ -249,6 +255,9 @@ impl Gateway {
         let Some(core) = &mut self.core else { return false };
         let mut worked = false;
         for _ in 0..BATCHES_PER_TURN {
+            if !core.has_room() {
+                break;
+            }
             let Some(batch) = core.home.receive() else { break };
             worked = true;
             let mut rest = batch.bytes.as_slice();
@@ -287,6 +296,12 @@ impl Gateway {
     fn pump_once(&mut self, wire: &mut Wire, channel: usize) -> Result<bool, Over> {
         let Wire { ports, link, side, .. } = wire;
         let port = &mut ports[channel];
+        if port.inbox.is_cut_off() {
+            let text = format!("too much waits for it on channel {channel}");
+            let end = End::ours(EndCode::SlowPeer, text);
+            link.end(&end);
+            return Err(end.into());
+        }
         let next = port.carry.take().or_else(|| port.inbox.receive().map(|b| (b.bytes, 0)));
         let Some((mut batch, start)) = next else { return Ok(false) };
         let credit = link.credit(channel as u16);

@@ -13,7 +13,8 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use iris_proto::limits::{FRAME_BODY_BYTES_MAX, INBOX_MESSAGES_MAX};
+use iris_proto::core::WhenFull;
+use iris_proto::limits::INBOX_MESSAGES_MAX;
 
 use super::layers::{Data, Layers, Value};
 use super::problem::{Origin, Problem};
@@ -30,6 +31,8 @@ const REACTORS_MAX: i64 = 1 << 12;
 const RING_SLOTS_MAX: i64 = 1 << 20;
 /// Connections of a node, at most: what 4096 reactors could name; a bound against slips of the pen.
 const CONNECTIONS_MAX: i64 = 100_000_000;
+/// Messages in all inboxes of a node, at most: 1,024 partitions of as many as one holds.
+const MESSAGES_MAX: i64 = 1024 * 100_000_000;
 /// Block size of the log; segments are whole blocks.
 const BLOCK_BYTES: u64 = 4096;
 /// Bytes of the region's and the node's name, at most.
@@ -142,8 +145,11 @@ impl Reader<'_> {
         let second = Duration::from_secs(1);
         let login = self.span(("reactor", "login_timeout"), second / 10..=second * 300);
         let idle = self.span(("reactor", "idle_timeout"), second..=second * 86_400);
-        let out_min = 2 * FRAME_BODY_BYTES_MAX as u64;
-        let out = self.size(("reactor", "out_bytes_max"), out_min..=GIB);
+        let slow = self.span(("reactor", "slow_timeout"), second * 2..=second * 3600);
+        let out = self.size(("reactor", "out_bytes_max"), 4 * KIB..=GIB);
+        let out_total = self.size(("reactor", "out_total_max"), MIB..=1024 * GIB);
+        let send_buffer = self.size_or_none(("reactor", "send_buffer"), 4 * KIB..=16 * MIB);
+        let unsent = self.size_or_none(("reactor", "unsent_max"), 4 * KIB..=16 * MIB);
         let slots = slots.map(|slots| match slots {
             0 => host.nofile_hard.min(RING_SLOTS_MAX as u64) as usize,
             slots => slots as usize,
@@ -154,7 +160,11 @@ impl Reader<'_> {
             ring_slots: slots?.max(1),
             login_timeout: login?,
             idle_timeout: idle?,
+            slow_timeout: slow?,
             out_bytes_max: out? as usize,
+            out_total_max: out_total? as usize,
+            send_buffer: send_buffer?.map(|bytes| bytes as u32),
+            unsent_max: unsent?.map(|bytes| bytes as u32),
         })
     }
 
@@ -164,6 +174,13 @@ impl Reader<'_> {
         let minute = Duration::from_secs(60);
         let window = self.span(("core", "dedup_window"), minute..=minute * 60 * 24);
         let inbox = self.integer(("core", "inbox_messages_max"), 1..=i64::from(INBOX_MESSAGES_MAX));
+        let policies = [("refuse", WhenFull::Refuse), ("drop-oldest", WhenFull::DropOldest)];
+        let messages_when_full = self.one_of(("core", "inbox_messages_when_full"), &policies);
+        let inbox_bytes = self.size(("core", "inbox_bytes_max"), 64 * KIB..=1024 * GIB);
+        let bytes_when_full = self.one_of(("core", "inbox_bytes_when_full"), &policies);
+        let age = self.span_or_none(("core", "message_age_max"), minute / 6..=minute * 1440 * 3650);
+        let messages = self.integer(("core", "messages_max"), 1..=MESSAGES_MAX);
+        let bytes = self.size_or_none(("core", "bytes_max"), 64 * KIB..=(1 << 20) * GIB);
         if let (Some(partitions), Some(shards)) = (partitions, shards)
             && partitions > shards
         {
@@ -182,6 +199,12 @@ impl Reader<'_> {
             num_shards: shards,
             dedup_window: window?,
             inbox_messages_max: u32::try_from(inbox?).ok()?,
+            messages_when_full: messages_when_full?,
+            inbox_bytes_max: inbox_bytes?,
+            bytes_when_full: bytes_when_full?,
+            message_age_max: age?,
+            messages_max: messages? as u64,
+            bytes_max: bytes?,
         })
     }
 
@@ -434,10 +457,30 @@ impl<'a> Reader<'a> {
         self.in_range(name, span, Span(*range.start())..=Span(*range.end())).map(|span| span.0)
     }
 
+    /// A span of which 0 means that there is none.
+    fn span_or_none(
+        &mut self,
+        name: Name,
+        range: RangeInclusive<Duration>,
+    ) -> Option<Option<Duration>> {
+        match self.parsed(name)? {
+            Span(Duration::ZERO) => Some(None),
+            Span(_) => self.span(name, range).map(Some),
+        }
+    }
+
     fn size(&mut self, name: Name, range: RangeInclusive<u64>) -> Option<u64> {
         let size: ByteSize = self.parsed(name)?;
         let range = ByteSize(*range.start())..=ByteSize(*range.end());
         self.in_range(name, size, range).map(|size| size.0)
+    }
+
+    /// A size of which 0 means that there is none.
+    fn size_or_none(&mut self, name: Name, range: RangeInclusive<u64>) -> Option<Option<u64>> {
+        match self.parsed(name)? {
+            ByteSize(0) => Some(None),
+            ByteSize(_) => self.size(name, range).map(Some),
+        }
     }
 
     fn address(&mut self, name: Name) -> Option<SocketAddr> {

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use iris_proto::core::WhenFull;
 use iris_proto::replica::WhenAlone;
 
 use crate::auth::{Key, KeyError, Policy, Verifier, load_or_create_dev_key};
@@ -173,8 +174,16 @@ pub struct ReactorConfig {
     pub login_timeout: Duration,
     /// Time a connection may be silent.
     pub idle_timeout: Duration,
-    /// Bytes queued for one connection, at most.
+    /// Time that a client may take nothing of what waits for it.
+    pub slow_timeout: Duration,
+    /// Bytes queued for one connection, above which it is not read.
     pub out_bytes_max: usize,
+    /// Bytes queued for all connections of a reactor, above which those that stopped reading are closed.
+    pub out_total_max: usize,
+    /// SO_SNDBUF of a connection; `None`: the kernel's own.
+    pub send_buffer: Option<u32>,
+    /// TCP_NOTSENT_LOWAT of a connection; `None`: none.
+    pub unsent_max: Option<u32>,
 }
 
 impl ReactorConfig {
@@ -203,6 +212,18 @@ pub struct CoreConfig {
     pub dedup_window: Duration,
     /// Messages waiting in one inbox, at most.
     pub inbox_messages_max: u32,
+    /// What becomes of one more.
+    pub messages_when_full: WhenFull,
+    /// Bytes waiting in one inbox, above which it takes no more.
+    pub inbox_bytes_max: u64,
+    /// What becomes of a message that comes then.
+    pub bytes_when_full: WhenFull,
+    /// How long a message waits; `None`: for ever.
+    pub message_age_max: Option<Duration>,
+    /// Messages waiting in all inboxes of the node, at most.
+    pub messages_max: u64,
+    /// Bytes waiting in all inboxes of the node, above which none takes more; `None`: no bound but the disk.
+    pub bytes_max: Option<u64>,
 }
 
 /// How a batch is made durable.

@@ -132,9 +132,36 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "reactor",
+        "slow_timeout",
+        r#""30s""#,
+        "A client for whom something waits and who takes nothing for this long is closed (slow_reader), 2s to 1h.",
+    ),
+    key(
+        "reactor",
         "out_bytes_max",
+        r#""64KiB""#,
+        "Bytes queued for one connection, above which nothing is read from it, 4KiB to 1GiB.\n\
+         Messages are bounded by credit besides (docs/PROTOCOL.md, section 7).",
+    ),
+    key(
+        "reactor",
+        "out_total_max",
+        r#""256MiB""#,
+        "Bytes queued for all connections of a reactor, above which those that stopped reading are closed, 1MiB to 1TiB.",
+    ),
+    key(
+        "reactor",
+        "send_buffer",
         r#""256KiB""#,
-        "Bytes queued for one connection; a client that reads slower is closed (slow_reader).",
+        "SO_SNDBUF of a connection, 4KiB to 16MiB: the kernel doubles it, net.core.wmem_max bounds it.\n\
+         0B leaves it to the kernel.",
+    ),
+    key(
+        "reactor",
+        "unsent_max",
+        r#""64KiB""#,
+        "TCP_NOTSENT_LOWAT of a connection, 4KiB to 16MiB: what the kernel takes for a client that does not read.\n\
+         0B: as much as the buffer holds.",
     ),
     key(
         "limits",
@@ -236,7 +263,48 @@ pub const KEYS: &[Key] = &[
         r#""1h""#,
         "How long a message id is remembered. A retry after that is refused, never doubled.",
     ),
-    key("core", "inbox_messages_max", "1000000", "Messages that wait in one inbox at most."),
+    key(
+        "core",
+        "inbox_messages_max",
+        "1000000",
+        "Messages that wait in one inbox at most, 1 to 1000000.",
+    ),
+    key(
+        "core",
+        "inbox_messages_when_full",
+        r#""refuse""#,
+        "What becomes of one more: refuse (inbox_full), or drop-oldest: the oldest one gives way, unread.",
+    ),
+    key(
+        "core",
+        "inbox_bytes_max",
+        r#""1GiB""#,
+        "Bytes in one inbox (payloads, names and 81 B a message), above which it takes no more, 64KiB to 1TiB.",
+    ),
+    key(
+        "core",
+        "inbox_bytes_when_full",
+        r#""refuse""#,
+        "What becomes of a message that comes then: refuse, or drop-oldest.",
+    ),
+    key(
+        "core",
+        "message_age_max",
+        r#""0s""#,
+        "Messages that wait longer are dropped, unread, 10s to 3650d; 0s: they wait for ever.",
+    ),
+    key(
+        "core",
+        "messages_max",
+        "100000000",
+        "Messages in all inboxes of this node; more are refused (overloaded). Shared out over its partitions.",
+    ),
+    key(
+        "core",
+        "bytes_max",
+        r#""0B""#,
+        "Bytes in all inboxes of this node, 64KiB to 1024TiB, counted and shared out alike; 0B: as the disk has room.",
+    ),
     key(
         "wal",
         "segment_size",

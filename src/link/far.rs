@@ -10,6 +10,10 @@ use std::sync::Arc;
 
 /// Bytes that may wait for one edge before nothing more is delivered to its users: the rest stays in the inboxes.
 const FAR_BACKLOG_MAX: usize = 1 << 20;
+/// Bytes that may wait for one edge before its link is given up: answers and changes of presence do not wait elsewhere.
+const FAR_BACKLOG_END: usize = 32 << 20;
+/// Bytes that may wait on the way for what names no connection: receipts, which may be lost.
+const HOME_BACKLOG_MAX: usize = 8 << 20;
 
 /// The way to an edge, handed to a partition.
 #[derive(Debug)]
@@ -77,6 +81,12 @@ impl Links {
         }
     }
 
+    /// Whether there is room where [`Self::to_any`] leads.
+    pub fn any_has_room(&self) -> bool {
+        let way = self.home.as_ref().unwrap_or_else(|| &self.near[0]);
+        way.backlog_bytes() < HOME_BACKLOG_MAX
+    }
+
     /// Whether deliveries to that reactor may go on. Those of this process are asked for all at once:
     /// [`Self::near_has_room`].
     pub fn has_room(&self, reactor: u16) -> bool {
@@ -137,6 +147,9 @@ impl Links {
         for far in self.far.iter_mut().flatten() {
             hand_over(&mut far.way.outbox);
             let backlog = far.way.outbox.backlog_bytes();
+            if backlog > FAR_BACKLOG_END {
+                far.way.outbox.cut_off();
+            }
             let limit = if far.is_congested { FAR_BACKLOG_MAX / 2 } else { FAR_BACKLOG_MAX };
             let is_congested = backlog > limit;
             self.was_freed |= far.is_congested && !is_congested;
@@ -208,6 +221,30 @@ mod tests {
         }
         links.flush(|_| ());
         assert!(links.has_room(1) && links.take_freed());
+    }
+
+    #[test]
+    fn an_edge_for_which_too_much_waits_is_given_up_and_keeps_no_memory() {
+        let (slow, slow_inbox) = way(1..2);
+        let mut links = Links::new(Vec::new(), Some(way(0..1).0.outbox));
+        links.attach(slow);
+        while !slow_inbox.is_cut_off() {
+            let more = links.to(1);
+            more.resize(more.len() + FAR_BACKLOG_END / 4, 0);
+            links.flush(|_| ());
+        }
+        assert_eq!(links.backlog_bytes(), 0);
+        links.to(1).push(1);
+        links.flush(|_| ());
+        assert_eq!(links.backlog_bytes(), 0, "what comes later is dropped");
+    }
+
+    #[test]
+    fn receipts_are_not_kept_without_bound() {
+        let mut links = Links::new(Vec::new(), Some(way(0..1).0.outbox));
+        assert!(links.any_has_room());
+        links.to_any().resize(HOME_BACKLOG_MAX, 0);
+        assert!(!links.any_has_room());
     }
 
     #[test]

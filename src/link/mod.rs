@@ -127,6 +127,14 @@ impl Outbox {
         None
     }
 
+    /// Gives the link up: nothing more is taken, what waits here is dropped, and the receiver sees [`Inbox::is_cut_off`].
+    pub fn cut_off(&mut self) {
+        self.queue.close();
+        self.pending = Vec::new();
+        self.frames = 0;
+        self.receiver.wake();
+    }
+
     /// Whether this thread may sleep: nothing is left, or there is no room and the receiver will wake it.
     pub fn may_sleep(&self) -> bool {
         if self.pending.is_empty() {
@@ -152,6 +160,11 @@ impl Inbox {
     /// Whether nothing is there.
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
+    }
+
+    /// Whether a sender has given the link up.
+    pub fn is_cut_off(&self) -> bool {
+        self.queue.is_closed()
     }
 }
 

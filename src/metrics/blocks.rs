@@ -3,7 +3,9 @@
 use iris_proto::peer::Purpose;
 
 use super::cell::{Counter, CounterBy, Gauge, Histogram, Label};
-use super::labels::{CloseReason, FrameType, LimitHit, LinkEnd, RejectReason, SegmentState};
+use super::labels::{
+    CloseReason, DropReason, FrameType, LimitHit, LinkEnd, RejectReason, SegmentState,
+};
 use crate::config::CORES_MAX;
 
 /// Counts things per batch: 1 to 4096, doubling.
@@ -39,6 +41,12 @@ pub struct ReactorMetrics {
     pub sent_bytes: Counter,
     /// Send operations.
     pub sends: Counter,
+    /// Bytes that wait for clients.
+    pub out_bytes: Gauge,
+    /// Times that a client was left unread because it did not take its answers.
+    pub paused: Counter,
+    /// Changes of presence that a newer one replaced before they were sent.
+    pub changes_replaced: Counter,
     /// Frames received, by type.
     pub frames_in: CounterBy<FrameType, { FrameType::COUNT }>,
     /// Frames sent, by type.
@@ -97,6 +105,8 @@ pub struct PartitionMetrics {
     pub delivered: Counter,
     /// Messages acknowledged by recipients.
     pub acked: Counter,
+    /// Messages dropped by a policy of inboxes, by reason.
+    pub dropped: [Counter; DropReason::COUNT],
     /// Receipts sent to senders.
     pub receipts: Counter,
     /// Logins.
@@ -105,6 +115,12 @@ pub struct PartitionMetrics {
     pub inbox_messages: Gauge,
     /// Bytes of the inboxes' index.
     pub inbox_bytes: Gauge,
+    /// Bytes of the messages in inboxes, as limits count them.
+    pub inbox_content_bytes: Gauge,
+    /// The most messages in one inbox.
+    pub fullest_messages: Gauge,
+    /// The most bytes in one inbox.
+    pub fullest_bytes: Gauge,
     /// Users online.
     pub users_online: Gauge,
     /// Users known: online, watched or with messages.

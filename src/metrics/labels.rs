@@ -162,6 +162,8 @@ label! {
         ShardUnavailable = "shard_unavailable",
         /// [`Code::SendRate`].
         SendRate = "send_rate",
+        /// All inboxes of the node are full; the client is told [`Code::Overloaded`].
+        NodeFull = "node_full",
         /// A code that does not refuse SENDs.
         Other = "other",
     }
@@ -228,6 +230,16 @@ impl From<Bound> for LimitHit {
             Bound::PrefixConnectionsMax => Self::PrefixConnectionsMax,
             Bound::PendingLoginsMax => Self::PendingLoginsMax,
         }
+    }
+}
+
+label! {
+    /// Why messages left inboxes other than by an ACK.
+    pub enum DropReason {
+        /// They were older than `core.message_age_max`.
+        Expired = "expired",
+        /// The inbox was full, and its policy is to have the oldest give way.
+        InboxFull = "inbox_full",
     }
 }
 
@@ -459,6 +471,7 @@ mod tests {
         assert_names::<CloseReason>();
         assert_names::<RejectReason>();
         assert_names::<LimitHit>();
+        assert_names::<DropReason>();
         assert_names::<FrameType>();
         assert_names::<SegmentState>();
         assert_names::<MirrorState>();

@@ -20,8 +20,8 @@ pub use blocks::{
 };
 pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Snapshot};
 pub use labels::{
-    CloseReason, FrameType, LimitHit, LinkEnd, LinkRefusal, MirrorMode, MirrorState, RejectReason,
-    SegmentState,
+    CloseReason, DropReason, FrameType, LimitHit, LinkEnd, LinkRefusal, MirrorMode, MirrorState,
+    RejectReason, SegmentState,
 };
 pub use mirror::MirrorMetrics;
 pub use process::{Process, resident_bytes_now};

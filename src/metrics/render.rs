@@ -5,8 +5,8 @@ mod mirror;
 use super::cell::{Label, Snapshot};
 use super::text::Text;
 use super::{
-    CloseReason, FrameType, GatewayMetrics, LimitHit, LinkEnd, PartitionMetrics, Process,
-    ReactorMetrics, Registry, RejectReason, SegmentState, WalMetrics,
+    CloseReason, DropReason, FrameType, GatewayMetrics, LimitHit, LinkEnd, PartitionMetrics,
+    Process, ReactorMetrics, Registry, RejectReason, SegmentState, WalMetrics,
 };
 
 const NS: f64 = 1e-9;
@@ -30,6 +30,14 @@ const REACTOR_COUNTERS: Cells<ReactorMetrics> = &[
     }),
     ("iris_sent_bytes_total", "Bytes sent to clients.", |m| m.sent_bytes.value()),
     ("iris_send_operations_total", "Send operations.", |m| m.sends.value()),
+    ("iris_reads_paused_total", "Times a client that took no answers was left unread.", |m| {
+        m.paused.value()
+    }),
+    (
+        "iris_presence_conflated_total",
+        "Changes of presence that newer ones replaced unsent.",
+        |m| m.changes_replaced.value(),
+    ),
     ("iris_shard_failovers_total", "Shards that lost their core and went to another.", |m| {
         m.failovers.value()
     }),
@@ -70,6 +78,7 @@ const REACTOR_GAUGES: Cells<ReactorMetrics> = &[
     ("iris_limits_revision", "Reloads of the limits that the reactor has taken.", |m| {
         m.limits_revision.value()
     }),
+    ("iris_client_backlog_bytes", "Bytes that wait for clients.", |m| m.out_bytes.value()),
     ("iris_reactor_link_backlog_bytes", "Bytes that wait for partitions.", |m| {
         m.link_backlog_bytes.value()
     }),
@@ -118,6 +127,15 @@ const PARTITION_COUNTERS: Cells<PartitionMetrics> = &[
 const PARTITION_GAUGES: Cells<PartitionMetrics> = &[
     ("iris_inbox_messages", "Messages that wait in inboxes.", |m| m.inbox_messages.value()),
     ("iris_inbox_index_bytes", "Memory of the inboxes' index.", |m| m.inbox_bytes.value()),
+    ("iris_inbox_bytes", "Bytes of messages that wait, as limits of inboxes count them.", |m| {
+        m.inbox_content_bytes.value()
+    }),
+    ("iris_inbox_highest_messages", "Messages in the fullest inbox, at looks every 20 s.", |m| {
+        m.fullest_messages.value()
+    }),
+    ("iris_inbox_highest_bytes", "Bytes in the inbox that holds most, likewise.", |m| {
+        m.fullest_bytes.value()
+    }),
     ("iris_users_online", "Users online.", |m| m.users_online.value()),
     ("iris_users", "Users online, watched or with messages.", |m| m.users.value()),
     ("iris_dedup_ids", "Message ids remembered.", |m| m.dedup_ids.value()),
@@ -272,6 +290,11 @@ impl Registry {
         let mut family = text.counters(name, "Time spent working, not waiting.");
         each("partition", partitions, |labels, m| {
             family.sample(labels, m.busy_ns.value() as f64 * NS);
+        });
+        let help = "Messages that a policy of inboxes dropped unread, by reason.";
+        let mut family = text.counters("iris_dropped_total", help);
+        by_label(&mut family, "reason", DropReason::ALL, |reason| {
+            partitions.iter().map(|m| m.dropped[reason.index()].value()).sum()
         });
         let mut family = text.gauges("iris_recovery_seconds", "Time the recovery took.");
         each("partition", partitions, |labels, m| {

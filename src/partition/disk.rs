@@ -87,9 +87,8 @@ pub(super) enum Done {
     NotPrepared(String),
     FooterWritten(FooterWrite),
     Dropped(u32),
-    Space {
-        free: u64,
-    },
+    /// Free bytes on the disk, if it said.
+    Space(Option<u64>),
     Read(Records),
     CopyRead(CopyRecords),
     Compared(Compared),
@@ -124,6 +123,8 @@ pub(super) struct Disk {
     done: Queue<Done>,
     hurry: Arc<AtomicBool>,
     writes_under_way: usize,
+    /// The keeper was asked for the free space and has not answered.
+    asks_space: bool,
 }
 
 impl Disk {
@@ -171,13 +172,16 @@ impl Disk {
         let body = move || keep_loop(supply, footer_writer, &dir, &keeper_jobs, &hurried, &to);
         spawn("keep", Box::new(body))?;
         spawn("read", Box::new(move || read_loop(log_reader, feed, &reader_jobs, &report)))?;
-        Ok(Self { writer, writer_waker, keeper, reader, done, hurry, writes_under_way: 0 })
+        let (writes_under_way, asks_space) = (0, false);
+        Ok(Self { writer, writer_waker, keeper, reader, done, hurry, writes_under_way, asks_space })
     }
 
     pub(super) fn done(&mut self) -> Option<Done> {
         let done = self.done.pop()?;
-        if matches!(done, Done::Written { .. }) {
-            self.writes_under_way -= 1;
+        match &done {
+            Done::Written { .. } => self.writes_under_way -= 1,
+            Done::Space(_) => self.asks_space = false,
+            _ => {}
         }
         Some(done)
     }
@@ -220,8 +224,11 @@ impl Disk {
         let _ = self.keeper.send(KeeperJob::Retire(segment));
     }
 
-    pub(super) fn ask_space(&self) {
-        let _ = self.keeper.send(KeeperJob::Space);
+    /// Asks once, however long a disk that hangs leaves it unanswered.
+    pub(super) fn ask_space(&mut self) {
+        if !std::mem::replace(&mut self.asks_space, true) {
+            let _ = self.keeper.send(KeeperJob::Space);
+        }
     }
 
     pub(super) fn read(&self, wanted: Vec<Wanted>) {
@@ -347,10 +354,13 @@ fn keep_loop(
                 }
                 Err(error) => return report.failed(&error),
             },
-            KeeperJob::Space => match free_bytes(dir) {
-                Ok(free) => report.done(Done::Space { free }),
-                Err(error) => tracing::warn!(%error, "failed to ask for free disk space"),
-            },
+            KeeperJob::Space => {
+                let free = free_bytes(dir);
+                if let Err(error) = &free {
+                    tracing::warn!(%error, "failed to ask for free disk space");
+                }
+                report.done(Done::Space(free.ok()));
+            }
         }
     }
 }

@@ -17,6 +17,8 @@ use iris_wal::{AppendError, Body, Head, Log, Msg, Reason, Record, Targets, Tomb,
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// Bytes of records that are read from disk at a time for deliveries, above which none is begun.
+const READ_BYTES_MAX: usize = 32 << 20;
 /// Bytes of presence entries in one frame, at most.
 const PRESENCE_FRAME_BYTES: usize = 16 << 10;
 
@@ -54,6 +56,10 @@ pub(super) struct Fx {
     reads: Vec<Wanted>,
     /// How many of a connection's deliveries are being read: later ones queue behind them, to keep the order.
     reading: HashMap<ConnId, u32>,
+    /// Bytes of the records that are being read.
+    read_bytes: usize,
+    /// Receipts dropped because the way to other partitions is full.
+    pub receipts_dropped: u64,
     accepted: Option<(ConnId, u32, u16, u8)>,
     presence: Option<(ConnId, u32)>,
     presence_bytes: Vec<u8>,
@@ -87,6 +93,8 @@ impl Fx {
             wal_metrics,
             reads: Vec::new(),
             reading: HashMap::new(),
+            read_bytes: 0,
+            receipts_dropped: 0,
             accepted: None,
             presence: None,
             presence_bytes: Vec::new(),
@@ -147,10 +155,16 @@ impl Fx {
         std::mem::take(&mut self.reads)
     }
 
+    /// Whether further deliveries may be read from disk: what is read waits in memory.
+    pub(super) fn reads_have_room(&self) -> bool {
+        self.read_bytes < READ_BYTES_MAX
+    }
+
     /// Deliveries whose records were read from disk, or could not be.
     pub(super) fn deliver_read(&mut self, records: Records) {
         let mut start = 0;
         for (delivery, told) in records.deliveries {
+            self.read_bytes -= delivery.len as usize;
             if let Some(count) = self.reading.get_mut(&delivery.conn) {
                 *count -= 1;
                 if *count == 0 {
@@ -227,7 +241,11 @@ pub(super) fn put_message(
 
 impl From<RejectCode> for RejectReason {
     fn from(code: RejectCode) -> Self {
-        Self::from(code_of(code))
+        match code {
+            // Clients are told the same as of a full queue; operators have to know.
+            RejectCode::NodeFull => Self::NodeFull,
+            code => Self::from(code_of(code)),
+        }
     }
 }
 
@@ -239,7 +257,7 @@ fn code_of(code: RejectCode) -> Code {
         RejectCode::IdNotV7 => Code::IdNotV7,
         RejectCode::InboxFull => Code::InboxFull,
         RejectCode::LowDisk => Code::LowDisk,
-        RejectCode::Overloaded => Code::Overloaded,
+        RejectCode::Overloaded | RejectCode::NodeFull => Code::Overloaded,
         RejectCode::WrongShard | RejectCode::NotServing => Code::ShardUnavailable,
         RejectCode::TooLarge | RejectCode::BadRecipients => Code::PayloadTooLarge,
     }
@@ -370,6 +388,7 @@ impl Effects for Fx {
             return;
         }
         *self.reading.entry(delivery.conn).or_default() += 1;
+        self.read_bytes += delivery.len as usize;
         self.reads.push(*delivery);
     }
 
@@ -381,7 +400,11 @@ impl Effects for Fx {
             let post = ReceiptPost { to, reader, reader_name, id: msg_id };
             return ToCore::Receipt(post).encode(&mut self.own);
         }
-        // Any reactor can pass it on to the shard of the sender, and the gateway can.
+        // Any reactor can pass it on to the shard of the sender, and the gateway can. That it is lost proves nothing.
+        if !self.links.any_has_room() {
+            self.receipts_dropped += 1;
+            return;
+        }
         let frame = ToEdge::Receipt {
             to: receipt.to,
             reader: receipt.reader,

@@ -2,7 +2,7 @@
 
 use super::rewrite::Rewrite;
 use super::{Failed, Partition};
-use crate::metrics::{Label, SegmentState};
+use crate::metrics::{DropReason, Label, SegmentState};
 use iris_proto::core::CheckpointCursor;
 use iris_proto::id::ShardId;
 use iris_wal::Ready;
@@ -255,10 +255,15 @@ impl Partition {
         metrics.logins.set(counters.logins);
         metrics.stale_inputs.set(counters.stale_inputs);
         metrics.acks_put_off.set(counters.acks_put_off);
-        metrics.receipts_dropped.set(counters.receipts_dropped);
+        metrics.receipts_dropped.set(counters.receipts_dropped + self.fx.receipts_dropped);
         metrics.watches_refused.set(counters.watches_refused);
         metrics.clock_steps_back.set(counters.clock_steps_back);
         metrics.inbox_bytes.set(u64::from(gauges.entries) * INBOX_ENTRY_BYTES);
+        metrics.inbox_content_bytes.set(gauges.inbox_bytes);
+        metrics.fullest_messages.set(u64::from(gauges.fullest.messages));
+        metrics.fullest_bytes.set(gauges.fullest.bytes);
+        metrics.dropped[DropReason::Expired.index()].set(counters.expired);
+        metrics.dropped[DropReason::InboxFull.index()].set(counters.displaced);
         let backlog = self.fx.links.backlog_bytes() as u64;
         metrics.link_backlog_bytes.set(backlog);
         self.set_segment_gauges();

@@ -143,7 +143,7 @@ impl Partition {
             worked |= self.take_batches();
         }
         self.poll_mirror(worked);
-        if self.has_room() {
+        if self.may_deliver() {
             worked |= self.poll();
         }
         worked |= self.end_gone_edges();
@@ -161,7 +161,8 @@ impl Partition {
         let blocked = !self.has_room();
         let has_input =
             !self.inbox.is_empty() || self.unfinished.is_some() || !self.fx.own.is_empty();
-        (blocked || !(has_input || self.more))
+        let has_more = self.more && self.may_deliver();
+        (blocked || !(has_input || has_more))
             && self.disk.is_quiet()
             && self.edges.is_quiet()
             && self.mirror.as_ref().is_none_or(Mirror::is_quiet)
@@ -182,6 +183,11 @@ impl Partition {
         self.fx.links.near_has_room(LINK_BACKLOG_MAX) && self.fx.log.has_room()
     }
 
+    /// Whether deliveries have somewhere to go, and room on the way from the disk.
+    fn may_deliver(&self) -> bool {
+        self.has_room() && self.fx.reads_have_room()
+    }
+
     fn take_done(&mut self) -> bool {
         let mut worked = false;
         while let Some(done) = self.disk.done() {
@@ -196,7 +202,7 @@ impl Partition {
                     self.fx.log.footer_written(footer);
                 }
                 Done::Dropped(segment) => self.dropped(segment),
-                Done::Space { free } => self.space(free),
+                Done::Space(free) => free.into_iter().for_each(|free| self.space(free)),
                 Done::CopyRead(records) => self.copy(records),
                 Done::Compared(compared) => self.compared(&compared),
                 Done::Forgotten(segment) => self.disk.retire(segment),

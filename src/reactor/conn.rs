@@ -2,8 +2,8 @@
 
 use iris_proto::admission::{Pass, SendRates};
 use iris_proto::id::{ConnId, UserKey};
-use iris_proto::session::{Seconds, Session};
-use iris_proto::wire::{AcceptedRun, put_accepted};
+use iris_proto::session::{Changes, Seconds, Session};
+use iris_proto::wire::{AcceptedRun, kind, put_accepted};
 use iris_ring::SendId;
 use std::net::{IpAddr, SocketAddr};
 
@@ -20,6 +20,8 @@ pub(super) enum Reading {
     Multishot,
     /// The multishot receive is being ended; the poll follows its last event.
     Demoting,
+    /// The client does not take its answers: nothing is read until it has.
+    Paused,
 }
 
 /// How far the end of a connection is, once nothing that comes counts any more.
@@ -128,7 +130,12 @@ impl Conn {
 
     /// Bytes waiting for the client.
     pub(super) fn queued_bytes(&self) -> usize {
-        self.out.as_ref().map_or(0, |out| out.pending.len())
+        self.out.as_ref().map_or(0, |out| out.queued_bytes())
+    }
+
+    /// Of those, the ones behind what is being sent.
+    pub(super) fn bytes_behind(&self) -> usize {
+        self.out.as_ref().map_or(0, |out| out.bytes_behind())
     }
 }
 
@@ -138,10 +145,108 @@ pub(super) struct Out {
     pub pending: Vec<u8>,
     pub frames: u32,
     pub sending: Option<SendId>,
+    /// A buffer of which the kernel took only the beginning.
+    rest: Option<Vec<u8>>,
+    /// Bytes of the buffer that is being sent, or of `rest`, and how many of it the kernel has taken.
+    under_way: usize,
+    taken: usize,
+    /// When the kernel took something last, or when there was something to take.
+    pub taken_s: Seconds,
+    /// How much of this is in the reactor's sum.
+    pub counted: usize,
     run: Option<(u8, AcceptedRun)>,
+    /// Changes of presence that wait behind what is being sent.
+    changes: Option<Box<Changes>>,
 }
 
 impl Out {
+    /// Bytes that wait for the client and were not taken by the kernel.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.bytes_behind() + self.under_way - self.taken
+    }
+
+    /// Of those, the ones behind what is being sent: a client that takes all at once has none for longer than a turn.
+    pub(super) fn bytes_behind(&self) -> usize {
+        self.pending.len() + self.changes.as_ref().map_or(0, |changes| changes.bytes())
+    }
+
+    /// Queues a frame of a core. Changes of presence that find something being sent wait beside it, the last one of each
+    /// user; an answer comes after all that it may know of. How many changes are gone because newer ones came.
+    pub(super) fn frame(&mut self, bytes: &[u8]) -> u64 {
+        if bytes.first() == Some(&kind::PRESENCE) {
+            let is_busy = self.sending.is_some() || self.rest.is_some() || self.changes.is_some();
+            match Changes::are(bytes) {
+                true if is_busy => {
+                    let changes = self.changes.get_or_insert_default();
+                    if let Some(replaced) = changes.take(bytes) {
+                        return replaced;
+                    }
+                }
+                true => {}
+                false => self.flush_changes(),
+            }
+        }
+        self.flush_run();
+        self.pending.extend_from_slice(bytes);
+        self.frames += 1;
+        0
+    }
+
+    fn flush_changes(&mut self) {
+        if let Some(changes) = self.changes.take() {
+            self.flush_run();
+            self.frames += changes.put(&mut self.pending);
+        }
+    }
+
+    /// What to send next, and from where on: the rest of the last buffer, or what has gathered, for which `empty` takes its
+    /// place. `None`: nothing waits.
+    pub(super) fn next(&mut self, empty: impl FnOnce() -> Vec<u8>) -> Option<(Vec<u8>, usize)> {
+        if let Some(rest) = self.rest.take() {
+            return Some((rest, self.taken));
+        }
+        self.flush_run();
+        self.flush_changes();
+        if self.pending.is_empty() {
+            return None;
+        }
+        let bytes = std::mem::replace(&mut self.pending, empty());
+        (self.under_way, self.taken) = (bytes.len(), 0);
+        Some((bytes, 0))
+    }
+
+    /// A send ended, of which the kernel took so many bytes. Gives the buffer back once it has all.
+    pub(super) fn sent(&mut self, buffer: Vec<u8>, taken: usize) -> Option<Vec<u8>> {
+        self.sending = None;
+        self.taken += taken;
+        if self.taken < buffer.len() {
+            self.rest = Some(buffer);
+            return None;
+        }
+        (self.under_way, self.taken) = (0, 0);
+        Some(buffer)
+    }
+
+    /// Drops what was not begun to be sent.
+    pub(super) fn drop_pending(&mut self) {
+        self.pending.clear();
+        self.changes = None;
+    }
+
+    /// Drops everything: the client is gone.
+    pub(super) fn drop_all(&mut self) {
+        self.drop_pending();
+        if self.rest.take().is_some() {
+            (self.under_way, self.taken) = (0, 0);
+        }
+    }
+
+    /// The last word follows.
+    pub(super) fn finish(&mut self) {
+        self.changes = None;
+        self.flush_run();
+    }
+
     /// Queues the answer to consecutive SENDs, joined to the one before where they follow each other.
     pub(super) fn accepted(&mut self, copies: u8, run: AcceptedRun) {
         if let Some((last_copies, last)) = &mut self.run
@@ -249,6 +354,7 @@ impl Conns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use iris_proto::wire::{PresenceState, put_presence};
 
     fn conn() -> Conn {
         Conn::new(0, 0, "192.0.2.1:5".parse().unwrap(), 0)
@@ -287,5 +393,49 @@ mod tests {
         out.accepted(2, AcceptedRun { first: 10, count: 1 });
         out.flush_run();
         assert_eq!(out.frames, 3);
+    }
+
+    #[test]
+    fn what_the_kernel_did_not_take_is_sent_next_and_counts_until_then() {
+        let mut out = Out::default();
+        out.frame(b"first");
+        let (buffer, start) = out.next(Vec::new).unwrap();
+        assert_eq!((&*buffer, start, out.queued_bytes()), (&b"first"[..], 0, 5));
+        out.frame(b"second");
+        assert!(out.sent(buffer, 2).is_none());
+        assert_eq!(out.queued_bytes(), 3 + 6);
+        let (buffer, start) = out.next(Vec::new).unwrap();
+        assert_eq!((&*buffer, start), (&b"first"[..], 2));
+        assert_eq!(out.sent(buffer, 3).unwrap(), b"first");
+        assert_eq!(out.next(Vec::new).unwrap().0, b"second");
+        assert_eq!(out.queued_bytes(), 6);
+    }
+
+    fn presence(query: u32, state: PresenceState) -> Vec<u8> {
+        let mut frame = Vec::new();
+        put_presence(&mut frame, query, &[(state, 1, "amy")]);
+        frame
+    }
+
+    #[test]
+    fn changes_wait_behind_what_is_sent_and_an_answer_comes_after_them() {
+        let mut out = Out::default();
+        let (on, off) = (PresenceState::Online, PresenceState::Offline);
+        assert_eq!(out.frame(&presence(0, on)), 0);
+        let (buffer, _) = out.next(Vec::new).unwrap();
+        assert_eq!(buffer, presence(0, on), "nothing is sent: it goes at once");
+        assert!(out.sent(buffer, 5).is_none());
+        assert_eq!(out.frame(&presence(0, off)), 0);
+        assert_eq!(out.frame(&presence(0, on)), 1);
+        assert!(out.pending.is_empty() && out.queued_bytes() > 0);
+        out.frame(&presence(7, off));
+        assert_eq!(out.pending, [presence(0, on), presence(7, off)].concat());
+        out.frame(&presence(0, off));
+        let (rest, _) = out.next(Vec::new).unwrap();
+        let left = rest.len() - 5;
+        assert!(out.sent(rest, left).is_some());
+        out.frame(&presence(0, on));
+        let (all, _) = out.next(Vec::new).unwrap();
+        assert_eq!(all, [presence(0, on), presence(7, off), presence(0, on)].concat());
     }
 }

@@ -6,7 +6,7 @@
 
 use super::conn::{Conn, Parting, Reading};
 use super::{Reactor, Settings};
-use crate::metrics::CloseReason;
+use crate::metrics::{CloseReason, ReactorMetrics};
 use crate::rt::Waker;
 use iris_proto::id::ConnId;
 use iris_proto::wire::Code;
@@ -243,13 +243,25 @@ impl Lanes {
             Reading::Polling => ring.cancel_poll(token(id)),
             Reading::Multishot => ring.cancel_receive(token(id)),
             // A single receive is of a readable socket and ends by itself; a poll that fired is over.
-            Reading::Ready | Reading::Once | Reading::Demoting => {}
+            Reading::Ready | Reading::Once | Reading::Demoting | Reading::Paused => {}
         }
         if let Some(send) = conn.out.as_ref().and_then(|out| out.sending) {
             ring.cancel_send(send);
+            // A socket that is closed with something unsent lives on until the kernel gives up on its peer.
+            ring.disconnect(conn.descriptor);
         }
         ring.close(conn.descriptor, token(id));
     }
+}
+
+/// Leaves a client unread that lets its answers gather: what it asks for next would be answered by more of them.
+fn pauses(conn: &mut Conn, settings: &Settings, metrics: &ReactorMetrics) -> bool {
+    let leaves = !conn.closing && settings.slow.leaves_unread(conn.bytes_behind());
+    if leaves {
+        conn.reading = Reading::Paused;
+        metrics.paused.add(1);
+    }
+    leaves
 }
 
 impl Lane {
@@ -261,6 +273,7 @@ impl Lane {
             let Some(id) = self.waiting.pop_front() else { return };
             if let Some(conn) = reactor.conns.get_mut(id)
                 && (!conn.closing || conn.lingers)
+                && !pauses(conn, &reactor.settings, &reactor.metrics)
             {
                 conn.reading = Reading::Once;
                 self.receiving += 1;
@@ -297,6 +310,9 @@ impl Lane {
             self.waiting.push_back(id);
             return;
         }
+        if pauses(conn, &reactor.settings, &reactor.metrics) {
+            return;
+        }
         let stays_hot = conn.reading == Reading::Multishot;
         if was_hot || stays_hot {
             if !std::mem::replace(&mut conn.listed_hot, true) {
@@ -305,6 +321,14 @@ impl Lane {
             conn.reading = Reading::Multishot;
             self.ring.receive_multishot(conn.descriptor, token(id));
         } else {
+            conn.reading = Reading::Polling;
+            self.ring.poll_readable(conn.descriptor, token(id));
+        }
+    }
+
+    /// Reads a client again that was left unread.
+    pub(super) fn read_again(&mut self, conn: &mut Conn, id: ConnId) {
+        if !conn.closing || conn.lingers {
             conn.reading = Reading::Polling;
             self.ring.poll_readable(conn.descriptor, token(id));
         }

@@ -23,11 +23,10 @@ use crate::clock::Clock;
 use crate::link::{Inbox, Outbox};
 use crate::metrics::{CloseReason, Label, ReactorMetrics};
 use crate::rt::{self, Waker};
-use conn::{Conns, Out, Parting};
+use conn::{Conns, Out, Parting, Reading};
 use iris_proto::admission::Gate;
 use iris_proto::id::ConnId;
-use iris_proto::limits::{FRAME_BODY_BYTES_MAX, RECV_WINDOW_BYTES};
-use iris_proto::session::{Patience, Seconds};
+use iris_proto::session::{Patience, Seconds, SlowBounds, Waiting};
 use iris_proto::wheel::{STEP_MS, Wheel};
 use iris_proto::wire::{Code, put_error};
 use iris_ring::Listener;
@@ -58,7 +57,8 @@ pub struct Settings {
     pub connections_max: usize,
     pub ring_slots: u32,
     pub rings_max: usize,
-    pub out_bytes_max: usize,
+    /// What may wait for clients that do not take it.
+    pub slow: SlowBounds,
     /// Bytes that may wait for one partition before SENDs are refused as overload.
     pub link_backlog_max: usize,
     /// Bytes of unfinished frames of all connections.
@@ -120,6 +120,8 @@ struct Reactor {
     logins: Logins,
     pool: Vec<Vec<u8>>,
     partial_bytes: usize,
+    /// Bytes that wait for all clients.
+    out_bytes: usize,
     now_s: Seconds,
     drained_upto: Option<u32>,
     metrics: Arc<ReactorMetrics>,
@@ -151,6 +153,7 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         logins: Logins::default(),
         pool: Vec::new(),
         partial_bytes: 0,
+        out_bytes: 0,
         now_s: clock.seconds(),
         drained_upto: None,
         metrics: parts.metrics,
@@ -244,6 +247,8 @@ impl Reactor {
             worked = true;
             self.flush_conn(lanes, id);
         }
+        // Who was ended on the way has a last word to be sent in the next turn.
+        dirty.append(&mut self.dirty);
         self.dirty = dirty;
         let Self { links, routing, metrics, .. } = self;
         for frames in links.iter_mut().filter_map(Outbox::flush) {
@@ -262,48 +267,80 @@ impl Reactor {
     fn flush_conn(&mut self, lanes: &mut Lanes, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         conn.dirty = false;
-        let closing = conn.closing;
-        let Some(out) = &mut conn.out else {
-            if closing {
-                self.part(lanes, id);
+        let Some(out) = &mut conn.out else { return self.all_sent(lanes, id) };
+        if out.sending.is_none() {
+            let pool = &mut self.pool;
+            let Some((bytes, start)) = out.next(|| pool.pop().unwrap_or_default()) else {
+                self.out_bytes -= out.counted;
+                conn.out = None;
+                return self.all_sent(lanes, id);
+            };
+            self.metrics.sends.add(1);
+            if start == 0 {
+                self.metrics.sent_bytes.add(bytes.len() as u64);
+                self.metrics.frames_per_send.record(u64::from(std::mem::take(&mut out.frames)));
             }
-            return;
-        };
-        out.flush_run();
-        if out.sending.is_some() {
-            return;
+            out.taken_s = self.now_s;
+            let ring = &mut lanes.lane(usize::from(conn.lane)).ring;
+            out.sending = Some(ring.send_some(conn.descriptor, bytes, start, lanes::token(id)));
         }
-        if out.pending.is_empty() {
-            conn.out = None;
-            if closing {
-                self.part(lanes, id);
-            }
-            return;
-        }
-        let replacement = self.pool.pop().unwrap_or_default();
-        let bytes = std::mem::replace(&mut out.pending, replacement);
-        self.metrics.sends.add(1);
-        self.metrics.sent_bytes.add(bytes.len() as u64);
-        self.metrics.frames_per_send.record(u64::from(std::mem::take(&mut out.frames)));
-        let ring = &mut lanes.lane(usize::from(conn.lane)).ring;
-        out.sending = Some(ring.send(conn.descriptor, bytes, lanes::token(id)));
+        self.weigh(lanes, id);
     }
 
-    /// A send completed: its buffer is used again, and what gathered meanwhile goes next.
-    fn sent(&mut self, id: ConnId, mut buffer: Vec<u8>, result: i32) {
-        let whole = usize::try_from(result).is_ok_and(|sent| sent == buffer.len());
-        if buffer.capacity() <= POOLED_BYTES_MAX && self.pool.len() < POOLED_BUFFERS {
-            buffer.clear();
-            self.pool.push(buffer);
-        }
+    /// Counts what waits for a client that has not taken all, and does something about one that takes too little.
+    fn weigh(&mut self, lanes: &mut Lanes, id: ConnId) {
         let Some(conn) = self.conns.get_mut(id) else { return };
-        if let Some(out) = &mut conn.out {
-            out.sending = None;
+        let Some(out) = &mut conn.out else { return };
+        let (bytes, behind) = (out.queued_bytes(), out.bytes_behind());
+        self.out_bytes = self.out_bytes - out.counted + bytes;
+        out.counted = bytes;
+        let slow = self.settings.slow;
+        let waiting = Waiting { bytes, total: self.out_bytes, taken_s: out.taken_s };
+        if !conn.closing && slow.ends(self.now_s, &waiting) {
+            return self.fail(id, Code::SlowReader);
         }
-        if whole {
+        let lane = lanes.lane(usize::from(conn.lane));
+        match conn.reading {
+            // It goes on as paused.
+            Reading::Multishot if slow.leaves_unread(behind) => lane.demote(conn, id),
+            Reading::Paused if slow.reads_again(behind) => lane.read_again(conn, id),
+            _ => {}
+        }
+        self.look_again(id, slow.look_s(&waiting));
+    }
+
+    /// Nothing waits for a client.
+    fn all_sent(&mut self, lanes: &mut Lanes, id: ConnId) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
+        if conn.reading == Reading::Paused {
+            lanes.lane(usize::from(conn.lane)).read_again(conn, id);
+        }
+        if conn.closing {
+            self.part(lanes, id);
+        }
+    }
+
+    /// A send ended: what the kernel did not take of it, or what gathered meanwhile, goes next.
+    fn sent(&mut self, id: ConnId, buffer: Vec<u8>, result: i32) {
+        let taken = usize::try_from(result).unwrap_or(0);
+        let out = self.conns.get_mut(id).and_then(|conn| conn.out.as_mut());
+        let Some(out) = out else { return self.pool(buffer) };
+        let len = buffer.len();
+        // Of one that failed, nothing is sent any more.
+        let done = out.sent(buffer, if taken > 0 { taken } else { len });
+        done.into_iter().for_each(|buffer| self.pool(buffer));
+        if taken > 0 {
             self.mark_dirty(id);
         } else {
             self.lose(id, lanes::reason_of(result));
+        }
+    }
+
+    /// Keeps a buffer for the next use.
+    fn pool(&mut self, mut buffer: Vec<u8>) {
+        if buffer.capacity() <= POOLED_BYTES_MAX && self.pool.len() < POOLED_BUFFERS {
+            buffer.clear();
+            self.pool.push(buffer);
         }
     }
 
@@ -318,7 +355,7 @@ impl Reactor {
 
     /// Lets `fill` write frames for a client. A client that lets too much gather is ended.
     fn write(&mut self, id: ConnId, fill: impl FnOnce(&mut Out)) {
-        let bound = self.settings.out_bytes_max + RECV_WINDOW_BYTES + 2 * FRAME_BODY_BYTES_MAX;
+        let bound = self.settings.slow.most();
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.closing {
             return;
@@ -352,9 +389,9 @@ impl Reactor {
         }
         let out = conn.out.get_or_insert_default();
         if code == Code::SlowReader {
-            out.pending.clear();
+            out.drop_pending();
         }
-        out.flush_run();
+        out.finish();
         put_error(&mut out.pending, code, retry_after_ms);
         out.frames += 1;
         conn.lingers = conn.logged_in && code != Code::SlowReader;
@@ -365,7 +402,7 @@ impl Reactor {
     fn lose(&mut self, id: ConnId, reason: CloseReason) {
         let Some(conn) = self.conns.get_mut(id) else { return };
         if let Some(out) = &mut conn.out {
-            out.pending.clear();
+            out.drop_all();
         }
         conn.lingers = false;
         if !conn.closing {
@@ -429,6 +466,7 @@ impl Reactor {
         }
         let conn = self.conns.remove(id).expect("it was there");
         self.gate.handle_end(conn.pass, &conn.address());
+        self.out_bytes -= conn.out.as_ref().map_or(0, |out| out.counted);
         self.metrics.connections.sub(1);
         if conn.split_sends > 0 {
             self.splits.remove(&id);

@@ -35,11 +35,11 @@ impl Reactor {
             ToEdge::Accepted { conn, first, count, copies } => {
                 self.accepted(conn, first, count, copies);
             }
-            ToEdge::Frame { conn, bytes } => self.write(conn, |out| {
-                out.flush_run();
-                out.pending.extend_from_slice(bytes);
-                out.frames += 1;
-            }),
+            ToEdge::Frame { conn, bytes } => {
+                let mut replaced = 0;
+                self.write(conn, |out| replaced = out.frame(bytes));
+                self.metrics.changes_replaced.add(replaced);
+            }
             ToEdge::Rejected { conn, seq, code, retry_after_ms } => {
                 self.rejected(conn, seq, code, retry_after_ms);
             }

@@ -5,7 +5,7 @@ use super::conn::{Parting, Reading};
 use super::lanes::Lanes;
 use crate::metrics::{CloseReason, FrameType};
 use iris_proto::id::ConnId;
-use iris_proto::session::{Due, Seconds};
+use iris_proto::session::{Due, Seconds, Waiting};
 use iris_proto::wire::{Code, put_drain, put_ping};
 
 /// A hot connection is quiet after this many seconds without bytes.
@@ -38,6 +38,7 @@ impl Reactor {
         if let Some(routing) = &mut self.routing {
             routing.count(&self.metrics);
         }
+        self.metrics.out_bytes.set(self.out_bytes as u64);
         self.metrics.rings.set(lanes.len() as u64);
         self.metrics.slots_used.set(lanes.used());
         self.metrics
@@ -58,7 +59,7 @@ impl Reactor {
 
     fn look_at(&mut self, lanes: &mut Lanes, id: ConnId) {
         let now_s = self.now_s;
-        let patience = self.settings.patience;
+        let (patience, slow) = (self.settings.patience, self.settings.slow);
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.timer_s > now_s {
             return;
@@ -75,6 +76,15 @@ impl Reactor {
         if conn.rates.as_ref().is_some_and(|rates| rates.is_idle(now_ns)) {
             conn.rates = None;
         }
+        let sending = conn.out.as_ref().filter(|out| out.sending.is_some());
+        if let Some((taken_s, bytes)) = sending.map(|out| (out.taken_s, out.queued_bytes())) {
+            let waiting = Waiting { bytes, total: self.out_bytes, taken_s };
+            if slow.ends(now_s, &waiting) {
+                return self.fail(id, Code::SlowReader);
+            }
+            self.look_again(id, slow.look_s(&waiting));
+        }
+        let Some(conn) = self.conns.get_mut(id) else { return };
         match conn.session.handle_time(now_s, &patience) {
             Due::At(at_s) => self.look_again(id, at_s),
             Due::Ping(at_s) => {

@@ -14,7 +14,7 @@ from support.server import Server
 from support.wait import until
 from support.witness import Witness
 
-ENV = {"IRIS_REACTOR__OUT_BYTES_MAX": "256KiB"}
+ENV = {"IRIS_REACTOR__SLOW_TIMEOUT": "5s"}
 
 TLS_CLIENT_HELLO = bytes.fromhex("16030102000100 01fc0303") + bytes(range(256)) * 2
 HTTP = b"GET / HTTP/1.1\r\nHost: localhost\r\nUser-Agent: curl/8.5.0\r\nAccept: */*\r\n\r\n"

@@ -8,7 +8,7 @@ use iris::metrics::{CloseReason, Label, Registry, RejectReason};
 use iris_proto::id::Origin;
 use iris_proto::replica::{Now, Replica, ReplicaConfig};
 
-use crate::tree::{Faults, File, root};
+use crate::tree::{Faults, File, files, root};
 
 const PAGE: &str = "docs/OPERATING.md";
 const LIMITS: &str = "proto/src/limits.rs";
@@ -243,6 +243,43 @@ fn bounds_are_documented_and_have_the_values_of_the_code() {
         }
         if number < 2 || !lines[number - 2].starts_with("/// ") {
             faults.add(LIMITS, number, format!("{name}: say what it bounds, in which unit"));
+        }
+    }
+    faults.end();
+}
+
+#[test]
+fn every_bound_of_the_page_has_a_test_that_exists() {
+    let mut faults = Faults::default();
+    let page = File::read(PAGE);
+    let sources = files(&[".rs", ".py"]);
+    let exists = |test: &str| {
+        let (rust, python) = (format!("fn {test}("), format!("def {test}("));
+        sources.iter().any(|file| file.text.contains(&rust) || file.text.contains(&python))
+    };
+    let mut column = None;
+    for (number, line) in page.lines() {
+        if !line.starts_with('|') {
+            column = None;
+            continue;
+        }
+        let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+        if let Some(place) = cells.iter().position(|cell| *cell == "test") {
+            column = Some(place);
+            continue;
+        }
+        let Some(cell) = column.map(|place| cells.get(place).copied().unwrap_or_default()) else {
+            continue;
+        };
+        if cell.starts_with("---") || cell == "the same test" || cell.starts_with("none: ") {
+            continue;
+        }
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            faults.add(PAGE, number, format!("{cell:?} names no test"));
+        }
+        for name in names.into_iter().filter(|name| !exists(name)) {
+            faults.add(PAGE, number, format!("there is no test {name}"));
         }
     }
     faults.end();

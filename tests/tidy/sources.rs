@@ -86,12 +86,13 @@ const SLEEPS: [(&str, &str); 4] = [
 ];
 
 /// Where a condition is polled: a short wait between two looks, and a failure when time is up.
-const POLLS: [(&str, &str); 6] = [
+const POLLS: [(&str, &str); 7] = [
     ("bench/peers/brokers.py", "polls for ports files and open ports"),
     ("bench/recovery.py", "polls for the server's ports file"),
     ("bench/pair.py", "polls for ports files and for both cores"),
     ("bench/survivor.py", "looks at the survivor each second of a load"),
     ("src/admin/reload.rs", "the control thread asks whether reactors have taken limits"),
+    ("bench/slow.py", "looks at the server each second of a load"),
     (
         "src/admin/retire.rs",
         "the control thread asks whether partitions, which wait for nobody, took a wish",

@@ -173,6 +173,8 @@ impl Reason {
     pub const ADMIN: Self = Self(3);
     /// Both nodes of a pair took the same message id; another record of it stays.
     pub const COLLAPSED: Self = Self(4);
+    /// The inbox was full, and they gave way to a later message.
+    pub const DISPLACED: Self = Self(5);
 
     /// The name that tools print.
     pub fn name(self) -> &'static str {
@@ -181,6 +183,7 @@ impl Reason {
             Self::EXPIRED => "expired",
             Self::ADMIN => "admin",
             Self::COLLAPSED => "collapsed",
+            Self::DISPLACED => "displaced",
             _ => "unknown",
         }
     }

@@ -1,13 +1,11 @@
 //! Sessions: login and logout, delivery in turns, acknowledgement.
 
 use super::Core;
-use super::effects::{
-    Delivery, Effects, KickReason, Presence, TombReason, TombRecord, TombTarget, Watch,
-};
+use super::effects::{Delivery, Effects, KickReason, Presence, TombReason, TombTarget, Watch};
 use super::inbox::{self, Origins};
 use super::slab::NIL;
 use super::user::{ONLINE, STALLED, User};
-use crate::id::{ConnId, Dot, MsgId, UserKey};
+use crate::id::{ConnId, MsgId, UserKey};
 use crate::limits::{
     PRESENCE_USERS_MAX, RECV_WINDOW_MAX, TOMB_TARGETS_MAX, TURN_DELIVERIES_MAX, USER_BYTES_MAX,
 };
@@ -364,16 +362,9 @@ impl Core {
         }
         let mut lsn = Some(self.last_lsn);
         if !targets.is_empty() {
-            let shard = self.shard_of(record.key);
-            let stream = &mut self.shards[usize::from(shard.0)];
-            let dot = Dot { origin: self.config.origin, seq: stream.next_seq };
-            let (inbox, hlc) = (record.key, self.hlc.tick(now));
-            let reason = TombReason::Acked;
-            let tomb = TombRecord { shard, dot, hlc, inbox, reason, targets: &targets };
-            let appended = fx.append_tomb(&tomb).ok();
-            if let Some(appended) = &appended {
-                stream.next_seq += 1;
-                self.note_lsn(appended);
+            let inbox = record.key;
+            let appended = self.put_tomb(fx, now, inbox, TombReason::Acked, &targets);
+            if appended.is_some() {
                 self.counters.acked += targets.len() as u64;
                 self.done_by_own_tomb(inbox, &targets);
             }
@@ -395,6 +386,7 @@ impl Core {
             return;
         }
         let entry = inbox::remove_first_in_flight(&mut self.entries, record);
+        self.inbox_bytes -= u64::from(entry.charge());
         if !is_tombed {
             fx.entry_removed(entry.pos(), len);
         }
@@ -410,7 +402,10 @@ impl Core {
             }
             record.finish_delivery(self.entries[first].len());
             match self.entries[first].is_tombed() {
-                true => _ = inbox::remove_first_in_flight(&mut self.entries, record),
+                true => {
+                    let entry = inbox::remove_first_in_flight(&mut self.entries, record);
+                    self.inbox_bytes -= u64::from(entry.charge());
+                }
                 false => record.kept_tail = first,
             }
         }

@@ -23,7 +23,7 @@ pub struct Pos {
 pub struct Appended {
     /// Where it is.
     pub pos: Pos,
-    /// Bytes of the whole record, below 2^24.
+    /// Bytes of the whole record, below 2^20.
     pub len: u32,
     /// The log position to wait for: the record is durable once `handle_durable` named this or more. Never decreases.
     pub lsn: u64,
@@ -76,8 +76,12 @@ pub struct TombTarget {
 pub enum TombReason {
     /// The recipient acknowledged them.
     Acked = 1,
+    /// They grew too old.
+    Expired = 2,
     /// Both nodes of a pair took the same message id while they were apart; another record of it stays.
     Collapsed = 4,
+    /// The inbox was full, and they gave way to a later one.
+    Displaced = 5,
 }
 
 /// Two records with the same sender and message id, taken by two nodes of a pair while they were apart. One stays.
@@ -191,7 +195,7 @@ pub enum RejectCode {
     InboxFull,
     /// The disk is nearly full.
     LowDisk,
-    /// More work than can be queued, or more senders or messages than can be kept.
+    /// More work than can be queued, or more senders than can be kept.
     Overloaded,
     /// No recipients, too many, half ones, or of several shards.
     BadRecipients,
@@ -201,11 +205,13 @@ pub enum RejectCode {
     TooLarge,
     /// This node takes no messages now: it starts, drains, or may not be alone. The other node of the pair may.
     NotServing,
+    /// All inboxes of this node together hold as much as they may.
+    NodeFull,
 }
 
 impl RejectCode {
     /// How many there are.
-    pub const COUNT: usize = 11;
+    pub const COUNT: usize = 12;
     /// All of them, in order.
     pub const ALL: [Self; Self::COUNT] = [
         Self::IdTooOld,
@@ -219,6 +225,7 @@ impl RejectCode {
         Self::WrongShard,
         Self::TooLarge,
         Self::NotServing,
+        Self::NodeFull,
     ];
 
     /// The name in metrics.
@@ -235,6 +242,7 @@ impl RejectCode {
             Self::WrongShard => "wrong_shard",
             Self::TooLarge => "too_large",
             Self::NotServing => "not_serving",
+            Self::NodeFull => "node_full",
         }
     }
 
@@ -244,7 +252,7 @@ impl RejectCode {
             Self::Overloaded | Self::NotServing => 100,
             Self::InboxFull => 1000,
             Self::WrongShard => 1000,
-            Self::LowDisk => 5000,
+            Self::LowDisk | Self::NodeFull => 5000,
             Self::IdTooOld
             | Self::IdInFuture
             | Self::StaleId

@@ -19,8 +19,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::effects::{
-    Appended, Double, Effects, IS_RECEIPT, Pos, Refusal, RejectCode, TombReason, TombRecord,
-    TombTarget, WANTS_RECEIPT,
+    Appended, Double, Effects, IS_RECEIPT, Pos, Refusal, RejectCode, TombReason, TombTarget,
+    WANTS_RECEIPT,
 };
 use super::inbox::{self, Entry, LEN_END, Origins, SEQ_END, pack};
 use super::slab::NIL;
@@ -38,6 +38,8 @@ pub struct ForeignMsg<'a> {
     pub shard: ShardId,
     /// Its identity.
     pub dot: Dot,
+    /// When it was accepted.
+    pub hlc: Hlc,
     /// Who sent it.
     pub sender: UserKey,
     /// The sender's id for it.
@@ -221,6 +223,7 @@ impl Core {
         self.last_msg_lsn = appended.lsn;
         self.counters.foreign_msgs += 1;
         let dot = self.packed(msg.dot);
+        self.ages.note(dot as u16, msg.shard, msg.dot.seq, msg.hlc.unix_ms());
         let is_receipt = msg.flags & IS_RECEIPT != 0;
         let double = match is_receipt {
             true => None,
@@ -434,7 +437,8 @@ impl Core {
             unreachable!("the caller looked")
         };
         self.shards[usize::from(shard.0)].waiting -= 1;
-        let entry = Entry::new(at.pos, at.len, dot as u16, dot >> 16, wants_receipt);
+        let (origin, seq) = (dot as u16, dot >> 16);
+        let entry = Entry::new(at.pos, at.len, origin, seq, wants_receipt, recipients);
         for _ in 0..recipients {
             let key = self.foreign.keys.pop_front().expect("keys stand beside their records");
             if let Some(tomb) = self.foreign.early.remove(&(key, dot)) {
@@ -447,6 +451,7 @@ impl Core {
                 self.collapse(fx, user, (shard, sender, msg_id), other, (dot, &at));
             }
             inbox::push(&mut self.entries, &mut self.users[user], user, entry);
+            self.inbox_bytes += u64::from(entry.charge());
             self.wake(user);
         }
     }
@@ -574,8 +579,9 @@ impl Core {
     }
 
     /// Takes an entry out of the list; `before` is the one before it.
-    fn unlink(&mut self, user: u32, before: u32, slot: u32) {
-        let next = self.entries[slot].next;
+    pub(super) fn unlink(&mut self, user: u32, before: u32, slot: u32) {
+        let (next, charge) = (self.entries[slot].next, u64::from(self.entries[slot].charge()));
+        self.inbox_bytes -= charge;
         let record = &mut self.users[user];
         match before {
             NIL => record.head = next,
@@ -588,6 +594,7 @@ impl Core {
             record.cursor = next;
         }
         record.count -= 1;
+        record.bytes -= charge;
         self.entries.remove(slot);
     }
 
@@ -630,17 +637,9 @@ impl Core {
             let Some(slot) = found.and_then(|user| self.find_entry(user, dot)) else { continue };
             let target =
                 TombTarget { dot: self.origins.unpack(dot), pos: self.entries[slot].pos() };
-            let shard = self.shard_of(inbox);
-            let stream = &mut self.shards[usize::from(shard.0)];
-            let own = Dot { origin: self.config.origin, seq: stream.next_seq };
-            let hlc = self.hlc.tick(now);
-            let targets = &[target];
-            let tomb = TombRecord { shard, dot: own, hlc, inbox, reason, targets };
-            let Ok(appended) = fx.append_tomb(&tomb) else {
+            let Some(appended) = self.put_tomb(fx, now, inbox, reason, &[target]) else {
                 return self.foreign.owed.push_front(owed);
             };
-            stream.next_seq += 1;
-            self.note_lsn(&appended);
             self.counters.collapsed += u64::from(doubled);
             let user = found.expect("it was found");
             self.remove_entries(fx, user, appended.pos, &mut BTreeMap::from([(dot, false)]));

@@ -6,17 +6,23 @@ use super::effects::Pos;
 use super::slab::{NIL, Slab, Slot};
 use super::user::User;
 use crate::id::{Dot, Origin};
+use crate::limits::RECIPIENTS_MAX;
 
 /// Largest sequence number an entry can hold, exclusive. At 10^6 records a second that is nine years of one life.
 pub(super) const SEQ_END: u64 = 1 << 48;
 /// Largest length of a record, exclusive.
-pub(super) const LEN_END: u32 = 1 << 24;
+pub(super) const LEN_END: u32 = 1 << 20;
 
-const LIVE: u8 = 1;
-const WANTS_RECEIPT: u8 = 2;
-const UNREADABLE: u8 = 4;
+/// Flags of an entry, above its length.
+const LIVE: u32 = 1 << 20;
+const WANTS_RECEIPT: u32 = 1 << 21;
+const UNREADABLE: u32 = 1 << 22;
 /// A TOMB of the peer removed it while it was in flight: it leaves the list when its number is acknowledged.
-const TOMBED: u8 = 8;
+const TOMBED: u32 = 1 << 23;
+/// Above the flags: how many inboxes its record names, less one.
+const OTHERS_SHIFT: u32 = 24;
+
+const _: () = assert!(RECIPIENTS_MAX - 1 <= 0xff, "eight bits are left for them");
 
 /// A dot in eight bytes: the sequence number, then the origin's number. Never 0.
 pub(super) fn pack(origin: u16, seq: u64) -> u64 {
@@ -35,19 +41,28 @@ pub(super) struct Entry {
     pub(super) next: u32,
     /// Whose inbox.
     pub(super) user: u32,
-    /// Length in the low 24 bits, flags above.
+    /// Length in the low 20 bits, then four flags, then the number of other inboxes that the record names.
     len_and_flags: u32,
 }
 
 const _: () = assert!(size_of::<Entry>() == 28, "at most 32 bytes per queued message");
 
 impl Entry {
-    pub(super) fn new(pos: Pos, len: u32, origin: u16, seq: u64, wants_receipt: bool) -> Self {
+    /// Of a record that names so many inboxes.
+    pub(super) fn new(
+        pos: Pos,
+        len: u32,
+        origin: u16,
+        seq: u64,
+        wants_receipt: bool,
+        recipients: usize,
+    ) -> Self {
         assert!(
             len < LEN_END && seq < SEQ_END,
             "lengths and sequences were checked where they came in"
         );
         let flags = if wants_receipt { LIVE | WANTS_RECEIPT } else { LIVE };
+        let flags = flags | others(recipients) << OTHERS_SHIFT;
         Self {
             pos,
             seq_low: seq as u32,
@@ -55,7 +70,7 @@ impl Entry {
             origin,
             next: NIL,
             user: NIL,
-            len_and_flags: u32::from(flags) << 24 | len,
+            len_and_flags: flags | len,
         }
     }
 
@@ -65,6 +80,13 @@ impl Entry {
 
     pub(super) fn len(&self) -> u32 {
         self.len_and_flags & (LEN_END - 1)
+    }
+
+    /// What counts against the bytes of an inbox: the record without the keys of the inboxes that it names, so that a copy
+    /// for fewer of them counts the same.
+    pub(super) fn charge(&self) -> u32 {
+        let recipients = (self.len_and_flags >> OTHERS_SHIFT) + 1;
+        self.len().saturating_sub(16 * recipients)
     }
 
     pub(super) fn origin(&self) -> u16 {
@@ -84,9 +106,10 @@ impl Entry {
     }
 
     pub(super) fn set_unreadable(&mut self, unreadable: bool) {
-        let bit = u32::from(UNREADABLE) << 24;
-        self.len_and_flags =
-            if unreadable { self.len_and_flags | bit } else { self.len_and_flags & !bit };
+        self.len_and_flags = match unreadable {
+            true => self.len_and_flags | UNREADABLE,
+            false => self.len_and_flags & !UNREADABLE,
+        };
     }
 
     pub(super) fn is_tombed(&self) -> bool {
@@ -94,7 +117,7 @@ impl Entry {
     }
 
     pub(super) fn set_tombed(&mut self) {
-        self.len_and_flags |= u32::from(TOMBED) << 24;
+        self.len_and_flags |= TOMBED;
     }
 
     /// Its record's packed dot.
@@ -102,16 +125,21 @@ impl Entry {
         pack(self.origin(), self.seq())
     }
 
-    /// The record has a new place; a damaged one may be readable there.
-    pub(super) fn relocate(&mut self, pos: Pos, len: u32) {
-        assert!(len < LEN_END, "the log keeps records below 2^24 bytes");
+    /// The record has a new place, where it names so many inboxes; a damaged one may be readable there.
+    pub(super) fn relocate(&mut self, pos: Pos, len: u32, recipients: usize) {
+        assert!(len < LEN_END, "the log keeps records below 2^20 bytes");
         self.pos = pos;
-        self.len_and_flags = self.len_and_flags & !(LEN_END - 1) | len;
+        let flags = self.len_and_flags & (LIVE | WANTS_RECEIPT | UNREADABLE | TOMBED);
+        self.len_and_flags = flags | others(recipients) << OTHERS_SHIFT | len;
     }
 
-    fn has(&self, flag: u8) -> bool {
-        (self.len_and_flags >> 24) as u8 & flag != 0
+    fn has(&self, flag: u32) -> bool {
+        self.len_and_flags & flag != 0
     }
+}
+
+fn others(recipients: usize) -> u32 {
+    recipients.saturating_sub(1).min(0xff) as u32
 }
 
 impl Slot for Entry {
@@ -140,6 +168,7 @@ pub(super) fn push(
     mut entry: Entry,
 ) -> u32 {
     entry.user = user_slot;
+    user.bytes += u64::from(entry.charge());
     let slot = entries.insert(entry);
     match user.tail {
         NIL => user.head = slot,
@@ -173,6 +202,7 @@ pub(super) fn remove_first_in_flight(entries: &mut Entries, user: &mut User) -> 
         user.tail = user.kept_tail;
     }
     user.count -= 1;
+    user.bytes -= u64::from(entry.charge());
     entries.remove(slot);
     entry
 }

@@ -28,7 +28,7 @@
 //!
 //! Admission is by (shard, sender, message id): see `dedup.rs`. A SEND of a known id is answered like the first one,
 //! once that one is durable, even if its recipients or payload differ: the first wins. A SEND is taken for all its
-//! recipients or none: one full inbox refuses it.
+//! recipients or none: one full inbox refuses it, unless it is to have older messages give way (`policy.rs`).
 //!
 //! # State
 //!
@@ -45,6 +45,7 @@
 //! Bounds (I7) are in [`CoreConfig`] and [`crate::limits`]. Users have a record while online, watched, or having
 //! messages, so their number is bounded by connections, watches and entries.
 
+mod ages;
 mod dedup;
 mod delivery;
 mod effects;
@@ -52,6 +53,7 @@ mod foreign;
 mod inbox;
 mod index;
 mod names;
+mod policy;
 mod presence;
 mod reactors;
 mod receipt;
@@ -71,6 +73,7 @@ pub use effects::{
     Refusal, RejectCode, TombReason, TombRecord, TombTarget, WANTS_RECEIPT, Watch,
 };
 pub use foreign::{ForeignMsg, ForeignTomb};
+pub use policy::{Fullest, WhenFull};
 pub use reactors::EndCursor;
 pub use recovery::{BadRecord, RecoveredMsg, RecoveredTomb};
 pub use rewrite::LiveEntry;
@@ -106,8 +109,18 @@ pub struct CoreConfig {
     pub dedup_ids_max: u64,
     /// Messages in one inbox.
     pub inbox_messages_max: u32,
+    /// What becomes of one more.
+    pub messages_when_full: WhenFull,
+    /// Bytes in one inbox, above which it takes no further message.
+    pub inbox_bytes_max: u64,
+    /// What becomes of one that comes then.
+    pub bytes_when_full: WhenFull,
+    /// Messages older than this leave their inboxes, 0: none do. Milliseconds.
+    pub message_age_ms_max: u64,
     /// Messages in all inboxes.
     pub entries_max: u32,
+    /// Bytes in all inboxes, above which no further message is taken.
+    pub bytes_max: u64,
     /// Bytes in flight of one login, above which no further delivery is started.
     pub recv_window_bytes: u32,
     /// Watches of all connections.
@@ -131,7 +144,12 @@ impl CoreConfig {
             id_future_ms_max: limits::ID_FUTURE_MS_MAX,
             dedup_ids_max: limits::DEDUP_IDS_PER_PARTITION_MAX,
             inbox_messages_max: limits::INBOX_MESSAGES_MAX,
+            messages_when_full: WhenFull::Refuse,
+            inbox_bytes_max: limits::INBOX_BYTES_MAX,
+            bytes_when_full: WhenFull::Refuse,
+            message_age_ms_max: 0,
             entries_max: limits::ENTRIES_PER_PARTITION_MAX,
+            bytes_max: u64::MAX,
             recv_window_bytes: limits::RECV_WINDOW_BYTES as u32,
             watches_max: limits::WATCHES_PER_PARTITION_MAX,
             receipts_max: limits::RECEIPTS_PER_PARTITION_MAX,
@@ -162,6 +180,10 @@ pub struct Counters {
     pub delivered: u64,
     /// Messages removed by an ACK.
     pub acked: u64,
+    /// Messages removed because they grew too old.
+    pub expired: u64,
+    /// Messages that gave way to later ones because their inbox was full.
+    pub displaced: u64,
     /// ACKs put off because the log refused the TOMB.
     pub acks_put_off: u64,
     /// Deliveries that the driver could not read.
@@ -195,6 +217,10 @@ pub struct Gauges {
     pub online: u32,
     /// Messages in all inboxes.
     pub entries: u32,
+    /// Their bytes, as inboxes count them.
+    pub inbox_bytes: u64,
+    /// The most that one inbox holds, at the last look at all of them.
+    pub fullest: Fullest,
     /// Senders known to the dedup tables, once per shard of recipients.
     pub senders: u64,
     /// Message ids known.
@@ -239,6 +265,10 @@ pub struct Core {
     now: u64,
     users: Users,
     entries: Entries,
+    /// What all entries count against the bytes of inboxes.
+    inbox_bytes: u64,
+    ages: ages::Ages,
+    sweep: policy::Sweep,
     origins: Origins,
     names: Names,
     dedup: Dedup,
@@ -290,6 +320,9 @@ impl Core {
             now: 0,
             users: Users::new(hashing),
             entries: Entries::new(),
+            inbox_bytes: 0,
+            ages: ages::Ages::new(config.message_age_ms_max),
+            sweep: policy::Sweep::default(),
             origins: Origins::new(config.origin),
             names: Names::new(),
             dedup: Dedup::new(
@@ -329,6 +362,8 @@ impl Core {
             users: self.users.len(),
             online: self.online,
             entries: self.entries.used(),
+            inbox_bytes: self.inbox_bytes,
+            fullest: self.sweep.fullest(),
             senders: self.dedup.senders(),
             dedup_ids: self.dedup.ids(),
             dedup_cost: self.dedup.cost(),
@@ -371,6 +406,7 @@ impl Core {
         self.settle_owed(fx, now);
         self.deliver_turns(fx, now, budget);
         self.dedup.sweep(now);
+        self.sweep_inboxes(fx, now);
         self.users.any_ready() && !self.log_refused
     }
 
@@ -381,7 +417,7 @@ impl Core {
             true if self.log_refused => self.now + 1,
             true => 0,
             false if self.owes() => self.now + 1,
-            false => self.dedup.next_step_ms(),
+            false => self.dedup.next_step_ms().min(self.sweep.next_ms()),
         }
     }
 
@@ -411,6 +447,7 @@ impl Core {
             self.counters.clock_steps_back += 1;
             self.now = now_ms;
             self.dedup.sweep_soon();
+            self.sweep.soon();
         }
         self.now = self.now.max(now_ms);
         self.now
@@ -431,7 +468,7 @@ impl Core {
     /// Takes note of an append, whose position in the log is never before the last one's.
     fn note_lsn(&mut self, appended: &Appended) {
         assert!(appended.lsn >= self.last_lsn, "log positions do not decrease");
-        assert!(appended.len < inbox::LEN_END, "the log keeps records below 2^24 bytes");
+        assert!(appended.len < inbox::LEN_END, "the log keeps records below 2^20 bytes");
         self.last_lsn = appended.lsn;
     }
 }

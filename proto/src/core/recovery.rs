@@ -61,7 +61,7 @@ pub enum BadRecord {
     Shard,
     /// Its sequence number is 0 or 2^48 or more.
     Seq,
-    /// Its length is 2^24 or more.
+    /// Its length is 2^20 or more.
     Len,
     /// Its recipients are none, not whole, or of another shard.
     Recipients,
@@ -89,6 +89,8 @@ impl std::error::Error for BadRecord {}
 const TOMB: u32 = 1 << 31;
 const RECEIPT: u32 = 1 << 30;
 const COLLAPSED: u32 = 1 << 29;
+/// Above the length: how many inboxes the record names, less one.
+const OTHERS_SHIFT: u32 = 20;
 
 /// A record's word about one dot of one inbox.
 #[derive(Clone, Copy)]
@@ -122,13 +124,9 @@ impl Item {
 
     fn entry(&self) -> Entry {
         let wants_receipt = self.len_and_flags & RECEIPT != 0;
-        Entry::new(
-            self.pos,
-            self.len_and_flags & (LEN_END - 1),
-            self.origin(),
-            self.seq(),
-            wants_receipt,
-        )
+        let recipients = (self.len_and_flags >> OTHERS_SHIFT & 0xff) as usize + 1;
+        let len = self.len_and_flags & (LEN_END - 1);
+        Entry::new(self.pos, len, self.origin(), self.seq(), wants_receipt, recipients)
     }
 }
 
@@ -183,9 +181,12 @@ impl Core {
             return Err(BadRecord::Len);
         }
         let dot = self.recover_dot(msg.shard, msg.dot, msg.hlc)?;
+        self.ages.note(dot as u16, msg.shard, msg.dot.seq, msg.hlc.unix_ms());
         let receipt = if msg.flags & WANTS_RECEIPT != 0 { RECEIPT } else { 0 };
+        let others = (keys.len() - 1).min(0xff) as u32;
         for key in keys {
-            let (pos, hlc, len_and_flags) = (msg.pos, msg.hlc, msg.len | receipt);
+            let (pos, hlc) = (msg.pos, msg.hlc);
+            let len_and_flags = msg.len | others << OTHERS_SHIFT | receipt;
             self.collect(UserKey(*key), Item { pos, hlc, dot, next: NIL, len_and_flags });
         }
         if msg.flags & IS_RECEIPT == 0
@@ -266,7 +267,9 @@ impl Core {
             kept.clear();
             merge(&mut items, &ranks, &mut kept, fx);
             for item in &kept {
-                inbox::push(&mut self.entries, user, slot, item.entry());
+                let entry = item.entry();
+                inbox::push(&mut self.entries, user, slot, entry);
+                self.inbox_bytes += u64::from(entry.charge());
                 fx.entry_live(item.pos, item.len_and_flags & (LEN_END - 1));
             }
             self.users.release(slot);

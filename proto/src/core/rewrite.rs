@@ -71,14 +71,20 @@ impl Core {
         for entry in entries.iter().filter(|entry| live(self, entry)) {
             recipients.extend_from_slice(&entry.user.0);
         }
+        let named = recipients.len() / 16;
         let appended = if recipients.is_empty() { Ok(None) } else { append(&recipients).map(Some) };
         self.scratch.recipients = recipients;
         let Some(copy) = appended? else { return Ok(0) };
-        assert!(copy.len < LEN_END, "the log keeps records below 2^24 bytes");
+        assert!(copy.len < LEN_END, "the log keeps records below 2^20 bytes");
         let mut moved = 0;
         for entry in entries {
             if live(self, entry) {
-                self.entries[entry.slot].relocate(copy.pos, copy.len);
+                let moving = &mut self.entries[entry.slot];
+                let (user, before) = (moving.user, u64::from(moving.charge()));
+                moving.relocate(copy.pos, copy.len, named);
+                let after = u64::from(moving.charge());
+                self.users[user].bytes = self.users[user].bytes - before + after;
+                self.inbox_bytes = self.inbox_bytes - before + after;
                 moved += 1;
             }
         }

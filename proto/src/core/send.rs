@@ -1,7 +1,9 @@
 //! Taking messages in: admission, one record per shard, one entry per inbox.
 
 use super::dedup::Verdict;
-use super::effects::{Effects, IS_RECEIPT, MsgRecord, Receipt, Refusal, RejectCode, WANTS_RECEIPT};
+use super::effects::{
+    Appended, Effects, IS_RECEIPT, MsgRecord, Receipt, Refusal, RejectCode, WANTS_RECEIPT,
+};
 use super::inbox::{self, Entry, Origins, SEQ_END};
 use super::slab::NIL;
 use super::{Core, Pending};
@@ -193,13 +195,14 @@ impl Core {
         answer: Option<(ConnId, u32)>,
     ) -> Result<u64, RejectCode> {
         let keys = recipients.as_chunks::<16>().0;
-        self.make_sure_of_room(keys)?;
+        self.make_sure_of_room(fx, now, keys)?;
         let seq = self.shards[usize::from(draft.shard.0)].next_seq;
         assert!(seq < SEQ_END, "a stream has fewer than 2^48 records");
+        let hlc = self.hlc.tick(now);
         let appended = fx.append_msg(&MsgRecord {
             shard: draft.shard,
             dot: Dot { origin: self.config.origin, seq },
-            hlc: self.hlc.tick(now),
+            hlc,
             sender: draft.sender,
             from: draft.from,
             msg_id: draft.msg_id,
@@ -210,8 +213,10 @@ impl Core {
         self.shards[usize::from(draft.shard.0)].next_seq += 1;
         self.note_lsn(&appended);
         self.last_msg_lsn = appended.lsn;
+        self.ages.note(Origins::OWN, draft.shard, seq, hlc.unix_ms());
         let wants_receipt = draft.flags & WANTS_RECEIPT != 0;
-        let entry = Entry::new(appended.pos, appended.len, Origins::OWN, seq, wants_receipt);
+        let Appended { pos, len, .. } = appended;
+        let entry = Entry::new(pos, len, Origins::OWN, seq, wants_receipt, keys.len());
         if self.has_waiting(draft.shard) {
             self.wait_with_foreign(draft.shard, &entry, &appended, keys);
             let (lsn, shard) = (appended.lsn, draft.shard);
@@ -225,29 +230,10 @@ impl Core {
                 (_, user) => user,
             };
             inbox::push(&mut self.entries, &mut self.users[user], user, entry);
+            self.inbox_bytes += u64::from(entry.charge());
             let (lsn, shard, answer) = (appended.lsn, draft.shard, answer.take());
             self.pending.push_back(Pending { lsn, answer, user, shard, seq });
         }
         Ok(seq)
-    }
-
-    /// Looks the recipients up and refuses them all if one inbox, or the partition, is full.
-    fn make_sure_of_room(&mut self, keys: &[[u8; 16]]) -> Result<(), RejectCode> {
-        let entries_left = self.config.entries_max.saturating_sub(self.entries.used());
-        let pending_left = self.config.pending_max.saturating_sub(self.pending.len());
-        if keys.len() > pending_left.min(entries_left as usize) {
-            return Err(RejectCode::Overloaded);
-        }
-        self.scratch.found.clear();
-        for key in keys {
-            let key = UserKey(*key);
-            let hash = self.users.hash(key);
-            let user = self.users.find_hashed(hash, key);
-            if user.is_some_and(|user| self.users[user].count >= self.config.inbox_messages_max) {
-                return Err(RejectCode::InboxFull);
-            }
-            self.scratch.found.push((hash, user.unwrap_or(NIL)));
-        }
-        Ok(())
     }
 }

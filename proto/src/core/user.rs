@@ -27,6 +27,8 @@ pub(super) struct User {
     pub(super) since_ms: u64,
     /// Which login the session goes back to; means something while ONLINE.
     pub(super) session: u64,
+    /// What the entries in the list count against the bytes of an inbox.
+    pub(super) bytes: u64,
     pub(super) head: u32,
     pub(super) tail: u32,
     /// The first entry that was not delivered to this session.
@@ -54,7 +56,7 @@ pub(super) struct User {
     pub(super) next: u32,
 }
 
-const _: () = assert!(size_of::<User>() == 96, "a million users are 96 MB");
+const _: () = assert!(size_of::<User>() == 104, "a million users are 104 MB");
 const _: () = assert!(crate::limits::RECV_WINDOW_MAX <= u16::MAX as u32);
 const _: () = assert!(crate::limits::WATCHERS_PER_USER_MAX <= u16::MAX as usize);
 
@@ -65,6 +67,7 @@ impl User {
             conn: ConnId(0),
             since_ms: 0,
             session: 0,
+            bytes: 0,
             head: NIL,
             tail: NIL,
             cursor: NIL,

@@ -345,7 +345,8 @@ impl Replica {
         let (shard, dot) = (record.shard, record.dot);
         match record.body {
             RecordBody::Msg { sender, msg_id, flags, recipients } => {
-                let msg = ForeignMsg { shard, dot, sender, msg_id, flags, recipients };
+                let hlc = record.hlc;
+                let msg = ForeignMsg { shard, dot, hlc, sender, msg_id, flags, recipients };
                 core.check_foreign_msg(&msg, bytes.len()).map_err(bad)?;
                 let appended = fx.append_foreign(bytes)?;
                 core.foreign_msg(now.unix_ms, &msg, &appended);

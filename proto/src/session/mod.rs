@@ -8,6 +8,10 @@
 //! The machine is fed whole frames and the passing of time; it answers with what to do or with the [`Code`] that ends
 //! the connection. It knows no token, no socket and no inbox. It is 16 bytes, because a node holds millions of it.
 
+mod slow;
+
+pub use slow::{Changes, STALLED_S, SlowBounds, Waiting};
+
 use crate::limits::SEND_WINDOW_MAX;
 use crate::wire::{ClientFrame, Code};
 

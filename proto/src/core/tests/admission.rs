@@ -137,11 +137,11 @@ fn one_full_inbox_refuses_the_send_for_all() {
 }
 
 #[test]
-fn the_bounds_of_the_partition_refuse_as_overloaded() {
+fn the_bounds_of_the_partition_refuse_by_name() {
     let mut node = Node::with(|config| (config.entries_max, config.pending_max) = (3, 4));
     node.send("alice", id(1, 1), &["bob", "carol"]);
     node.send("alice", id(1, 2), &["bob", "carol"]);
-    assert_eq!(refusal(&mut node), RejectCode::Overloaded, "entries");
+    assert_eq!(refusal(&mut node), RejectCode::NodeFull, "entries");
     node.send("alice", id(1, 1), &["bob"]);
     node.send("alice", id(1, 1), &["bob"]);
     assert_eq!(node.fx.take(), []);

@@ -4,6 +4,7 @@ mod admission;
 mod deliveries;
 mod model;
 mod peers;
+mod policies;
 mod recovering;
 mod watching;
 

@@ -135,7 +135,8 @@ fn a_message_acknowledged_under_the_peers_dot_goes_though_both_come_at_once() {
     let peer = |seq| Dot { origin: Origin { node: 2, incarnation: 1 }, seq };
     let (shard, bob) = (ShardId(0), key("bob"));
     let (dot, sender, recipients) = (peer(1), key("alice"), &bob.0);
-    let msg = ForeignMsg { shard, dot, sender, msg_id: id, flags: 0, recipients };
+    let msg =
+        ForeignMsg { shard, dot, hlc: Hlc::new(T0, 0), sender, msg_id: id, flags: 0, recipients };
     node.core.check_foreign_msg(&msg, 100).unwrap();
     node.core.check_foreign_tomb(shard, peer(2), bob, &[dot]).unwrap();
     let hlc = Hlc::new(T0, 0);
@@ -169,9 +170,9 @@ fn a_message_acknowledged_here_goes_under_its_other_dot_while_its_collapse_is_on
     // The peer's record of the id has the lower dot: it stays, and ours is to go.
     let dot = Dot { origin: Origin { node: 0, incarnation: 1 }, seq: 1 };
     let (shard, sender, bob) = (ShardId(0), key("alice"), key("bob"));
-    let msg = ForeignMsg { shard, dot, sender, msg_id: id, flags: 0, recipients: &bob.0 };
+    let (hlc, to, recipients) = (Hlc::new(T0, 0), vec![bob], &bob.0);
+    let msg = ForeignMsg { shard, dot, hlc, sender, msg_id: id, flags: 0, recipients };
     node.core.check_foreign_msg(&msg, 100).unwrap();
-    let (hlc, to) = (Hlc::new(T0, 0), vec![bob]);
     let appended = node.fx.append(Record::Msg { shard, dot, hlc, sender, id, flags: 0, to });
     node.core.foreign_msg(T0, &msg, &appended);
     let lsn = node.fx.lsn;
