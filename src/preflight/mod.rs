@@ -21,7 +21,8 @@ const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 /// Open files of one reactor: glommio's three rings, rings of its own, eventfds, the listener.
 const FDS_PER_REACTOR: u64 = 24;
 /// How long addresses may be in use: the kernel takes io_uring instances of a killed process apart after the process is
-/// gone, and the listening socket with them. On a disk that others keep busy that takes seconds: writes under way come first.
+/// gone, and the listening socket with them. On a disk that others keep busy that takes seconds: writes under way come
+/// first.
 const ADDRESS_PATIENCE: Duration = Duration::from_secs(5);
 /// Open files of one partition: glommio's rings, eventfds, segments.
 const FDS_PER_PARTITION: u64 = 64;
