@@ -68,6 +68,12 @@ pub enum Sabotage {
     EdgeStaleLogin,
     /// edge: a SEND that no core answers is not refused.
     EdgeWaitsForever,
+    /// takeover: the old session is not told.
+    TakeoverUntold,
+    /// takeover: what an old session acknowledges counts.
+    TakeoverStaleAck,
+    /// takeover: what the old session has under way is not delivered to the one that took over.
+    TakeoverKeepsFlight,
 }
 
 /// Whether this way is on.
@@ -101,7 +107,14 @@ mod on {
     }
 
     impl Sabotage {
-        /// All of them: name, and what it breaks.
+        /// Those that the search of all orders of a takeover must notice (`proto/tests/takeover.rs`), with their names.
+        pub const TAKEOVER: [(Self, &'static str); 3] = [
+            (Self::TakeoverUntold, "takeover_untold"),
+            (Self::TakeoverStaleAck, "takeover_stale_ack"),
+            (Self::TakeoverKeepsFlight, "takeover_keeps_flight"),
+        ];
+
+        /// Those that the simulator must notice: name, and what it breaks.
         pub const ALL: [(Self, &'static str, &'static str); 32] = [
             (
                 Self::AckBeforePeer,

@@ -78,7 +78,9 @@ impl Core {
                 return self.kick(fx, conn, KickReason::SecondLogin);
             }
             self.receipts.forget(&mut self.users[slot].receipts);
-            self.kick(fx, old, KickReason::Replaced);
+            if !sabotage::is(Sabotage::TakeoverUntold) {
+                self.kick(fx, old, KickReason::Replaced);
+            }
         }
         self.purge(slot);
         let record = &mut self.users[slot];
@@ -86,10 +88,12 @@ impl Core {
         record.session = session;
         record.window = window.min(RECV_WINDOW_MAX) as u16;
         record.flags = (record.flags | ONLINE) & !STALLED;
-        record.cursor = record.head;
-        record.kept_tail = NIL;
-        (record.sent, record.done) = (0, 0);
-        (record.flight_bytes, record.acks_owed) = (0, 0);
+        if !(was_online && sabotage::is(Sabotage::TakeoverKeepsFlight)) {
+            record.cursor = record.head;
+            record.kept_tail = NIL;
+            (record.sent, record.done) = (0, 0);
+            (record.flight_bytes, record.acks_owed) = (0, 0);
+        }
         self.counters.logins += 1;
         fx.welcome(conn, record.count, session);
         if !was_online {
@@ -205,7 +209,8 @@ impl Core {
     fn session(&mut self, conn: ConnId, user: UserKey) -> Option<u32> {
         let found = self.users.find(user).filter(|slot| {
             let record = &self.users[*slot];
-            record.is_online() && record.conn == conn
+            let is_theirs = record.conn == conn || sabotage::is(Sabotage::TakeoverStaleAck);
+            record.is_online() && is_theirs
         });
         if found.is_none() {
             self.counters.stale_inputs += 1;
