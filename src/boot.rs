@@ -10,7 +10,8 @@ use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
 use crate::cli::announce::{Bound, announce};
 use crate::cli::exit::{Exit, Failure};
 use crate::clock::unix_ms;
-use crate::config::{Config, Reload, SyncMode};
+use crate::config::{AdminSocket, Config, Reload, SyncMode};
+use crate::eject::{Eject, Ejector};
 use crate::halt_poll::{HaltPoll, cpu_quota};
 use crate::link::{Inbox, Links as Ways, Outbox, links_into};
 use crate::metrics::Registry;
@@ -23,7 +24,7 @@ use iris_proto::admission::Gate;
 use iris_proto::core::CoreConfig;
 use iris_proto::id::{Origin, ShardId};
 use iris_proto::limits::ENTRIES_PER_PARTITION_MAX;
-use iris_proto::session::{Patience, SlowBounds};
+use iris_proto::session::{Outlast, Patience, SlowBounds};
 use iris_ring::Listener;
 use iris_wal::LogConfig;
 use iris_wal::disk::SyncMethod;
@@ -67,17 +68,21 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
         link: peers.as_ref().map(TcpListener::local_addr).transpose()?,
         admin: config.listen.admin,
     };
-    let control = Control::start(&config.listen, Arc::clone(&state), reload)?;
+    let mut control = Control::start(&config.listen, Arc::clone(&state), reload)?;
     let bound = Bound { admin: control.address(), ..bound };
     let directory = config.roles.core.then(|| open_directory(&config)).transpose()?.map(Arc::new);
 
+    open_socket(&mut control, &config)?;
     state.advance(Phase::Recovering);
     let cpus = Cpus::of_process();
     let wakers = Wakers::new(&config, &cpus)?;
     let (mut links, inboxes) = wakers.links(&config);
+    let (ejector, ejects, gateway_ejects) = Ejector::new(&wakers.reactors, wakers.gateway.as_ref());
     let me = directory.as_ref().map(|directory| origin_of(directory.identity()));
     let (wiring, ends) =
         cluster::Wiring::new(&config, me, &wakers, &mut links, state.registry()).unzip();
+    let wishes = gateway_ejects.map(|wishes| (wishes, ejector.clone()));
+    state.set_ejector(ejector);
     let ends = ends.unwrap_or_default();
     let node = NodeParts {
         config: &config,
@@ -101,10 +106,13 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
         return Ok(());
     };
     let incarnation = me.map(|me| me.incarnation);
-    let gateway = wiring.map(|wiring| cluster::Running::start(wiring, peers, &node, incarnation));
+    let gateway = wiring
+        .zip(wishes)
+        .map(|(wiring, wishes)| cluster::Running::start(wiring, peers, &node, incarnation, wishes));
     let gateway = gateway.transpose()?;
     let (ways, inboxes_in) = (links.to_partitions, inboxes.of_reactors);
-    let reactors = node.start_reactors(listeners, &wakers, ways, inboxes_in, ends.reactors)?;
+    let ends = (ends.reactors, ejects);
+    let reactors = node.start_reactors(listeners, &wakers, ways, inboxes_in, ends)?;
     let event = match node.wait_for_cores(gateway.as_ref())? {
         Some(event) => event,
         None => {
@@ -135,6 +143,18 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
     control.stop();
     drop(directory);
     result
+}
+
+/// The admin server's socket. One that nobody asked for keeps nobody from starting: a full disk has no room for it.
+fn open_socket(control: &mut Control, config: &Config) -> Result<(), Failure> {
+    let Some(path) = config.admin_socket() else { return Ok(()) };
+    match control.open_socket(&path) {
+        Err(error) if config.listen.admin_socket == AdminSocket::Auto => {
+            tracing::warn!(%error, "there is no admin socket");
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// A data directory was founded with a number of partitions; a machine with more CPUs does not change it.
@@ -381,18 +401,18 @@ impl NodeParts<'_> {
         wakers: &Wakers,
         links: Vec<Vec<Outbox>>,
         inboxes: Vec<Inbox>,
-        cluster: Vec<reactor::ClusterParts>,
+        (cluster, ejects): (Vec<reactor::ClusterParts>, Vec<Receiver<Eject>>),
     ) -> anyhow::Result<Vec<Joiner>> {
         if listeners.is_empty() {
             return Ok(Vec::new());
         }
-        let settings = Arc::new(self.reactor_settings());
+        let settings = Arc::new(self.reactor_settings()?);
         let limits = self.config.limits.per_reactor(self.config.reactors());
         let verifier = self.config.verifier()?;
         let mut cluster = cluster.into_iter();
         let mut threads = Vec::new();
-        for (index, ((listener, links), inbox)) in
-            listeners.into_iter().zip(links).zip(inboxes).enumerate()
+        for (index, (((listener, links), inbox), ejects)) in
+            listeners.into_iter().zip(links).zip(inboxes).zip(ejects).enumerate()
         {
             let cluster = cluster.next();
             let metrics = self.state.registry().reactor(index);
@@ -409,6 +429,7 @@ impl NodeParts<'_> {
                 verifier: verifier.clone(),
                 links,
                 inbox,
+                ejects,
                 cluster,
                 waker: wakers.reactors[index].clone(),
                 node: Arc::clone(self.state),
@@ -439,10 +460,13 @@ impl NodeParts<'_> {
         Ok(None)
     }
 
-    fn reactor_settings(&self) -> reactor::Settings {
-        let Config { reactor, core, node, .. } = self.config;
+    fn reactor_settings(&self) -> anyhow::Result<reactor::Settings> {
+        let Config { reactor, core, node, auth, .. } = self.config;
         let seconds = |duration: Duration| duration.as_secs().clamp(2, 1 << 30) as u32;
-        reactor::Settings {
+        let (grace, jitter) = auth.expiry;
+        Ok(reactor::Settings {
+            outlast: Outlast { grace_s: grace.as_secs() as u32, jitter_s: jitter.as_secs() as u32 },
+            seed: seed()?,
             patience: Patience {
                 login_s: seconds(reactor.login_timeout),
                 idle_s: seconds(reactor.idle_timeout),
@@ -461,7 +485,7 @@ impl NodeParts<'_> {
             dedup_window_ms: core.dedup_window.as_millis() as u64,
             region: node.region.clone(),
             node: node.name.clone(),
-        }
+        })
     }
 
     fn partition_settings(
@@ -472,14 +496,14 @@ impl NodeParts<'_> {
         let Config { core, wal, .. } = self.config;
         let identity = directory.identity();
         let origin = origin_of(identity);
-        let seed = random_bytes()?;
-        let seed = u64::from_le_bytes(seed[..8].try_into().expect("eight of sixteen bytes"));
+        let seed = seed()?;
         let shards =
             (0..core.num_shards).filter(|shard| usize::from(*shard) % core.partitions == index);
         Ok(partition::Settings {
             core: CoreConfig {
                 shards: shards.map(ShardId).collect(),
                 dedup_window_ms: core.dedup_window.as_millis() as u64,
+                id_future_ms_max: core.id_future_max.as_millis() as u64,
                 inbox_messages_max: core.inbox_messages_max,
                 messages_when_full: core.messages_when_full,
                 inbox_bytes_max: core.inbox_bytes_max,
@@ -533,6 +557,12 @@ impl NodeParts<'_> {
             }
         })
     }
+}
+
+/// A number that nobody knows before.
+fn seed() -> std::io::Result<u64> {
+    let bytes = random_bytes()?;
+    Ok(u64::from_le_bytes(bytes[..8].try_into().expect("eight of sixteen bytes")))
 }
 
 /// The CPUs this process may use, at least one, and who is where.

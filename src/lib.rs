@@ -17,6 +17,7 @@ pub mod partition;
 pub mod reactor;
 
 pub mod clock;
+pub mod eject;
 pub mod halt_poll;
 pub mod queue;
 pub mod rt;

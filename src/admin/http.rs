@@ -1,4 +1,4 @@
-//! The pages of the admin server. All are GET and change nothing, but for `/retire` and `/reload`.
+//! The pages of the admin server. Those that change something are POST; who may see and change what is [`super::gate`]'s.
 //!
 //! | path | answer |
 //! |---|---|
@@ -7,36 +7,61 @@
 //! | `/health` | JSON, `ok` and the phase; `?verbose` adds every check, with usage and limit |
 //! | `/status` | JSON: the node and its mirror as an operator sees them; `iris status` shows it |
 //! | `/metrics` | Prometheus text |
-//! | `POST /retire?node=N` | gives up a mirror that never comes back; only from loopback |
-//! | `POST /reload` | reads the configuration anew, of which the limits take hold; only from loopback |
+//! | `POST /retire?node=N` | gives up a mirror that never comes back |
+//! | `POST /reload` | reads the configuration anew, of which the limits take hold |
+//! | `POST /logout?user=NAME` | ends all sessions of a user, on other nodes, too |
 
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{RawQuery, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
+use super::gate::{Asker, Gate, guard};
 use super::listener::Bounded;
+use super::logout::logout;
 use super::reload::{self, Reloads};
-use super::retire::{Asker, retire};
+use super::retire::retire;
 use super::state::{NodeState, Phase};
 use super::status::{status, unready};
 use crate::metrics::{Process, text};
 
-/// Serves until the future is dropped.
-pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>, reloads: Reloads) {
+/// Serves the address until the future is dropped.
+pub(super) async fn serve(
+    listener: TcpListener,
+    state: Arc<NodeState>,
+    reloads: Reloads,
+    gate: Gate,
+) {
     let listener = tokio::net::TcpListener::from_std(listener);
     let listener = Bounded::new(listener.expect("a listener that does not block"));
     // It returns only on errors of accept, which axum waits out itself.
-    let service = router(state, reloads).into_make_service_with_connect_info::<Asker>();
+    let service = router(state, reloads, gate).into_make_service_with_connect_info::<Asker>();
     let _ = axum::serve(listener, service).await;
 }
 
-fn router(state: Arc<NodeState>, reloads: Reloads) -> Router {
+/// The same for the socket, once it is there.
+pub(super) async fn serve_socket(
+    socket: oneshot::Receiver<(UnixListener, u32)>,
+    state: Arc<NodeState>,
+    reloads: Reloads,
+) {
+    let Ok((listener, owner)) = socket.await else { return std::future::pending().await };
+    let listener = tokio::net::UnixListener::from_std(listener);
+    let listener = Bounded::new(listener.expect("a listener that does not block"));
+    let gate = Gate { token: None, owner: Some(owner) };
+    let service = router(state, reloads, gate).into_make_service_with_connect_info::<Asker>();
+    let _ = axum::serve(listener, service).await;
+}
+
+fn router(state: Arc<NodeState>, reloads: Reloads, gate: Gate) -> Router {
     let reload = Router::new().route("/reload", post(reload::page));
     Router::new()
         .route("/livez", get(async || "ok\n"))
@@ -45,12 +70,14 @@ fn router(state: Arc<NodeState>, reloads: Reloads) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/retire", post(retire))
+        .route("/logout", post(logout))
         .fallback(async || {
             let pages = "there are /livez, /readyz, /health?verbose, /status and /metrics\n";
             (StatusCode::NOT_FOUND, pages)
         })
         .with_state(Arc::clone(&state))
         .merge(reload.with_state((state, reloads)))
+        .layer(from_fn_with_state(gate, guard))
 }
 
 async fn readyz(State(state): State<Arc<NodeState>>) -> Response {

@@ -2,7 +2,6 @@
 //! process's descriptors, and silent connections cannot keep a probe out.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +10,6 @@ use std::time::Duration;
 
 use axum::serve::Listener;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, Sleep, sleep};
 
@@ -24,8 +22,8 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 
 /// Accepts every connection and keeps [`CONNECTIONS_MAX`] of them.
 #[derive(Debug)]
-pub(super) struct Bounded {
-    listener: TcpListener,
+pub(super) struct Bounded<L> {
+    listener: L,
     permits: Arc<Semaphore>,
     /// Counts bytes moved by any connection: who moved some last has the highest number.
     progress: Arc<AtomicU64>,
@@ -39,8 +37,8 @@ struct Open {
     end: oneshot::Sender<()>,
 }
 
-impl Bounded {
-    pub(super) fn new(listener: TcpListener) -> Self {
+impl<L> Bounded<L> {
+    pub(super) fn new(listener: L) -> Self {
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         Self { listener, permits, progress: Arc::default(), open: Vec::new() }
     }
@@ -62,11 +60,11 @@ impl Bounded {
     }
 }
 
-impl Listener for Bounded {
-    type Io = Connection;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for Bounded<L> {
+    type Io = Connection<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (Connection, SocketAddr) {
+    async fn accept(&mut self) -> (Connection<L::Io>, L::Addr) {
         let (stream, peer) = Listener::accept(&mut self.listener).await;
         let permit = self.permit().await;
         let (end, ended) = oneshot::channel();
@@ -84,15 +82,15 @@ impl Listener for Bounded {
         (connection, peer)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }
 }
 
 /// A stream that fails once its time is over or it has to make room.
 #[derive(Debug)]
-pub(super) struct Connection {
-    stream: TcpStream,
+pub(super) struct Connection<S> {
+    stream: S,
     progress: Arc<AtomicU64>,
     heard: Arc<AtomicU64>,
     ended: oneshot::Receiver<()>,
@@ -102,7 +100,12 @@ pub(super) struct Connection {
     _permit: OwnedSemaphorePermit,
 }
 
-impl Connection {
+impl<S> Connection<S> {
+    /// The socket itself.
+    pub(super) fn stream(&self) -> &S {
+        &self.stream
+    }
+
     /// Passes progress on; without any, looks whether the connection's time is over.
     fn watch<T>(
         &mut self,
@@ -126,7 +129,7 @@ impl Connection {
     }
 }
 
-impl AsyncRead for Connection {
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -137,7 +140,7 @@ impl AsyncRead for Connection {
     }
 }
 
-impl AsyncWrite for Connection {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -3,17 +3,23 @@
 //! The thread `iris-control` runs a current-thread tokio. Nothing on the data path waits for it, and it learns of the
 //! data path only through [`NodeState`]: a phase and the blocks of [`Registry`].
 
+mod gate;
 mod http;
 mod listener;
+mod logout;
 mod reload;
 mod retire;
+mod socket;
 mod state;
 mod status;
 
+pub(crate) use socket::short;
 pub use state::{NodeInfo, NodeState, Phase};
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -42,6 +48,11 @@ pub struct Control {
     events: (Sender<Event>, Receiver<Event>),
     stop: oneshot::Sender<()>,
     thread: JoinHandle<()>,
+    state: Arc<NodeState>,
+    /// Takes the socket, once.
+    socket: Option<oneshot::Sender<(UnixListener, u32)>>,
+    /// Removed at the end.
+    bound: Option<PathBuf>,
 }
 
 impl Control {
@@ -68,9 +79,13 @@ impl Control {
         let signal_events = events.0.clone();
         let (stop, stopped) = oneshot::channel();
         let (reloads, asked) = Reloads::new();
+        let (socket, of_socket) = oneshot::channel();
+        let gate = gate::Gate { token: config.admin_token.clone(), owner: None };
+        let shared = Arc::clone(&state);
         let main = async move {
             tokio::select! {
-                () = http::serve(listener, Arc::clone(&state), reloads.clone()) => {}
+                () = http::serve(listener, Arc::clone(&state), reloads.clone(), gate) => {}
+                () = http::serve_socket(of_socket, Arc::clone(&state), reloads.clone()) => {}
                 () = signals.watch(signal_events, reloads) => {}
                 () = reload::run(reload, asked, state) => {}
                 _ = stopped => {}
@@ -80,7 +95,22 @@ impl Control {
             .name("iris-control".to_owned())
             .spawn(move || runtime.block_on(main))
             .map_err(failed)?;
-        Ok(Self { address, events, stop, thread })
+        let (socket, state, bound) = (Some(socket), shared, None);
+        Ok(Self { address, events, stop, thread, state, socket, bound })
+    }
+
+    /// Listens on a unix socket, too. Once; and only the process that owns the folder's lock may, because what is left of an
+    /// earlier life is removed.
+    pub fn open_socket(&mut self, path: &Path) -> Result<(), Failure> {
+        let listening = socket::bind(path)?;
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+        self.state.set_socket(path.clone());
+        self.bound = Some(path);
+        if let Some(socket) = self.socket.take() {
+            // An error means that the thread has ended by itself.
+            let _ = socket.send(listening);
+        }
+        Ok(())
     }
 
     /// Where the admin server listens.
@@ -103,6 +133,10 @@ impl Control {
         // An error means that it has ended by itself.
         let _ = self.stop.send(());
         let _ = self.thread.join();
+        if let Some(path) = self.bound {
+            // The next life would remove it.
+            let _ = std::fs::remove_file(path);
+        }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the admin server knows of the node.
 
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,7 @@ use crossbeam_channel::{Receiver, Sender, TrySendError};
 use iris_proto::admission::Limits;
 
 use crate::config::{Config, Roles};
+use crate::eject::Ejector;
 use crate::metrics::Registry;
 
 /// Where a node is in its life. It only moves forward.
@@ -85,6 +88,10 @@ pub struct NodeState {
     registry: Registry,
     /// For each reactor, the limits that it has not taken yet.
     posted: Box<[Posted]>,
+    /// Once the threads that hold connections can be reached.
+    ejector: OnceLock<Ejector>,
+    /// Where the admin server's socket is, once it is there.
+    socket: OnceLock<PathBuf>,
 }
 
 /// Limits with their revision, one at a time.
@@ -95,7 +102,8 @@ impl NodeState {
     pub fn new(info: NodeInfo, registry: Registry) -> Self {
         let phase = AtomicU8::new(Phase::Starting as u8);
         let posted = (0..registry.reactors()).map(|_| crossbeam_channel::bounded(1)).collect();
-        Self { phase, started: Instant::now(), info, registry, posted }
+        let (ejector, socket) = (OnceLock::new(), OnceLock::new());
+        Self { phase, started: Instant::now(), info, registry, posted, ejector, socket }
     }
 
     /// Has every reactor take these limits at its next look, in place of any that it has not taken yet. Called by the
@@ -112,6 +120,26 @@ impl NodeState {
     /// What was posted for a reactor since it looked last.
     pub fn take_limits(&self, reactor: usize) -> Option<(u64, Limits)> {
         self.posted[reactor].1.try_recv().ok()
+    }
+
+    /// From now on sessions can be ended. Said once.
+    pub fn set_ejector(&self, ejector: Ejector) {
+        self.ejector.set(ejector).expect("it is said once");
+    }
+
+    /// The way to the threads that hold connections; `None` while they are not there.
+    pub fn ejector(&self) -> Option<&Ejector> {
+        self.ejector.get()
+    }
+
+    /// The admin server's socket is there. Said once.
+    pub fn set_socket(&self, path: PathBuf) {
+        self.socket.set(path).expect("it is said once");
+    }
+
+    /// Where the admin server's socket is.
+    pub fn socket(&self) -> Option<&Path> {
+        self.socket.get().map(PathBuf::as_path)
     }
 
     /// Moves on to `phase`; one that lies behind changes nothing.

@@ -53,6 +53,7 @@ pub(super) fn report(state: &NodeState) -> Value {
         "uptime_seconds": state.uptime().as_secs(),
         "phase": state.phase().name(),
         "ready": unready(state).is_none(),
+        "admin_socket": state.socket().map(|path| path.to_string_lossy()),
         "healthy": problems.is_empty(),
         "problems": problems,
         "clients": info.roles.edge.then(|| json!({

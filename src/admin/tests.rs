@@ -8,7 +8,7 @@ use iris_proto::peer::Purpose;
 use iris_proto::replica::{Counters, Label, Mode, Status};
 
 use super::*;
-use crate::config::{Host, Roles, Sources};
+use crate::config::{AdminSocket, Host, Roles, Sources};
 use crate::metrics::{LinkEnd, MirrorMetrics, Registry};
 
 fn config(admin: &str) -> ListenConfig {
@@ -16,6 +16,8 @@ fn config(admin: &str) -> ListenConfig {
         tcp: "127.0.0.1:0".parse().unwrap(),
         admin: admin.parse().unwrap(),
         admin_allow_remote: false,
+        admin_token: None,
+        admin_socket: AdminSocket::None,
         backlog: 16,
     }
 }
@@ -51,8 +53,12 @@ fn get(address: SocketAddr, path: &str) -> (u16, String) {
 }
 
 fn ask(address: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    talk(stream, request)
+}
+
+fn talk(mut stream: impl Read + Write, request: &str) -> (u16, String) {
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
@@ -139,10 +145,26 @@ fn other_paths_methods_and_garbage_change_nothing() {
     control.stop();
 }
 
-/// Status and body of a POST without a body; `more` is further header lines.
-fn post(address: SocketAddr, path: &str, more: &str) -> (u16, String) {
+/// A POST without a body; `more` is further header lines.
+fn post_request(path: &str, more: &str) -> String {
     let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{more}");
-    ask(address, &format!("{head}Connection: close\r\n\r\n"))
+    format!("{head}Connection: close\r\n\r\n")
+}
+
+/// Status and body of a POST to the socket.
+fn post(socket: &Path, path: &str, more: &str) -> (u16, String) {
+    let stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    talk(stream, &post_request(path, more))
+}
+
+/// A node with a socket in a folder of its own.
+fn start_with_socket() -> (Control, Arc<NodeState>, tempfile::TempDir, PathBuf) {
+    let (mut control, state) = start();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("admin.sock");
+    control.open_socket(&path).unwrap();
+    (control, state, dir, path)
 }
 
 /// A core of a pair that serves alone, or with the mirror linked.
@@ -168,8 +190,8 @@ pub(super) fn pair(peer: Option<u32>) -> Status {
 
 #[test]
 fn a_mirror_is_retired_from_the_node_itself_while_it_is_not_linked() {
-    let (control, state) = start();
-    let address = control.address();
+    let (control, state, _dir, socket) = start_with_socket();
+    let address = socket.as_path();
     let mirrors = state.registry().mirrors();
     let set = |peer| mirrors.iter().for_each(|m| m.set(&pair(peer), &Counters::default()));
     assert_eq!(post(address, "/retire?node=4", "").0, 404, "nothing is known of a mirror yet");
@@ -182,7 +204,9 @@ fn a_mirror_is_retired_from_the_node_itself_while_it_is_not_linked() {
         assert_eq!(post(address, wrong, "").0, 400, "{wrong}");
     }
     assert_eq!(post(address, "/retire?node=3", "").0, 404, "not itself");
-    assert_eq!(get(address, "/retire?node=4").0, 405, "looking changes nothing");
+    assert_eq!(get(control.address(), "/retire?node=4").0, 405, "looking changes nothing");
+    let by_tcp = ask(control.address(), &post_request("/retire?node=4", ""));
+    assert_eq!(by_tcp.0, 403, "TCP changes nothing without a token: {}", by_tcp.1);
     let from_a_page = post(address, "/retire?node=4", "Origin: http://example.com\r\n");
     assert_eq!(from_a_page.0, 403, "{}", from_a_page.1);
     assert!(!mirrors.iter().any(|mirror| mirror.is_retire_asked()));
@@ -442,4 +466,75 @@ fn an_admin_port_in_use_is_one_clear_line() {
     assert_eq!(failure.exit, Exit::InUse);
     assert!(failure.to_string().contains("listen.admin"), "{failure}");
     control.stop();
+}
+
+#[test]
+fn with_a_token_tcp_shows_and_changes_for_who_has_it_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("token");
+    let secret = "0123456789abcdef0123456789abcdef";
+    std::fs::write(&file, secret).unwrap();
+    let token = Some(crate::auth::Secret::load(&file).unwrap());
+    let (control, state) = start();
+    control.stop();
+    let config = ListenConfig { admin_token: token, ..config("127.0.0.1:0") };
+    let control = Control::start(&config, Arc::clone(&state), reload()).unwrap();
+    state.advance(Phase::Ready);
+    let asked = |path: &str, shown: &str| {
+        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{shown}");
+        ask(control.address(), &format!("{head}Connection: close\r\n\r\n"))
+    };
+    let right = format!("Authorization: Bearer {secret}\r\n");
+    let wrong = [
+        String::new(),
+        "Authorization: Bearer \r\n".to_owned(),
+        format!("Authorization: Basic {secret}\r\n"),
+        format!("Authorization: Bearer {secret}0\r\n"),
+        format!("Authorization: {secret}\r\n"),
+    ];
+    for page in ["/metrics", "/status", "/health?verbose"] {
+        assert_eq!(asked(page, &right).0, 200, "{page}");
+        for shown in &wrong {
+            let (status, body) = asked(page, shown);
+            assert_eq!(status, 401, "{page} {shown}: {body}");
+            assert!(!body.contains(secret) && body.len() < 200, "{body}");
+        }
+    }
+    for page in ["/livez", "/readyz"] {
+        assert_eq!(asked(page, "").0, 200, "{page}");
+    }
+    let address = control.address();
+    assert_eq!(ask(address, &post_request("/logout?user=ann", "")).0, 401);
+    let by_page = format!("{right}Origin: http://example.com\r\n");
+    assert_eq!(ask(address, &post_request("/logout?user=ann", &by_page)).0, 403);
+    assert_eq!(ask(address, &post_request("/logout?user=ann", &right)).0, 503, "no threads yet");
+    control.stop();
+}
+
+#[test]
+fn sessions_of_a_user_are_ended_through_the_socket_and_each_thread_is_asked() {
+    let (control, state, _dir, socket) = start_with_socket();
+    assert_eq!(post(&socket, "/logout?user=ann", "").0, 503, "the threads are not there yet");
+    let wakers = [crate::rt::Waker::of_parking(), crate::rt::Waker::of_parking()];
+    let (ejector, wishes, of_gateway) = crate::eject::Ejector::new(&wakers, Some(&wakers[0]));
+    state.set_ejector(ejector);
+    for wrong in ["/logout", "/logout?user=", "/logout?user=%0a", "/logout?who=ann"] {
+        assert_eq!(post(&socket, wrong, "").0, 400, "{wrong}");
+    }
+    let (status, body) = std::thread::scope(|scope| {
+        let answer = scope.spawn(|| post(&socket, "/logout?user=J%C3%B6rg", ""));
+        for (wishes, ended) in wishes.iter().zip([2, 1]) {
+            let wish = wishes.recv_timeout(Duration::from_secs(120)).unwrap();
+            assert_eq!(wish.user, iris_proto::id::UserKey::of("J\u{f6}rg"));
+            wish.ended.unwrap().send(ended).unwrap();
+        }
+        answer.join().unwrap()
+    });
+    let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["ended"]), (200, &3.into()), "{body}");
+    assert_eq!(body["other_nodes_told"], true);
+    assert_eq!(of_gateway.unwrap().len(), 1, "the other nodes are told");
+    let path = socket.clone();
+    control.stop();
+    assert!(!path.exists(), "nothing is left of the socket");
 }

@@ -6,11 +6,13 @@
 
 mod dev_key;
 mod key;
+mod secret;
 mod token;
 
 pub(crate) use dev_key::load_secret;
 pub use dev_key::{DEV_KEY_FILE, load_or_create_dev_key};
 pub use key::{Alg, Key, KeyError};
+pub use secret::Secret;
 pub use token::sign_hs256;
 
 use std::sync::Arc;

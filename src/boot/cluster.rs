@@ -4,6 +4,7 @@ use super::{FLUSH_TIMEOUT, Joiner, LINK_BATCHES_MAX, Links, NodeParts, Wakers};
 use crate::cli::exit::Failure;
 use crate::cluster::{self, CoreAttachment, CoreParts, EdgeParts, Me, States};
 use crate::config::{ClusterConfig, Config};
+use crate::eject::{Eject, Ejector};
 use crate::link::{Attachment, Inbox, Outbox, links_into};
 use crate::metrics::Registry;
 use crate::partition::{Failed, MirrorParts};
@@ -15,7 +16,6 @@ use iris_proto::edge::RouterConfig;
 use iris_proto::id::{Origin, ShardId};
 use iris_proto::peer::PartitionState;
 use iris_proto::replica::ReplicaConfig;
-use iris_wal::io::random_bytes;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -182,11 +182,11 @@ impl Running {
         listener: Option<TcpListener>,
         node: &NodeParts<'_>,
         incarnation: Option<u32>,
+        (ejects, ejector): (Receiver<Eject>, Ejector),
     ) -> anyhow::Result<Self> {
         let (config, failures) = (node.config, node.failures.clone());
         let leave = Arc::new(AtomicBool::new(false));
-        let random = random_bytes()?;
-        let random = u64::from_le_bytes(random[..8].try_into().expect("eight of sixteen bytes"));
+        let random = super::seed()?;
         let parts = cluster::Parts {
             me: Me {
                 node: config.node.node_id,
@@ -205,6 +205,8 @@ impl Running {
             edge: wiring.edge,
             core: wiring.core,
             states: Arc::clone(&wiring.states),
+            ejects,
+            ejector,
             leave: Arc::clone(&leave),
             metrics: node.state.registry().gateway(),
         };

@@ -33,6 +33,8 @@ pub(super) enum Command {
     Status(Status),
     /// Steer a core: retire-node
     Core(Core),
+    /// End all sessions of a user, wherever they are
+    Logout(Logout),
     /// Read logs: verify, dump, stat, diff. Never changes them
     Wal(Wal),
     /// Make certificates for the nodes of a cluster
@@ -137,6 +139,9 @@ pub(super) struct Status {
     /// Ask the node of this configuration
     #[arg(long, value_name = "FILE")]
     pub(super) config: Option<PathBuf>,
+    /// The file with the nodes' secret (listen.admin_token), if they ask for one
+    #[arg(long, value_name = "FILE")]
+    pub(super) admin_token: Option<PathBuf>,
     /// Print one JSON object; its fields are in docs/OPERATING.md and stay
     #[arg(long)]
     pub(super) json: bool,
@@ -182,9 +187,38 @@ pub(super) struct RetireNode {
     /// Address of the admin server of the core that is left
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7480")]
     pub(super) admin: String,
+    /// The file with the node's secret (listen.admin_token); without it, the node's socket is used
+    #[arg(long, value_name = "FILE")]
+    pub(super) admin_token: Option<PathBuf>,
     /// Do not ask
     #[arg(long)]
     pub(super) yes: bool,
+}
+
+/// End all sessions of a user, wherever they are.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Their clients are told logged_out and do not come back by themselves. It is no ban: whoever has a token that is
+still valid can log in again, so have the identity provider refuse a new one, and let tokens live for a short time.
+
+Ask any node of a cluster; all nodes that it is linked to are told, and cores tell their edges. Without
+--admin-token it must run on the node's machine, as root or as the server's user, and uses the node's socket.
+Exits with 0 if it is done, 1 if it was refused or failed, 2 if asked wrongly.
+
+Examples:
+  iris logout --user alice
+  iris logout --user alice --admin unix:/var/lib/iris/admin.sock
+  iris logout --user alice --admin 10.0.0.1:7480 --admin-token /etc/iris/admin-token")]
+pub(super) struct Logout {
+    /// Whose sessions
+    #[arg(long, value_name = "NAME")]
+    pub(super) user: String,
+    /// Address of an admin server: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7480")]
+    pub(super) admin: String,
+    /// The file with the node's secret (listen.admin_token)
+    #[arg(long, value_name = "FILE")]
+    pub(super) admin_token: Option<PathBuf>,
 }
 
 /// Read logs: on a copy, on a broken disk, or beside a running server. Never changes them.

@@ -21,7 +21,9 @@ pub(super) fn run(args: Core) -> anyhow::Result<Exit> {
 
 fn retire_node(args: RetireNode) -> Result<Exit, Failure> {
     let admin = http::address(&args.admin)?;
-    let node = Node::ask(&admin);
+    let token = http::token(args.admin_token.as_deref())?;
+    let token = token.as_deref();
+    let node = Node::ask(&admin, token);
     let me = check(&node, args.node)?;
     print(&explain(&node, me, args.node));
     if !args.yes && !is_confirmed(args.node) {
@@ -30,9 +32,10 @@ fn retire_node(args: RetireNode) -> Result<Exit, Failure> {
     }
     let path = format!("/retire?node={}", args.node);
     let refused = |why: String| Failure::new(Exit::Negative, format!("{admin}: {why}"));
-    let reply = http::ask("POST", &admin, &path, ANSWER_MAX).map_err(|why| {
-        refused(format!("{why}; whether it is retired is not known: see iris status"))
-    })?;
+    let reply =
+        http::ask("POST", &node.changes_at(token), &path, token, ANSWER_MAX).map_err(|why| {
+            refused(format!("{why}; whether it is retired is not known: see iris status"))
+        })?;
     let body: Value = serde_json::from_str(&reply.body).unwrap_or_default();
     match (reply.status, body["error"].as_str()) {
         (200, _) => {

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::exit::{Exit, Failure};
@@ -20,8 +22,15 @@ pub(super) struct Reply {
     pub(super) body: String,
 }
 
-/// An address as people write it, as `HOST:PORT`: `http://` before it is dropped, a port that is missing is 7480.
+/// Before the path of an admin server's unix socket.
+pub(super) const SOCKET: &str = "unix:";
+
+/// An address as people write it, as `HOST:PORT`: `http://` before it is dropped, a port that is missing is 7480. `unix:PATH`
+/// stays as it is.
 pub(super) fn address(text: &str) -> Result<String, Failure> {
+    if text.strip_prefix(SOCKET).is_some_and(|path| !path.is_empty()) {
+        return Ok(text.to_owned());
+    }
     let bare = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
     if let Ok(ip) = bare.trim_matches(['[', ']']).parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip, PORT).to_string());
@@ -32,10 +41,21 @@ pub(super) fn address(text: &str) -> Result<String, Failure> {
         Ok(1..) if is_host => Ok(format!("{host}:{port}")),
         _ => {
             let cause = format!("{text:?} is no address of an admin server");
-            let fix = "write HOST:PORT, such as 127.0.0.1:7480";
+            let fix = "write HOST:PORT, such as 127.0.0.1:7480, or unix:PATH";
             Err(Failure::new(Exit::Usage, format!("{cause}; {fix}")))
         }
     }
+}
+
+/// The token of an admin server, out of its file.
+pub(super) fn token(file: Option<&Path>) -> Result<Option<String>, Failure> {
+    let Some(file) = file else { return Ok(None) };
+    let usage = |text: String| Failure::new(Exit::Usage, text);
+    let secret = crate::auth::load_secret(file).map_err(|error| usage(error.to_string()))?;
+    let is_shown = |text: &String| text.bytes().all(|byte| byte.is_ascii_graphic());
+    let text = String::from_utf8(secret).ok().filter(is_shown);
+    let what = || usage(format!("{}: a token is of printable characters", file.display()));
+    text.ok_or_else(what).map(Some)
 }
 
 /// Sends a request without a body and waits for the answer, `time` at most. An error says why there is none.
@@ -43,6 +63,7 @@ pub(super) fn ask(
     method: &str,
     address: &str,
     path: &str,
+    token: Option<&str>,
     time: Duration,
 ) -> Result<Reply, String> {
     let deadline = Instant::now() + time;
@@ -50,15 +71,22 @@ pub(super) fn ask(
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!("no answer within {} s: the node hangs or is overloaded", time.as_secs())
         }
+        io::ErrorKind::NotFound if address.starts_with(SOCKET) => {
+            "there is no such socket: the node does not run, or listens elsewhere".to_owned()
+        }
         io::ErrorKind::ConnectionRefused => {
             "connection refused: no server runs there, or it listens elsewhere".to_owned()
         }
         _ => error.to_string(),
     };
     let mut stream = connect(address).map_err(failed)?;
-    let head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n");
+    let host = if address.starts_with(SOCKET) { "localhost" } else { address };
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
+    if let Some(token) = token {
+        head += &format!("Authorization: Bearer {token}\r\n");
+    }
     let request = format!("{head}Content-Length: 0\r\nConnection: close\r\n\r\n");
-    stream.set_write_timeout(Some(CONNECT_MAX)).map_err(failed)?;
+    stream.set_time(Some(CONNECT_MAX)).map_err(failed)?;
     stream.write_all(request.as_bytes()).map_err(failed)?;
     let mut answer = Vec::new();
     let mut chunk = [0; 16 << 10];
@@ -67,7 +95,7 @@ pub(super) fn ask(
         if left.is_zero() {
             return Err(failed(io::ErrorKind::TimedOut.into()));
         }
-        stream.set_read_timeout(Some(left)).map_err(failed)?;
+        stream.set_time(Some(left)).map_err(failed)?;
         match stream.read(&mut chunk) {
             Ok(0) => return parse(&answer),
             Ok(bytes) => answer.extend_from_slice(&chunk[..bytes]),
@@ -82,11 +110,33 @@ pub(super) fn ask(
 
 const NOT_IRIS: &str = "what answers there is no admin server of Iris";
 
-fn connect(address: &str) -> io::Result<TcpStream> {
+/// A connection to an admin server.
+trait Stream: Read + Write {
+    /// How long a read or a write may take.
+    fn set_time(&self, time: Option<Duration>) -> io::Result<()>;
+}
+
+impl Stream for TcpStream {
+    fn set_time(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_write_timeout(time).and_then(|()| self.set_read_timeout(time))
+    }
+}
+
+impl Stream for UnixStream {
+    fn set_time(&self, time: Option<Duration>) -> io::Result<()> {
+        self.set_write_timeout(time).and_then(|()| self.set_read_timeout(time))
+    }
+}
+
+fn connect(address: &str) -> io::Result<Box<dyn Stream>> {
+    if let Some(path) = address.strip_prefix(SOCKET) {
+        let (_folder, through) = crate::admin::short(Path::new(path))?;
+        return Ok(Box::new(UnixStream::connect(through)?));
+    }
     let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
     for target in address.to_socket_addrs()? {
         match TcpStream::connect_timeout(&target, CONNECT_MAX) {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok(Box::new(stream)),
             Err(error) => last = error,
         }
     }
@@ -124,10 +174,13 @@ mod tests {
             ("core-1.example", "core-1.example:7480"),
             ("::1", "[::1]:7480"),
             ("[::1]:9", "[::1]:9"),
+            ("unix:/run/iris/admin.sock", "unix:/run/iris/admin.sock"),
         ] {
             assert_eq!(address(text).unwrap(), wanted);
         }
-        for wrong in ["", ":7480", "a:b", "127.0.0.1:0", "a:70000", "http://a:1/status", "a b:1"] {
+        for wrong in
+            ["", "unix:", ":7480", "a:b", "127.0.0.1:0", "a:70000", "http://a:1/status", "a b:1"]
+        {
             let failure = address(wrong).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage);
             assert!(failure.to_string().contains("write HOST:PORT"), "{failure}");
@@ -150,7 +203,7 @@ mod tests {
                 // It may hang up before all was written.
                 let _ = stream.write_all(&bytes);
             });
-            ask("GET", &address, "/status", Duration::from_secs(120))
+            ask("GET", &address, "/status", None, Duration::from_secs(120))
         })
     }
 
@@ -178,10 +231,10 @@ mod tests {
     fn nobody_there_and_somebody_who_says_nothing_are_told_apart() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let error = ask("GET", &address, "/", Duration::from_millis(10)).unwrap_err();
+        let error = ask("GET", &address, "/", None, Duration::from_millis(10)).unwrap_err();
         assert!(error.contains("no answer within"), "{error}");
         drop(listener);
-        let error = ask("GET", &address, "/", Duration::from_secs(120)).unwrap_err();
+        let error = ask("GET", &address, "/", None, Duration::from_secs(120)).unwrap_err();
         assert!(error.contains("connection refused"), "{error}");
     }
 }

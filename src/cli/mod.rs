@@ -6,6 +6,7 @@ mod check;
 mod core;
 pub mod exit;
 mod http;
+mod logout;
 mod pki;
 mod serve;
 mod status;
@@ -37,6 +38,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Token(args) => token::run(args),
         Command::Status(args) => status::run(args),
         Command::Core(args) => core::run(args),
+        Command::Logout(args) => logout::run(args),
         Command::Wal(args) => wal::run(args),
         Command::Pki(args) => pki::run(args),
         Command::Version(args) => version::run(args),

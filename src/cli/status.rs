@@ -23,9 +23,10 @@ const DEFAULT_ADMIN: &str = "127.0.0.1:7480";
 
 pub(super) fn run(args: Status) -> anyhow::Result<Exit> {
     let addresses = addresses(args.admin, args.config)?;
+    let token = http::token(args.admin_token.as_deref())?;
     let is_screen = std::io::stdout().is_terminal();
     loop {
-        let seen = Seen::of(ask_all(&addresses));
+        let seen = Seen::of(ask_all(&addresses, token.as_deref()));
         let text = match (args.json, args.watch) {
             (false, _) => table::render(&seen),
             (true, None) => format!("{:#}\n", seen.to_json()),
@@ -44,9 +45,9 @@ pub(super) fn run(args: Status) -> anyhow::Result<Exit> {
 }
 
 /// Asks all at once, so that one that hangs does not make the others' answers old.
-fn ask_all(addresses: &[String]) -> Vec<Node> {
+fn ask_all(addresses: &[String], token: Option<&str>) -> Vec<Node> {
     std::thread::scope(|scope| {
-        let ask = |admin| scope.spawn(move || Node::ask(admin));
+        let ask = |admin| scope.spawn(move || Node::ask(admin, token));
         let asked: Vec<_> = addresses.iter().map(String::as_str).map(ask).collect();
         let nodes = asked.into_iter().map(|node| node.join().expect("asking does not panic"));
         nodes.collect()
@@ -99,13 +100,14 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn ask(admin: &str) -> Self {
-        let reply = http::ask("GET", admin, "/status", ANSWER_MAX);
+    pub(super) fn ask(admin: &str, token: Option<&str>) -> Self {
+        let reply = http::ask("GET", admin, "/status", token, ANSWER_MAX);
         let status = reply.and_then(|reply| match reply.status {
             200 => serde_json::from_str(&reply.body)
                 .ok()
                 .filter(|status: &Value| status["node"]["id"].is_u64())
                 .ok_or_else(|| "what answers there is no admin server of Iris".to_owned()),
+            401 => Err("it asks for its token: name the file with --admin-token".to_owned()),
             404 => Err("the server is older than this command and has no /status".to_owned()),
             other => Err(format!("the server answered {other}")),
         });
@@ -120,6 +122,17 @@ impl Node {
     /// The mirror's number, if the node is a core of a pair that answered.
     fn mirror(&self) -> Option<u64> {
         self.status.as_ref().ok()?["mirror"]["node"].as_u64()
+    }
+
+    /// Where to ask it to change something: its socket, if it is of this machine and nothing else would do.
+    pub(super) fn changes_at(&self, token: Option<&str>) -> String {
+        let host = self.admin.rsplit_once(':').map_or("", |(host, _)| host);
+        let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        let is_here = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+        match self.at("/admin_socket").as_str() {
+            Some(socket) if is_here && token.is_none() => format!("{}{socket}", http::SOCKET),
+            _ => self.admin.clone(),
+        }
     }
 
     fn is_solo(&self) -> bool {

@@ -4,6 +4,8 @@
 //! about messages. A turn takes what the ring, the threads and time bring, and sends what there is; nothing in it
 //! waits. A link that fails ends alone.
 
+use super::dials::{Dial, dials};
+use super::ejects::HeardOf;
 use super::ranges::Ranges;
 use super::tls::{self, Tls};
 use super::traffic::{CoreSide, EdgeSide};
@@ -11,8 +13,10 @@ use super::wire::{Side, Wire};
 use super::{Me, Parts, States};
 use crate::clock::Clock;
 use crate::config::ClusterConfig;
+use crate::eject::{Eject, Ejector};
 use crate::metrics::{GatewayMetrics, Label, LinkEnd};
 use crate::rt::Waker;
+use crossbeam_channel::Receiver;
 use iris_proto::edge::FromCore;
 use iris_proto::peer::{End, EndCode, Event as LinkEvent, Hello, Link, LinkConfig, Purpose};
 use iris_ring::{BufferId, Event, Ring, RingConfig, Token, stream_socket_to};
@@ -46,16 +50,6 @@ const GOODBYE_MS: u64 = 500;
 const WAKE: Token = 0;
 const LISTEN: Token = 1;
 
-/// A node that this one connects to.
-pub(super) struct Dial {
-    pub(super) core: usize,
-    pub(super) purpose: Purpose,
-    slot: Option<u16>,
-    attempt: u32,
-    next_ms: u64,
-    last: Option<LinkEnd>,
-}
-
 /// Why a link is over.
 pub(super) struct Over {
     reason: LinkEnd,
@@ -86,7 +80,7 @@ pub(super) struct Gateway {
     clock: Clock,
     pub(super) now_ms: u64,
     /// By the descriptor.
-    wires: Vec<Option<Box<Wire>>>,
+    pub(super) wires: Vec<Option<Box<Wire>>>,
     free: Vec<u16>,
     pub(super) generation: u64,
     pub(super) dials: Vec<Dial>,
@@ -94,6 +88,9 @@ pub(super) struct Gateway {
     pub(super) edge: Option<EdgeSide>,
     pub(super) core: Option<CoreSide>,
     states: Arc<States>,
+    pub(super) ejects: Receiver<Eject>,
+    pub(super) ejector: Ejector,
+    pub(super) heard_of: HeardOf,
     /// This process's own place among the cores.
     own_core: Option<usize>,
     leave: Arc<AtomicBool>,
@@ -151,6 +148,9 @@ impl Gateway {
             edge: parts.edge.map(EdgeSide::new),
             core: parts.core.map(CoreSide::new),
             states: parts.states,
+            ejects: parts.ejects,
+            ejector: parts.ejector,
+            heard_of: HeardOf::default(),
             own_core: parts.config.cores.iter().position(|core| core.node == me.node),
             leave: parts.leave,
             leaving_since_ms: None,
@@ -180,6 +180,7 @@ impl Gateway {
             worked = true;
         }
         worked |= self.take_home();
+        worked |= self.take_ejects();
         self.tell_states();
         worked |= self.take_leave();
         self.dial_due();
@@ -440,6 +441,7 @@ impl Gateway {
                 LinkEvent::State { partition, state } => {
                     self.take_state(wire, partition, state);
                 }
+                LinkEvent::Eject { user, id } => self.take_eject(wire, user, id),
             }
         }
         Ok(())
@@ -590,7 +592,7 @@ impl Gateway {
     }
 
     /// Xorshift (Marsaglia, 2003): a jitter needs no better chance.
-    fn chance(&mut self) -> u64 {
+    pub(super) fn chance(&mut self) -> u64 {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
@@ -660,31 +662,15 @@ impl Gateway {
             until_ms = until_ms.min(dial.next_ms);
         }
         let wait = Duration::from_millis(until_ms.saturating_sub(self.now_ms).max(1));
-        let Self { waker, ring, wires, edge, core, .. } = self;
+        let Self { waker, ring, wires, edge, core, ejects, .. } = self;
         let is_idle = || {
-            wires.iter().flatten().all(|wire| wire.may_sleep())
+            ejects.is_empty()
+                && wires.iter().flatten().all(|wire| wire.may_sleep())
                 && edge.as_ref().is_none_or(EdgeSide::may_sleep)
                 && core.as_ref().is_none_or(CoreSide::may_sleep)
         };
         waker.sleep_in(is_idle, || ring.enter_wait(wait)).unwrap_or(Ok(()))
     }
-}
-
-/// The nodes that this one connects to: as an edge each core but itself, as a core mirrors with a higher number.
-fn dials(config: &ClusterConfig, me: &Me, takes_mirrors: bool) -> Vec<Dial> {
-    let mut dials = Vec::new();
-    for (core, target) in config.cores.iter().enumerate() {
-        let mut dial = |purpose| {
-            dials.push(Dial { core, purpose, slot: None, attempt: 0, next_ms: 0, last: None });
-        };
-        if me.roles.edge && target.node != me.node {
-            dial(Purpose::Clients);
-        }
-        if takes_mirrors && target.node > me.node {
-            dial(Purpose::Replication);
-        }
-    }
-    dials
 }
 
 fn slot_of(token: Token) -> usize {

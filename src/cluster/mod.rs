@@ -6,6 +6,8 @@
 //! What is said on a link is `proto/src/peer/` and `docs/LINKS.md`.
 
 mod credentials;
+mod dials;
+mod ejects;
 mod gateway;
 pub mod pki;
 mod ranges;
@@ -21,10 +23,11 @@ pub use credentials::{CredentialError, CredentialFiles, Credentials, is_cluster_
 pub use gateway::run;
 
 use crate::config::{ClusterConfig, Roles};
+use crate::eject::{Eject, Ejector};
 use crate::link::{Attachment, Inbox, Outbox};
 use crate::metrics::GatewayMetrics;
 use crate::rt::Waker;
-use crossbeam_channel::Sender;
+use crossbeam_channel::{Receiver, Sender};
 use iris_proto::peer::{
     Hello, PartitionState, Purpose, Roles as PeerRoles, ShardRanges, VERSION_MAX, VERSION_MIN,
 };
@@ -240,6 +243,10 @@ pub struct Parts {
     pub core: Option<CoreParts>,
     /// How the partitions are.
     pub states: Arc<States>,
+    /// What an operator wants of other nodes.
+    pub ejects: Receiver<Eject>,
+    /// The way to the reactors for what other nodes want.
+    pub ejector: Ejector,
     /// Set, with a wake, when the node stops: edges go elsewhere, then the gateway ends.
     pub leave: Arc<AtomicBool>,
     /// What it counts.

@@ -90,6 +90,8 @@ impl Node {
             edge: None,
             core: Some(core),
             states: Arc::new(States::new(usize::from(PARTITIONS))),
+            ejects: crossbeam_channel::never(),
+            ejector: Ejector::default(),
             leave: Arc::clone(&leave),
             metrics: Arc::clone(&metrics),
         };

@@ -9,7 +9,7 @@ mod limits;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -20,10 +20,10 @@ use super::layers::{Data, Layers, Value};
 use super::problem::{Origin, Problem};
 use super::units::{ByteSize, Span};
 use super::{
-    AuthConfig, Config, CoreConfig, Host, ListenConfig, LogConfig, LogFormat, NodeConfig,
-    ReactorConfig, SyncMode, WalConfig, schema,
+    AdminSocket, AuthConfig, Config, CoreConfig, Host, ListenConfig, LogConfig, LogFormat,
+    NodeConfig, ReactorConfig, SyncMode, WalConfig, schema,
 };
-use crate::auth::{Alg, Key, KeyError, Policy};
+use crate::auth::{Alg, Key, KeyError, Policy, Secret};
 
 /// Reactors of a node, at most: a connection's id has 12 bits for its reactor.
 const REACTORS_MAX: i64 = 1 << 12;
@@ -52,7 +52,8 @@ pub(super) fn check(
     base: PathBuf,
     problems: &mut Vec<Problem>,
 ) -> Option<Config> {
-    let mut reader = Reader { layers, base, problems };
+    let credentials = host.credentials.as_deref();
+    let mut reader = Reader { layers, base, credentials, problems };
     let roles = reader.roles();
     let node = reader.node(host);
     let listen = reader.listen();
@@ -84,6 +85,8 @@ struct Reader<'a> {
     layers: &'a Layers,
     /// Where relative paths of the file start.
     base: PathBuf,
+    /// Where systemd's credentials are.
+    credentials: Option<&'a Path>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -112,14 +115,23 @@ impl Reader<'_> {
         let tcp = self.address(("listen", "tcp"));
         let admin = self.address(("listen", "admin"));
         let remote = self.boolean(("listen", "admin_allow_remote"));
+        let token = self.secret(("listen", "admin_token"));
+        let socket = self.path(("listen", "admin_socket"));
         let backlog = self.integer(("listen", "backlog"), 1..=65_535);
         if let (Some(admin), Some(false)) = (admin, remote)
             && !admin.ip().is_loopback()
         {
             self.note_key(
                 ("listen", "admin"),
-                format!("{} is not loopback, and the admin server has no password", admin.ip()),
-                "use 127.0.0.1, or set admin_allow_remote = true behind a firewall",
+                format!("{} is not loopback", admin.ip()),
+                "use 127.0.0.1, or set admin_token and admin_allow_remote = true",
+            );
+        }
+        if remote == Some(true) && matches!(token, Some(None)) {
+            self.note_key(
+                ("listen", "admin_allow_remote"),
+                "whoever reaches the admin server would see everything",
+                "name a secret with admin_token: openssl rand -hex 32 > admin-token",
             );
         }
         if let (Some(tcp), Some(admin)) = (tcp, admin)
@@ -134,6 +146,12 @@ impl Reader<'_> {
             tcp: tcp?,
             admin: admin?,
             admin_allow_remote: remote?,
+            admin_token: token?,
+            admin_socket: match (socket?, self.text(("listen", "admin_socket"))?.as_str()) {
+                (_, "auto") => AdminSocket::Auto,
+                (_, "none" | "") => AdminSocket::None,
+                (path, _) => AdminSocket::At(path),
+            },
             backlog: u16::try_from(backlog?).ok()?,
         })
     }
@@ -173,6 +191,7 @@ impl Reader<'_> {
         let shards = self.integer(("core", "num_shards"), 1..=4096);
         let minute = Duration::from_secs(60);
         let window = self.span(("core", "dedup_window"), minute..=minute * 60 * 24);
+        let future = self.span(("core", "id_future_max"), minute / 60..=minute * 60);
         let inbox = self.integer(("core", "inbox_messages_max"), 1..=i64::from(INBOX_MESSAGES_MAX));
         let policies = [("refuse", WhenFull::Refuse), ("drop-oldest", WhenFull::DropOldest)];
         let messages_when_full = self.one_of(("core", "inbox_messages_when_full"), &policies);
@@ -198,6 +217,7 @@ impl Reader<'_> {
             partitions_auto,
             num_shards: shards,
             dedup_window: window?,
+            id_future_max: future?,
             inbox_messages_max: u32::try_from(inbox?).ok()?,
             messages_when_full: messages_when_full?,
             inbox_bytes_max: inbox_bytes?,
@@ -263,6 +283,9 @@ impl Reader<'_> {
             }
         }
         let leeway = self.span(("auth", "leeway"), Duration::ZERO..=Duration::from_secs(600));
+        let day = Duration::from_secs(86_400);
+        let grace = self.span(("auth", "expiry_grace"), Duration::ZERO..=day);
+        let jitter = self.span(("auth", "expiry_jitter"), Duration::ZERO..=day / 24);
         let issuer = self.text(("auth", "issuer"));
         let audience = self.text(("auth", "audience"));
         if has_clients && keys.is_empty() && !dev && self.problems.len() == noted {
@@ -276,7 +299,7 @@ impl Reader<'_> {
         let set = |text: String| Some(text).filter(|text| !text.is_empty());
         let policy =
             Policy { leeway_s: leeway?.as_secs(), issuer: set(issuer?), audience: set(audience?) };
-        Some(AuthConfig { keys, policy })
+        Some(AuthConfig { keys, policy, expiry: (grace?, jitter?) })
     }
 
     fn keys(&mut self) -> Vec<Key> {
@@ -334,7 +357,7 @@ impl Reader<'_> {
             self.note(name, &item.origin, "a key needs file and alg", EXAMPLE);
             return None;
         };
-        let path = self.resolve(origin, &file);
+        let path = self.resolve(name, origin, &file)?;
         let loaded = Alg::from_str(&alg).map_err(|error| (alg_origin, error)).and_then(|alg| {
             Key::load(&path, alg, kid.map(|(kid, _)| kid)).map_err(|error| (origin, error))
         });
@@ -422,13 +445,44 @@ impl<'a> Reader<'a> {
     fn path(&mut self, name: Name) -> Option<PathBuf> {
         let text = self.text(name)?;
         let origin = &self.value(name).origin;
-        Some(self.resolve(origin, &text))
+        self.resolve(name, origin, &text)
     }
 
-    fn resolve(&self, origin: &Origin, text: &str) -> PathBuf {
-        match origin {
-            Origin::File { .. } if !text.is_empty() => self.base.join(text),
-            _ => PathBuf::from(text),
+    /// Where the file is that a value names; `credential:NAME` is one of those that systemd gave the unit.
+    fn resolve(&mut self, name: Name, origin: &Origin, text: &str) -> Option<PathBuf> {
+        let Some(credential) = text.strip_prefix("credential:") else {
+            return Some(match origin {
+                Origin::File { .. } if !text.is_empty() => self.base.join(text),
+                _ => PathBuf::from(text),
+            });
+        };
+        let is_name = !credential.is_empty() && !credential.starts_with('.');
+        if !is_name || credential.contains('/') {
+            let cause = format!("{credential:?} is no name of a credential");
+            self.note(name, origin, cause, "name it as in LoadCredential= of the unit");
+            return None;
+        }
+        let Some(dir) = self.credentials else {
+            let cause = "there are no credentials: CREDENTIALS_DIRECTORY is not set";
+            let fix = "start it as a systemd unit with LoadCredential=, or name a file";
+            self.note(name, origin, cause, fix);
+            return None;
+        };
+        Some(dir.join(credential))
+    }
+
+    /// A secret in a file; `None` inside: no file is named.
+    fn secret(&mut self, name: Name) -> Option<Option<Secret>> {
+        let path = self.path(name)?;
+        if path.as_os_str().is_empty() {
+            return Some(None);
+        }
+        match Secret::load(&path) {
+            Ok(secret) => Some(Some(secret)),
+            Err(KeyError { cause, fix }) => {
+                self.note_key(name, cause, fix);
+                None
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use iris_proto::core::WhenFull;
 use iris_proto::replica::WhenAlone;
 
-use crate::auth::{Key, KeyError, Policy, Verifier, load_or_create_dev_key};
+use crate::auth::{Key, KeyError, Policy, Secret, Verifier, load_or_create_dev_key};
 use crate::cli::exit::{Exit, Failure};
 use crate::cluster::Credentials;
 
@@ -155,10 +155,36 @@ pub struct ListenConfig {
     pub tcp: SocketAddr,
     /// For the admin server; loopback unless `admin_allow_remote`.
     pub admin: SocketAddr,
-    /// Whether `admin` may be other than loopback.
+    /// Whether `admin` may be other than loopback; only with a token.
     pub admin_allow_remote: bool,
+    /// What `admin` asks for, if anything.
+    pub admin_token: Option<Secret>,
+    /// Where the admin server listens besides.
+    pub admin_socket: AdminSocket,
     /// Connections that may wait for accept, per reactor.
     pub backlog: u16,
+}
+
+/// A unix socket for the admin server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminSocket {
+    /// In the data directory, if there is one.
+    Auto,
+    /// Nowhere.
+    None,
+    /// There.
+    At(PathBuf),
+}
+
+impl Config {
+    /// Where the admin server's socket is, if it has one.
+    pub fn admin_socket(&self) -> Option<PathBuf> {
+        match &self.listen.admin_socket {
+            AdminSocket::At(path) => Some(path.clone()),
+            AdminSocket::Auto if self.roles.core => Some(self.node.data_dir.join("admin.sock")),
+            AdminSocket::Auto | AdminSocket::None => None,
+        }
+    }
 }
 
 /// The threads that hold connections.
@@ -210,6 +236,8 @@ pub struct CoreConfig {
     pub num_shards: u16,
     /// How long a message id is remembered.
     pub dedup_window: Duration,
+    /// How far ahead of this node's clock a message id may be.
+    pub id_future_max: Duration,
     /// Messages waiting in one inbox, at most.
     pub inbox_messages_max: u32,
     /// What becomes of one more.
@@ -259,6 +287,8 @@ pub struct AuthConfig {
     pub keys: Vec<Key>,
     /// What a token must say.
     pub policy: Policy,
+    /// How long a live connection may go on after its token, and by chance how much longer.
+    pub expiry: (Duration, Duration),
 }
 
 /// How log lines look.
@@ -282,7 +312,7 @@ pub struct LogConfig {
 }
 
 /// What a configuration depends on besides what is written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Host {
     /// CPUs this process may use.
     pub cpus: usize,
@@ -290,6 +320,8 @@ pub struct Host {
     pub name: String,
     /// Hard limit of open files; `u64::MAX`: none.
     pub nofile_hard: u64,
+    /// Where systemd put the unit's credentials (systemd.exec(5)); `None`: it gave none.
+    pub credentials: Option<PathBuf>,
 }
 
 impl Host {
@@ -301,6 +333,7 @@ impl Host {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             name: if name.is_empty() { "iris" } else { name }.chars().take(63).collect(),
             nofile_hard: crate::preflight::limits::nofile().hard,
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
         }
     }
 }
@@ -336,6 +369,17 @@ pub fn load(sources: &Sources, host: &Host) -> Result<(Config, Layers), Problems
     match check::check(&layers, host, sources.dev, base.unwrap_or_default(), &mut problems) {
         Some(config) if problems.is_empty() => Ok((config, layers)),
         _ => Err(Problems::new(sources.file.clone(), problems)),
+    }
+}
+
+/// As [`load`], of a file with this text, without environment and flags.
+pub fn parse(text: &str, dev: bool, host: &Host) -> Result<(Config, Layers), Problems> {
+    let mut problems = Vec::new();
+    let mut layers = Layers::defaults(dev);
+    layers.apply_file(text, &mut problems);
+    match check::check(&layers, host, dev, PathBuf::new(), &mut problems) {
+        Some(config) if problems.is_empty() => Ok((config, layers)),
+        _ => Err(Problems::new(None, problems)),
     }
 }
 

@@ -61,7 +61,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("iris.toml");
         fs::write(&file, "[limits]\naccepts = \"5/s\"\n[node]\nregion = \"a\"\n").unwrap();
-        let host = Host { cpus: 2, name: "host".to_owned(), nofile_hard: 1024 };
+        let host = Host { cpus: 2, name: "host".to_owned(), nofile_hard: 1024, credentials: None };
         let sources = Sources { file: Some(file.clone()), dev: true, ..Sources::default() };
         let (_, layers) = load(&sources, &host).unwrap();
         let mut reload = Reload::new(sources, layers);

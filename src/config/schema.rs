@@ -96,7 +96,21 @@ pub const KEYS: &[Key] = &[
         "listen",
         "admin_allow_remote",
         "false",
-        "Lets `admin` be other than loopback. It has no password: put a firewall before it.",
+        "Lets `admin` be other than loopback. Needs admin_token. It is not encrypted: a trusted network, or a tunnel.",
+    ),
+    key(
+        "listen",
+        "admin_token",
+        r#""""#,
+        "A file that holds a secret, 32 bytes or more, which `admin` asks for (Authorization: Bearer) for all pages\n\
+         but /livez and /readyz. Empty: `admin` shows everything to whoever reaches it, and changes nothing.",
+    ),
+    key(
+        "listen",
+        "admin_socket",
+        r#""auto""#,
+        "A unix socket with the same pages, for root and the server's own user: here changes are made without a token.\n\
+         auto: admin.sock in node.data_dir, of a core; none: no socket.",
     ),
     key(
         "listen",
@@ -265,6 +279,12 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "core",
+        "id_future_max",
+        r#""5m""#,
+        "How far ahead of this node's clock a message id may be, 1s to 1h: what clocks may differ.",
+    ),
+    key(
+        "core",
         "inbox_messages_max",
         "1000000",
         "Messages that wait in one inbox at most, 1 to 1000000.",
@@ -345,6 +365,18 @@ pub const KEYS: &[Key] = &[
     ),
     key("auth", "jwks_file", r#""""#, "A JSON Web Key Set (RFC 7517); empty: none."),
     key("auth", "leeway", r#""0s""#, "Clock difference granted to `exp` and `nbf`, at most 10m."),
+    key(
+        "auth",
+        "expiry_grace",
+        r#""0s""#,
+        "How long a live connection may go on after its token has ended, at most 24h.",
+    ),
+    key(
+        "auth",
+        "expiry_jitter",
+        r#""5s""#,
+        "And up to how much longer, by chance, at most 1h: not all who got tokens together come back together.",
+    ),
     key("auth", "issuer", r#""""#, "`iss` that a token must carry; empty: any."),
     key("auth", "audience", r#""""#, "`aud` that a token must carry; empty: any."),
     key("cluster", "id", r#""""#, "The cluster's name: 1 to 63 of a-z, 0-9 and - in between."),

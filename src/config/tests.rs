@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::*;
 
-const HOST: Host = Host { cpus: 8, name: String::new(), nofile_hard: 20_000 };
+const HOST: Host = Host { cpus: 8, name: String::new(), nofile_hard: 20_000, credentials: None };
 
 fn host() -> Host {
     Host { name: "host".to_owned(), ..HOST }

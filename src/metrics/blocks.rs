@@ -219,6 +219,10 @@ pub struct GatewayMetrics {
     pub received_frames: Counter,
     /// Batches sent.
     pub sent_batches: Counter,
+    /// Wishes of other nodes to end a user's sessions.
+    pub ejects: Counter,
+    /// Of these, those that a reactor had no room for.
+    pub ejects_dropped: Counter,
     /// Nanoseconds spent working, not waiting.
     pub busy_ns: Counter,
     /// Turns of the loop.

@@ -61,6 +61,8 @@ label! {
         TokenIssuer = "token_issuer",
         /// [`AuthError::WrongAudience`].
         TokenAudience = "token_audience",
+        /// [`Code::LoggedOut`].
+        LoggedOut = "logged_out",
         /// The token of a live connection ran out.
         SessionExpired = "session_expired",
         /// [`Code::Replaced`].
@@ -125,6 +127,7 @@ impl From<Code> for CloseReason {
             Code::TokenNotYet => Self::TokenNotYet,
             Code::TokenKeyUnknown => Self::TokenKeyUnknown,
             Code::TokenSubject => Self::TokenSubject,
+            Code::LoggedOut => Self::LoggedOut,
             Code::Replaced => Self::Replaced,
             Code::LoginTimeout => Self::LoginTimeout,
             Code::IdleTimeout => Self::IdleTimeout,

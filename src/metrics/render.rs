@@ -63,6 +63,12 @@ const GATEWAY_COUNTERS: Cells<GatewayMetrics> = &[
         m.received_frames.value()
     }),
     ("iris_link_sent_batches_total", "Batches sent to other nodes.", |m| m.sent_batches.value()),
+    ("iris_link_ejects_total", "Wishes of other nodes to end a user's sessions.", |m| {
+        m.ejects.value()
+    }),
+    ("iris_link_ejects_dropped_total", "Of these, those that a reactor had no room for.", |m| {
+        m.ejects_dropped.value()
+    }),
     ("iris_gateway_turns_total", "Turns of the loop.", |m| m.turns.value()),
 ];
 

@@ -8,6 +8,7 @@ use iris_proto::limits::{
     DEVICE_BYTES_MAX, PAYLOAD_BYTES_MAX, RECV_WINDOW_MAX, TOKEN_BYTES_MAX, USER_BYTES_MAX,
 };
 use iris_proto::link::{LinkSend, PresenceAsk, ToCore};
+use iris_proto::session::Seconds;
 use iris_proto::wire::{
     ClientFrame, Code, HEADER_BYTES, Header, Hello, MAGIC, Names, PresenceQuery, Rejection, Send,
     kind, put_pong, put_rejected, split_frame,
@@ -172,7 +173,8 @@ impl Reactor {
         if self.is_draining() {
             return Err(Code::Draining);
         }
-        let expires_s = self.clock.seconds_at_unix(claims.expires_unix_s);
+        let ends_s = self.clock.seconds_at_unix(claims.expires_unix_s);
+        let ends_s = ends_s.saturating_add(self.outlast_s(id));
         let user = UserKey::of(&claims.user);
         if let Err(refused) = self.gate.handle_user_login(self.clock.monotonic_ns(), &user.0) {
             self.send_away(id, refused);
@@ -183,14 +185,19 @@ impl Reactor {
         self.tell_home(user, &login);
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         self.gate.handle_settled(&mut conn.pass);
-        conn.session.handle_verified(expires_s);
+        conn.session.handle_verified(ends_s);
         conn.user = user;
         conn.window = window;
         conn.name = Some(claims.user.into_boxed_str());
         conn.logged_in = true;
         self.metrics.logged_in.add(1);
-        self.look_again(id, expires_s);
+        self.look_again(id, ends_s);
         Ok(())
+    }
+
+    /// How long a connection may outlast its token.
+    pub(super) fn outlast_s(&self, id: ConnId) -> Seconds {
+        self.settings.outlast.seconds(id.0 ^ self.settings.seed)
     }
 
     /// Tells the partition of the user, and every partition that may hold watches of the connection.

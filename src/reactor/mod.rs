@@ -7,6 +7,7 @@
 //! No task, timer or buffer exists per idle connection: it is a place in a slab, an entry in a wheel and an armed poll.
 
 mod conn;
+mod ejects;
 mod gate;
 mod inbound;
 mod lanes;
@@ -20,13 +21,15 @@ pub use routing::{ClusterParts, GATEWAY};
 use crate::admin::{NodeState, Phase};
 use crate::auth::Verifier;
 use crate::clock::Clock;
+use crate::eject::Eject;
 use crate::link::{Inbox, Outbox};
 use crate::metrics::{CloseReason, Label, ReactorMetrics};
 use crate::rt::{self, Waker};
 use conn::{Conns, Out, Parting, Reading};
+use ejects::Ejects;
 use iris_proto::admission::Gate;
 use iris_proto::id::ConnId;
-use iris_proto::session::{Patience, Seconds, SlowBounds, Waiting};
+use iris_proto::session::{Outlast, Patience, Seconds, SlowBounds, Waiting};
 use iris_proto::wheel::{STEP_MS, Wheel};
 use iris_proto::wire::{Code, put_error};
 use iris_ring::Listener;
@@ -54,6 +57,9 @@ const LINGER_S: Seconds = 2;
 #[derive(Debug)]
 pub struct Settings {
     pub patience: Patience,
+    /// How long connections may outlast their tokens, and what makes that differ from life to life.
+    pub outlast: Outlast,
+    pub seed: u64,
     pub connections_max: usize,
     pub ring_slots: u32,
     pub rings_max: usize,
@@ -79,6 +85,8 @@ pub struct Parts {
     /// One per partition of this process, in order.
     pub links: Vec<Outbox>,
     pub inbox: Inbox,
+    /// Wishes to end a user's sessions.
+    pub ejects: crossbeam_channel::Receiver<Eject>,
     /// `None`: this process is alone.
     pub cluster: Option<ClusterParts>,
     pub waker: Waker,
@@ -118,6 +126,7 @@ struct Reactor {
     hot: Vec<ConnId>,
     splits: HashMap<ConnId, HashMap<u32, Split>>,
     logins: Logins,
+    ejects: Ejects,
     pool: Vec<Vec<u8>>,
     partial_bytes: usize,
     /// Bytes that wait for all clients.
@@ -151,6 +160,7 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         hot: Vec::new(),
         splits: HashMap::new(),
         logins: Logins::default(),
+        ejects: Ejects::new(parts.ejects),
         pool: Vec::new(),
         partial_bytes: 0,
         out_bytes: 0,
@@ -189,6 +199,7 @@ impl Reactor {
         worked |= self.take_logins();
         worked |= self.take_events(lanes)?;
         worked |= self.take_time(lanes);
+        worked |= self.eject_some();
         worked |= self.route();
         worked |= self.flush(lanes);
         Ok(worked)
@@ -200,6 +211,7 @@ impl Reactor {
 
     fn may_sleep(&self) -> bool {
         self.inbox.is_empty()
+            && self.ejects.is_quiet()
             && self.links.iter().all(Outbox::may_sleep)
             && self.routing.as_ref().is_none_or(|routing| routing.may_sleep())
     }

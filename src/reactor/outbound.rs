@@ -110,11 +110,13 @@ impl Reactor {
         let now_s = self.now_s;
         let server_time_ms = self.clock.unix_ms();
         let settings = std::sync::Arc::clone(&self.settings);
+        let outlast_s = self.outlast_s(id);
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.closing || !conn.session.handle_welcome(now_s) {
             return;
         }
-        let token_expires_s = self.clock.unix_at_seconds(conn.session.expires_s());
+        let expires_s = conn.session.ends_s().saturating_sub(outlast_s);
+        let token_expires_s = self.clock.unix_at_seconds(expires_s);
         let (recv_window, user) = (conn.window, conn.name.clone().unwrap_or_default());
         let welcome = Welcome {
             version: VERSION,

@@ -3,17 +3,15 @@ fast clients may connect, log in and send."""
 
 from __future__ import annotations
 
-import json
 import resource
 import signal
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from iris_client import _protocol as p
 from support import confine, ids
+from support.admin import post
 from support.client import Client, Closed
 from support.crowd import Crowd, allow_descriptors
 from support.server import Server
@@ -378,13 +376,7 @@ def test_without_limits_nothing_is_kept_of_anybody(limited: Limited) -> None:
 
 def reload(server: Server, **headers: str) -> tuple[int, Any]:
     """Ask for a reload; return status and answer."""
-    request = urllib.request.Request(f"http://{server.admin}/reload", method="POST", headers=headers)
-    try:
-        with urllib.request.urlopen(request) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, json.load(error)
+    return post(server, "/reload", headers)
 
 
 @pytest.fixture

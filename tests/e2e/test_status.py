@@ -7,13 +7,13 @@ import os
 import shutil
 import signal
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from support import ids
+from support.admin import post
 from support.cluster import Cluster, Node
 from support.logs import BLOCK, flip
 from support.server import Server, iris
@@ -53,16 +53,6 @@ def page(node: Server) -> dict[str, Any]:
         return said
 
 
-def post(node: Server, path: str, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
-    """Return status and body of a POST."""
-    request = urllib.request.Request(f"http://{node.admin}{path}", method="POST", headers=headers or {})
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return answer.status, json.load(answer)
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)
-
-
 # ---- a node alone
 
 
@@ -100,6 +90,7 @@ def test_a_node_alone_has_nobody_to_retire(server: Server) -> None:
     code, said = post(server, "/retire?node=2")
     assert code == 404 and "not the mirror" in said["error"]
     assert post(server, "/retire?node=2", {"Origin": "http://example.com"})[0] == 403
+    assert post(server, "/retire?node=2", tcp=True)[0] == 403
     assert status(server)[0] == 0
 
 

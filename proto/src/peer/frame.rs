@@ -31,6 +31,8 @@ pub(super) mod kind {
     pub(in crate::peer) const STATE: u8 = 0x05;
     /// Bytes of a channel.
     pub(in crate::peer) const BATCH: u8 = 0x06;
+    /// A user's sessions are to end. Who does not know it skips it.
+    pub(in crate::peer) const EJECT: u8 = 0x81;
 }
 
 const _: () = assert!(BATCH_BYTES_MAX >= crate::limits::FRAME_BODY_BYTES_MAX + 4);

@@ -14,6 +14,7 @@ use super::frame::{
     kind, malformed, put, put_end, read,
 };
 use super::hello::{Hello, Purpose, Roles};
+use crate::id::UserKey;
 use crate::wire::Reader;
 use std::borrow::Cow;
 
@@ -23,6 +24,8 @@ pub const SILENT_AFTER: u64 = 4;
 const HANDSHAKE_MS: u64 = 3000;
 /// The slowest heartbeat that is taken, milliseconds.
 const HEARTBEAT_MS_MAX: u32 = 60_000;
+/// Reactors of a node, at most: a connection's name has 12 bits for its reactor.
+const REACTORS_MAX: u16 = 1 << 12;
 /// Credit is told once this part of the window is owed.
 const CREDIT_PART: u32 = 4;
 
@@ -54,6 +57,13 @@ pub enum Event<'a> {
         partition: u16,
         /// The state.
         state: PartitionState,
+    },
+    /// An operator wants the sessions of a user to end, wherever they are.
+    Eject {
+        /// The user.
+        user: UserKey,
+        /// The number of the wish, which comes by several ways and counts once: a session that begins after it stays.
+        id: u64,
     },
 }
 
@@ -282,6 +292,11 @@ impl Link {
                 channel.granted = left;
                 return Ok(Some(Event::Batch { channel: header.channel, bytes: body }));
             }
+            kind::EJECT => {
+                let mut r = Reader::new(&body);
+                let (user, id) = read(|| Ok((r.user_key()?, r.u64()?)), "EJECT")?;
+                return Ok(Some(Event::Eject { user, id }));
+            }
             _ if header.is_ignorable() => {}
             other => {
                 let text = format!("frame type {other:#04x}");
@@ -343,6 +358,11 @@ impl Link {
         if channels == 0 || (me.purpose == Purpose::Clients && reactors == 0) {
             return refuse(EndCode::Layout, "no partitions or no reactors".to_owned());
         }
+        // As many queues are made as it says.
+        if channels > me.num_shards || reactors > REACTORS_MAX {
+            let text = format!("{channels} partitions or {reactors} reactors are too many");
+            return refuse(EndCode::Layout, text);
+        }
         let has_window = peer.credit as usize >= 2 * BATCH_BYTES_MAX;
         if !has_window || peer.heartbeat_ms > HEARTBEAT_MS_MAX {
             return Err(malformed("HELLO"));
@@ -399,6 +419,15 @@ impl Link {
         if self.is_up() {
             put(&mut self.out, kind::STATE, partition, |w| {
                 w.u8(state as u8);
+            });
+        }
+    }
+
+    /// The sessions of a user are to end, wherever they are.
+    pub fn tell_eject(&mut self, user: UserKey, id: u64) {
+        if self.is_up() {
+            put(&mut self.out, kind::EJECT, 0, |w| {
+                w.bytes(&user.0).u64(id);
             });
         }
     }

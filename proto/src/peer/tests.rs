@@ -102,6 +102,7 @@ fn owned(event: Event<'_>) -> Event<'static> {
             Event::Batch { channel, bytes: bytes.into_owned().into() }
         }
         Event::State { partition, state } => Event::State { partition, state },
+        Event::Eject { user, id } => Event::Eject { user, id },
     }
 }
 
@@ -156,6 +157,12 @@ fn frames() -> Vec<(&'static str, Vec<u8>)> {
         ("credit", put_of(kind::CREDIT, 3, |out| out.extend_from_slice(&65_536_u32.to_le_bytes()))),
         ("state_draining", put_of(kind::STATE, 2, |out| out.push(2))),
         ("batch", put_of(kind::BATCH, 1, |out| out.extend_from_slice(b"bytes"))),
+        (
+            "eject",
+            put_of(kind::EJECT, 0, |out| {
+                out.extend([&USER.0[..], &[7, 0, 0, 0, 0, 0, 0, 0]].concat())
+            }),
+        ),
         ("ignored", beyond),
         (
             "login",
@@ -231,6 +238,30 @@ fn a_hello_comes_back_as_it_was() {
 // ---- handshake
 
 #[test]
+fn a_core_that_claims_more_partitions_than_there_are_shards_is_refused() {
+    for (partitions, wanted) in
+        [(64, Ok(())), (65, Err(EndCode::Layout)), (65_535, Err(EndCode::Layout))]
+    {
+        let mut pair = Pair::new(edge(), Some(1), Hello { partitions, ..core() });
+        assert_eq!(pair.greet().map_err(|end| end.code), wanted, "{partitions}");
+    }
+}
+
+#[test]
+fn a_wish_to_end_sessions_crosses_whole_and_only_a_link_that_is_up() {
+    let mut pair = Pair::up();
+    pair.dialler.tell_eject(USER, 77);
+    let events = deliver(&mut pair.dialler, &mut pair.acceptor, 3);
+    assert_eq!(events, Ok(vec![Event::Eject { user: USER, id: 77 }]));
+    let short = put_of(kind::EJECT, 0, |out| out.extend_from_slice(&[1; 23]));
+    let end = pair.dialler.next(3, &mut short.as_slice()).unwrap_err();
+    assert_eq!(end.code, EndCode::Malformed);
+    pair.dialler.take_output();
+    pair.dialler.tell_eject(USER, 78);
+    assert_eq!(pair.dialler.output_bytes(), 0, "it is over");
+}
+
+#[test]
 fn an_edge_and_a_core_come_to_terms() {
     let pair = Pair::up();
     assert!(pair.dialler.is_up() && pair.acceptor.is_up());
@@ -248,6 +279,7 @@ fn what_does_not_fit_is_refused_by_name_and_the_other_side_is_told() {
         (Hello { num_shards: 32, ..edge() }, core(), EndCode::Layout),
         (Hello { roles: Roles::CORE, ..edge() }, core(), EndCode::Identity),
         (Hello { reactors: 0, ..edge() }, core(), EndCode::Layout),
+        (Hello { reactors: 4097, ..edge() }, core(), EndCode::Layout),
         (Hello { version_min: 2, version_max: 3, ..edge() }, core(), EndCode::Version),
         (Hello { version_min: 0, version_max: 0, ..edge() }, core(), EndCode::Version),
         (Hello { node: 0, ..edge() }, core(), EndCode::Malformed),
@@ -507,7 +539,7 @@ fn frames_for_an_edge_reach_their_reactor_under_their_old_names() {
 #[test]
 fn a_batch_is_cut_between_frames() {
     let batch = batch_to_core();
-    let (first, whole) = (frames()[8].1.len(), batch.len());
+    let (first, whole) = (frames()[9].1.len(), batch.len());
     assert_eq!(relay::cut(&batch, whole), Some(whole));
     assert_eq!(relay::cut(&batch, first + 3), Some(first));
     assert_eq!(relay::cut(&batch, first - 1), None);

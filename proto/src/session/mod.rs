@@ -27,6 +27,26 @@ pub struct Patience {
     pub idle_s: Seconds,
 }
 
+/// How long connections may outlast their tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Outlast {
+    /// So long, each of them.
+    pub grace_s: Seconds,
+    /// And up to so long more, so that those who got their tokens together do not come back together.
+    pub jitter_s: Seconds,
+}
+
+impl Outlast {
+    /// How long one of them may; `chance` is a number of its own, of which all bits count.
+    pub fn seconds(&self, chance: u64) -> Seconds {
+        // The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): neighbours are apart.
+        let mixed = (chance ^ chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let jitter = (mixed ^ mixed >> 31) % (u64::from(self.jitter_s) + 1);
+        self.grace_s.saturating_add(jitter as Seconds)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Hello,
@@ -52,7 +72,8 @@ pub enum Due {
 #[derive(Clone, Copy, Debug)]
 pub struct Session {
     heard_s: Seconds,
-    expires_s: Seconds,
+    /// When it ends, because its token did.
+    ends_s: Seconds,
     /// The number of the next SEND, once there was one.
     next_seq: u32,
     unanswered: u16,
@@ -67,7 +88,7 @@ impl Session {
     pub fn new(now_s: Seconds) -> Self {
         Self {
             heard_s: now_s,
-            expires_s: Seconds::MAX,
+            ends_s: Seconds::MAX,
             next_seq: 0,
             unanswered: 0,
             state: State::Hello,
@@ -85,9 +106,9 @@ impl Session {
         self.state == State::Hello
     }
 
-    /// When the token ends.
-    pub fn expires_s(&self) -> Seconds {
-        self.expires_s
+    /// When it ends, because its token did.
+    pub fn ends_s(&self) -> Seconds {
+        self.ends_s
     }
 
     /// Checks a frame against the state. `Ok` means the driver may act on it.
@@ -124,10 +145,10 @@ impl Session {
         Ok(())
     }
 
-    /// The token was good until `expires_s`.
-    pub fn handle_verified(&mut self, expires_s: Seconds) {
+    /// The token was good, and with what it may be outlasted ([`Outlast`]) the connection ends at `ends_s`.
+    pub fn handle_verified(&mut self, ends_s: Seconds) {
         assert!(self.state == State::LoggingIn, "a token is verified once, after HELLO");
-        self.expires_s = expires_s;
+        self.ends_s = ends_s;
     }
 
     /// The core knows the user: WELCOME goes out. False if there is nothing to welcome (a repeat).
@@ -151,7 +172,7 @@ impl Session {
             let end = self.heard_s.saturating_add(patience.login_s);
             return if now_s >= end { Due::Close(Code::LoginTimeout) } else { Due::At(end) };
         }
-        if now_s >= self.expires_s {
+        if now_s >= self.ends_s {
             return Due::Close(Code::TokenExpired);
         }
         let end = self.heard_s.saturating_add(patience.idle_s);
@@ -160,9 +181,9 @@ impl Session {
             Due::Close(Code::IdleTimeout)
         } else if now_s >= ping && !self.pinged {
             self.pinged = true;
-            Due::Ping(end.min(self.expires_s))
+            Due::Ping(end.min(self.ends_s))
         } else {
-            Due::At(if self.pinged { end } else { ping }.min(self.expires_s))
+            Due::At(if self.pinged { end } else { ping }.min(self.ends_s))
         }
     }
 }

@@ -108,3 +108,19 @@ fn a_number_left_out_repeated_or_behind_is_a_bad_seq() {
         assert_eq!(session.handle_frame(0, &send(wrong)), Err(Code::BadSeq), "{wrong} after 9");
     }
 }
+
+#[test]
+fn connections_outlast_their_tokens_by_the_grace_and_spread_over_the_jitter() {
+    let outlast = Outlast { grace_s: 5, jitter_s: 9 };
+    let mut ends = [0_u32; 15];
+    for conn in 0..10_000_u64 {
+        let seconds = outlast.seconds(conn << 24);
+        assert_eq!(seconds, outlast.seconds(conn << 24), "asked twice, it says the same");
+        ends[seconds as usize] += 1;
+    }
+    assert_eq!(ends[..5], [0; 5], "none ends within the grace");
+    assert!(ends[5..].iter().all(|ends| (900..1100).contains(ends)), "{ends:?}");
+    assert_eq!(Outlast::default().seconds(77), 0);
+    let most = Outlast { grace_s: Seconds::MAX, jitter_s: Seconds::MAX };
+    assert_eq!(most.seconds(77), Seconds::MAX);
+}

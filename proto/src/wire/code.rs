@@ -37,6 +37,8 @@ pub enum Code {
     TokenKeyUnknown = 206,
     /// The token is for another user, or its subject is no user name.
     TokenSubject = 207,
+    /// An operator ended the user's sessions.
+    LoggedOut = 208,
     /// A newer login of the same user took over.
     Replaced = 301,
     /// No complete login in time.
@@ -79,7 +81,7 @@ pub enum Code {
 
 impl Code {
     /// All codes, in order.
-    pub const ALL: [Code; 35] = [
+    pub const ALL: [Code; 36] = [
         Code::Garbage,
         Code::Version,
         Code::Oversize,
@@ -96,6 +98,7 @@ impl Code {
         Code::TokenNotYet,
         Code::TokenKeyUnknown,
         Code::TokenSubject,
+        Code::LoggedOut,
         Code::Replaced,
         Code::LoginTimeout,
         Code::IdleTimeout,
@@ -146,6 +149,7 @@ impl Code {
             Code::TokenNotYet => "token_not_yet",
             Code::TokenKeyUnknown => "token_key_unknown",
             Code::TokenSubject => "token_subject",
+            Code::LoggedOut => "logged_out",
             Code::Replaced => "replaced",
             Code::LoginTimeout => "login_timeout",
             Code::IdleTimeout => "idle_timeout",
@@ -203,6 +207,7 @@ impl Code {
                 "no key for this token: check kid and alg against the server's auth.keys"
             }
             Code::TokenSubject => "token is for another user: sub must equal the user of HELLO",
+            Code::LoggedOut => "an operator ended your sessions: log in only when asked to",
             Code::Replaced => "a newer login of this user took over: do not reconnect at once",
             Code::LoginTimeout => "no complete HELLO in time: send it right after connecting",
             Code::IdleTimeout => {

@@ -23,7 +23,7 @@ pub struct Welcome<'a> {
     pub recipients_max: u16,
     /// Silence after which the server closes, milliseconds.
     pub idle_timeout_ms: u32,
-    /// When the token ends and with it the connection, Unix seconds.
+    /// When the token ends, and then the connection, Unix seconds.
     pub token_expires_s: u64,
     /// How long an id may be retried, milliseconds.
     pub dedup_window_ms: u64,

@@ -41,6 +41,7 @@ class IrisError(Exception):
 class AuthError(IrisError):
     """There is no token, or the server does not take it: ``token_missing``, ``token_expired``, ...
 
+    Or an operator ended the sessions of the user: ``logged_out``.
     Final: the client does not try again by itself.
     """
 

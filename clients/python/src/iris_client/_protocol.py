@@ -69,6 +69,7 @@ CODES = {
     205: "token_not_yet",
     206: "token_key_unknown",
     207: "token_subject",
+    208: "logged_out",
     301: "replaced",
     302: "login_timeout",
     303: "idle_timeout",
