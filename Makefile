@@ -8,7 +8,7 @@ IRIS := target/release/iris
 export IRIS_BIN := $(abspath $(IRIS))
 export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
 
-.PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos lint clean
+.PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos fuzz lint clean
 .PHONY: bench bench-check bench-baseline bench-micro peers
 
 help: ## What can be made
@@ -36,6 +36,10 @@ chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for
 
 sim-sabotage: needs-rust ## Machines that are wrong on purpose: the simulator must notice each within 1,000 seeds
 	$(CARGO) run --release --locked -p iris-sim --features sabotage -- --sabotage all --seeds 1000
+	$(CARGO) test --release --locked -p iris-proto --features sabotage --test takeover wrong
+
+fuzz: needs-rust needs-cxx ## Fuzz all that takes bytes from outside: SECONDS=60 for each, TARGET=name for one
+	$(PYTHON) fuzz/run.py --seconds $(or $(SECONDS),60) $(foreach name,$(TARGET),--target $(name))
 
 lint: needs-rust ## Formatting and lints, warnings are errors
 	$(CARGO) fmt --all --check
@@ -63,10 +67,16 @@ $(VENV)/.ready: tests/requirements.txt | needs-python
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
-.PHONY: needs-rust needs-python needs-peers has-browser
+.PHONY: needs-rust needs-cxx needs-python needs-peers has-browser
 needs-rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo not found: install Rust 1.92 or later (https://rustup.rs)" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "no C compiler: apt-get install gcc" >&2; exit 1; }
+
+needs-cxx:
+	@command -v c++ >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -q -y --no-install-recommends g++; \
+	  else echo "no C++ compiler: apt-get install g++" >&2; exit 1; fi; }
 
 needs-python:
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
