@@ -7,11 +7,7 @@ use iris_proto::core::{
 use iris_proto::id::{ConnId, Dot, Origin, ShardId};
 use iris_proto::replica::{EpochRecord, Event, RecordView, RefuseCode, ReplicaEffects, ScanFrom};
 use iris_proto::sabotage::{self, Sabotage};
-use iris_wal::{
-    AppendError, Body, Epoch, Head, Log, Mark, Msg, Reason, Record, Targets, Tomb, record,
-};
-
-use iris_wal::views;
+use iris_wal::{AppendError, Body, Head, Log, Msg, Record, record, views};
 
 /// What a node said to clients and operators.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,35 +99,14 @@ impl Fx {
 
 impl Effects for Fx {
     fn append_msg(&mut self, msg: &MsgRecord<'_>) -> Result<Appended, Refusal> {
-        let appended = self.append(&Record {
-            head: views::wal_head(msg.shard, msg.dot, msg.hlc),
-            body: Body::Msg(Msg {
-                msg_id: msg.msg_id.0,
-                sender: msg.sender.0,
-                msg_flags: msg.flags,
-                copy: false,
-                recipients: msg.recipients,
-                from: msg.from.as_bytes(),
-                payload: msg.payload,
-            }),
-        })?;
-        for _ in 0..msg.recipients.len() / 16 {
-            self.log.entry_added(views::wal_pos(appended.pos), appended.len);
-        }
+        let appended = self.append(&views::msg_record(msg))?;
+        views::entries_added(&mut self.log, msg.recipients, &appended);
         Ok(appended)
     }
 
     fn append_tomb(&mut self, tomb: &TombRecord<'_>) -> Result<Appended, Refusal> {
         let mut targets = std::mem::take(&mut self.targets);
-        targets.clear();
-        targets.extend(tomb.targets.iter().map(|target| views::wal_dot(target.dot)));
-        let body = Tomb {
-            inbox: tomb.inbox.0,
-            reason: Reason(tomb.reason as u8),
-            targets: Targets::List(&targets),
-        };
-        let head = views::wal_head(tomb.shard, tomb.dot, tomb.hlc);
-        let appended = self.append(&Record { head, body: Body::Tomb(body) });
+        let appended = self.append(&views::tomb_record(tomb, &mut targets));
         self.targets = targets;
         let appended = appended?;
         for target in tomb.targets {
@@ -212,23 +187,18 @@ impl ReplicaEffects for Fx {
         let (record, _) = record::decode(bytes).expect("the replica has decoded it");
         let appended = self.append(&record)?;
         if let Body::Msg(msg) = record.body {
-            for _ in 0..msg.recipients.len() / 16 {
-                self.log.entry_added(views::wal_pos(appended.pos), appended.len);
-            }
+            views::entries_added(&mut self.log, msg.recipients, &appended);
         }
         Ok(appended)
     }
 
     fn append_epoch(&mut self, epoch: &EpochRecord<'_>) -> Result<Appended, Refusal> {
-        let head = views::wal_head(epoch.shard, epoch.dot, epoch.hlc);
-        let EpochRecord { mode: state, state_id, peer: peer_vv, .. } = *epoch;
-        self.append(&Record { head, body: Body::Epoch(Epoch { state, state_id, peer_vv }) })
+        self.append(&views::epoch_record(epoch))
     }
 
     fn append_mark(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
         let head = self.outside(shard);
-        let mark = Mark { heartbeat_hlc: head.hlc, vv: body };
-        self.append(&Record { head, body: Body::Mark(mark) })
+        self.append(&views::mark_record(head, body))
     }
 
     fn log_has_room(&self) -> bool {

@@ -13,7 +13,7 @@ use iris_proto::id::{ConnId, MsgId, Origin, ShardId, UserKey, shard_for_user};
 use iris_proto::link::{ReceiptPost, ToCore, ToEdge};
 use iris_proto::wire::{Code, MessageHead, PresenceState, Writer, kind, put_frame};
 use iris_wal::record;
-use iris_wal::{AppendError, Body, Head, Log, Msg, Reason, Record, Targets, Tomb, views};
+use iris_wal::{AppendError, Body, Head, Log, Record, views};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -268,22 +268,9 @@ impl Effects for Fx {
         if self.low_disk {
             return Err(Refusal::LowDisk);
         }
-        let appended = self.append(&Record {
-            head: views::wal_head(record.shard, record.dot, record.hlc),
-            body: Body::Msg(Msg {
-                msg_id: record.msg_id.0,
-                sender: record.sender.0,
-                msg_flags: record.flags,
-                copy: false,
-                recipients: record.recipients,
-                from: record.from.as_bytes(),
-                payload: record.payload,
-            }),
-        })?;
+        let appended = self.append(&views::msg_record(record))?;
         self.awaited = true;
-        for _ in 0..record.recipients.len() / 16 {
-            self.log.entry_added(views::wal_pos(appended.pos), appended.len);
-        }
+        views::entries_added(&mut self.log, record.recipients, &appended);
         Ok(appended)
     }
 
@@ -293,16 +280,7 @@ impl Effects for Fx {
 
     fn append_tomb(&mut self, record: &TombRecord<'_>) -> Result<Appended, Refusal> {
         let mut targets = std::mem::take(&mut self.targets);
-        targets.clear();
-        targets.extend(record.targets.iter().map(|target| views::wal_dot(target.dot)));
-        let appended = self.append(&Record {
-            head: views::wal_head(record.shard, record.dot, record.hlc),
-            body: Body::Tomb(Tomb {
-                inbox: record.inbox.0,
-                reason: Reason(record.reason as u8),
-                targets: Targets::List(&targets),
-            }),
-        });
+        let appended = self.append(&views::tomb_record(record, &mut targets));
         self.targets = targets;
         let appended = appended?;
         let mut last = None;

@@ -18,7 +18,7 @@ use iris_proto::replica::{
     ReplicaEffects, ScanFrom, Scanned,
 };
 use iris_wal::feed::Fed;
-use iris_wal::{Body, Epoch, Mark, Record, record, views};
+use iris_wal::{Body, record, views};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -248,9 +248,7 @@ impl ReplicaEffects for Fx {
         match record.body {
             Body::Msg(msg) => {
                 self.awaited = true;
-                for _ in 0..msg.recipients.len() / 16 {
-                    self.log.entry_added(views::wal_pos(appended.pos), appended.len);
-                }
+                views::entries_added(&mut self.log, msg.recipients, &appended);
             }
             Body::Epoch(_) => self.awaited = true,
             _ => {}
@@ -259,18 +257,14 @@ impl ReplicaEffects for Fx {
     }
 
     fn append_epoch(&mut self, epoch: &EpochRecord<'_>) -> Result<Appended, Refusal> {
-        let head = views::wal_head(epoch.shard, epoch.dot, epoch.hlc);
-        let EpochRecord { mode: state, state_id, peer: peer_vv, .. } = *epoch;
-        let body = Body::Epoch(Epoch { state, state_id, peer_vv });
-        let appended = self.append(&Record { head, body })?;
+        let appended = self.append(&views::epoch_record(epoch))?;
         self.awaited = true;
         Ok(appended)
     }
 
     fn append_mark(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
         let head = self.head_outside_streams(shard);
-        let mark = Mark { heartbeat_hlc: head.hlc, vv: body };
-        let appended = self.append(&Record { head, body: Body::Mark(mark) })?;
+        let appended = self.append(&views::mark_record(head, body))?;
         self.awaited = true;
         Ok(appended)
     }

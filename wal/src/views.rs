@@ -1,11 +1,13 @@
 //! Between records of the log and what the machines of `iris-proto` look at. The crates know nothing of each other
 //! otherwise; whoever drives both enables the feature `proto`.
 
-use crate::{Body, Head, Meta, MetaBody, Reason, Record};
-use iris_proto::core::{BadRecord, Core, Pos, RecoveredMsg, RecoveredTomb};
+use crate::{Body, Epoch, Head, Log, Mark, Meta, MetaBody, Msg, Reason, Record, Targets, Tomb};
+use iris_proto::core::{
+    Appended, BadRecord, Core, MsgRecord, Pos, RecoveredMsg, RecoveredTomb, TombRecord,
+};
 use iris_proto::hlc::Hlc;
 use iris_proto::id::{Dot, MsgId, Origin, ShardId, UserKey};
-use iris_proto::replica::{RecordBody, RecordView};
+use iris_proto::replica::{EpochRecord, RecordBody, RecordView};
 
 /// An origin, as the log writes it.
 pub fn wal_origin(origin: Origin) -> crate::Origin {
@@ -36,6 +38,56 @@ pub fn wal_pos(pos: Pos) -> crate::Pos {
 /// A place of the log.
 pub fn proto_pos(pos: crate::Pos) -> Pos {
     Pos { segment: pos.segment, offset: pos.offset }
+}
+
+/// A message of the core, as the log takes it.
+#[inline]
+pub fn msg_record<'a>(msg: &MsgRecord<'a>) -> Record<'a> {
+    let body = Body::Msg(Msg {
+        msg_id: msg.msg_id.0,
+        sender: msg.sender.0,
+        msg_flags: msg.flags,
+        copy: false,
+        recipients: msg.recipients,
+        from: msg.from.as_bytes(),
+        payload: msg.payload,
+    });
+    Record { head: wal_head(msg.shard, msg.dot, msg.hlc), body }
+}
+
+/// A TOMB of the core, as the log takes it. `targets` is room for what it removes.
+#[inline]
+pub fn tomb_record<'a>(tomb: &TombRecord<'_>, targets: &'a mut Vec<crate::Dot>) -> Record<'a> {
+    targets.clear();
+    targets.extend(tomb.targets.iter().map(|target| wal_dot(target.dot)));
+    let body = Body::Tomb(Tomb {
+        inbox: tomb.inbox.0,
+        reason: Reason(tomb.reason as u8),
+        targets: Targets::List(targets),
+    });
+    Record { head: wal_head(tomb.shard, tomb.dot, tomb.hlc), body }
+}
+
+/// An EPOCH of a replica, as the log takes it.
+#[inline]
+pub fn epoch_record<'a>(epoch: &EpochRecord<'a>) -> Record<'a> {
+    let EpochRecord { mode: state, state_id, peer: peer_vv, .. } = *epoch;
+    let body = Body::Epoch(Epoch { state, state_id, peer_vv });
+    Record { head: wal_head(epoch.shard, epoch.dot, epoch.hlc), body }
+}
+
+/// A MARK of a replica: `head` stands outside the shards' streams.
+#[inline]
+pub fn mark_record(head: Head, vv: &[u8]) -> Record<'_> {
+    Record { head, body: Body::Mark(Mark { heartbeat_hlc: head.hlc, vv }) }
+}
+
+/// Tells the log of the inbox entries that point to a message: one for each of its recipients.
+#[inline]
+pub fn entries_added(log: &mut Log, recipients: &[u8], appended: &Appended) {
+    for _ in 0..recipients.len() / 16 {
+        log.entry_added(wal_pos(appended.pos), appended.len);
+    }
 }
 
 /// A record as replication sees it. `targets` is room for a TOMB's targets.

@@ -12,9 +12,7 @@ use iris_proto::link::ToEdge;
 use iris_proto::replica::{EpochRecord, Event, RecordView, RefuseCode, ReplicaEffects, ScanFrom};
 use iris_proto::wire::MessageHead;
 use iris_wal::recovery::Recovered;
-use iris_wal::{
-    Body, Epoch, Head, Log, LogConfig, Mark, Msg, Reason, Record, Targets, Tomb, record, views,
-};
+use iris_wal::{Body, Head, Log, LogConfig, Record, record, views};
 
 use super::log::add_segments;
 use super::traffic::{FULL, Notes, Traffic, Unacked};
@@ -64,12 +62,6 @@ impl Fx {
         Ok(Appended { pos: views::proto_pos(pos), len: len as u32, lsn: self.log.lsn() })
     }
 
-    fn entries_added(&mut self, recipients: &[u8], appended: &Appended) {
-        for _ in 0..recipients.len() / 16 {
-            self.log.entry_added(views::wal_pos(appended.pos), appended.len);
-        }
-    }
-
     fn outside(&self, shard: ShardId) -> Head {
         let origin = views::wal_origin(self.origin);
         Head { shard: shard.0, origin, seq: 0, hlc: self.now_hlc }
@@ -85,34 +77,14 @@ impl Fx {
 
 impl Effects for Fx {
     fn append_msg(&mut self, msg: &MsgRecord<'_>) -> Result<Appended, Refusal> {
-        let appended = self.append(&Record {
-            head: views::wal_head(msg.shard, msg.dot, msg.hlc),
-            body: Body::Msg(Msg {
-                msg_id: msg.msg_id.0,
-                sender: msg.sender.0,
-                msg_flags: msg.flags,
-                copy: false,
-                recipients: msg.recipients,
-                from: msg.from.as_bytes(),
-                payload: msg.payload,
-            }),
-        })?;
-        self.entries_added(msg.recipients, &appended);
+        let appended = self.append(&views::msg_record(msg))?;
+        views::entries_added(&mut self.log, msg.recipients, &appended);
         Ok(appended)
     }
 
     fn append_tomb(&mut self, tomb: &TombRecord<'_>) -> Result<Appended, Refusal> {
         let mut targets = mem::take(&mut self.targets);
-        targets.clear();
-        targets.extend(tomb.targets.iter().map(|target| views::wal_dot(target.dot)));
-        let appended = self.append(&Record {
-            head: views::wal_head(tomb.shard, tomb.dot, tomb.hlc),
-            body: Body::Tomb(Tomb {
-                inbox: tomb.inbox.0,
-                reason: Reason(tomb.reason as u8),
-                targets: Targets::List(&targets),
-            }),
-        })?;
+        let appended = self.append(&views::tomb_record(tomb, &mut targets))?;
         self.targets = targets;
         let mut last = None;
         for target in tomb.targets {
@@ -214,21 +186,18 @@ impl ReplicaEffects for Fx {
         let pos = self.log.append_encoded(&record, bytes);
         let appended = self.appended(&record, bytes.len(), pos)?;
         if let Body::Msg(msg) = record.body {
-            self.entries_added(msg.recipients, &appended);
+            views::entries_added(&mut self.log, msg.recipients, &appended);
         }
         Ok(appended)
     }
 
     fn append_epoch(&mut self, epoch: &EpochRecord<'_>) -> Result<Appended, Refusal> {
-        let head = views::wal_head(epoch.shard, epoch.dot, epoch.hlc);
-        let EpochRecord { mode: state, state_id, peer: peer_vv, .. } = *epoch;
-        self.append(&Record { head, body: Body::Epoch(Epoch { state, state_id, peer_vv }) })
+        self.append(&views::epoch_record(epoch))
     }
 
     fn append_mark(&mut self, shard: ShardId, body: &[u8]) -> Result<Appended, Refusal> {
         let head = self.outside(shard);
-        let mark = Mark { heartbeat_hlc: head.hlc, vv: body };
-        self.append(&Record { head, body: Body::Mark(mark) })
+        self.append(&views::mark_record(head, body))
     }
 
     fn log_has_room(&self) -> bool {
