@@ -1,10 +1,10 @@
 //! Objectives: what a run must reach, as `--slo 'p99<1ms,lost=0,rate>=100k'`, and whether it did.
 //!
 //! Latencies are in the report's microseconds, so a bare number is microseconds, too; `us`, `ms` and `s` may follow. Counts
-//! and rates take `k`, `M` and `G`; memory takes `B`, `KB` and `MB`, powers of 1,000. What a run did not measure meets no
-//! objective: an absent figure is no good figure.
+//! and rates take `k`, `M` and `G`; memory takes `B`, `KB` and `MB`, powers of 1,000; drifts are the last tenth of the
+//! steady phase over the first. What a run did not measure meets no objective: an absent figure is no good figure.
 
-use crate::report::{Report, grouped};
+use crate::report::{Report, grouped, round};
 use crate::stats::Percentiles;
 use serde::Serialize;
 
@@ -15,17 +15,36 @@ enum Measure {
     Rate,
     DeliveredRate,
     LoginRate,
+    DrainRate,
+    ToldRate,
     Count(Counted),
+    /// Messages delivered for each that was accepted: of a fan-out, the recipients that a SEND reached.
+    Reach,
+    /// The last tenth of the steady phase over the first.
+    Drift(Point),
+    DriftRss,
+    Storm(Until),
     RssBytes,
     KernelBytes,
 }
 
-/// Which latency: to ACCEPTED from the intended send, from the real send, or to the receiver.
+/// Which latency: to ACCEPTED from the intended send, from the real send, or to the receiver; to receivers that did not read
+/// for a while; or from a change of presence to a watcher.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Of {
     Accepted,
     Service,
     Delivered,
+    Stalled,
+    Told,
+}
+
+/// How many are back after all connections were cut; of several storms, in the slowest one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Until {
+    Half,
+    Most,
+    All,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +66,9 @@ enum Counted {
     Refused,
     Failed,
     NotSent,
+    /// Changes of presence that no watcher was told as themselves.
+    Missed,
+    Redelivered,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -72,14 +94,16 @@ pub struct Objective {
 pub struct Checked {
     /// As it was typed.
     pub objective: String,
-    /// In the objective's base unit: microseconds, a second, bytes; `None`: this run does not measure it.
+    /// In the objective's base unit: microseconds, a second, bytes, or none; `None`: this run does not measure it.
     pub measured: Option<f64>,
     /// Whether it was reached.
     pub met: bool,
 }
 
-const NAMES: &str = "p50, p90, p99, p99.9, max, mean (also service.p99, delivered.p99, ...), rate, delivered_rate, \
-                     login_rate, lost, repeated, reordered, damaged, refused, failed, not_sent, rss, kernel";
+const NAMES: &str = "p50, p90, p99, p99.9, max, mean (also service.p99, delivered.p99, stalled.p99, told.p99, ...), rate, \
+                     delivered_rate, login_rate, drain_rate, told_rate, reach, lost, repeated, reordered, damaged, refused, \
+                     failed, not_sent, missed, redelivered, drift.p50, drift.p99, ..., drift.rss, storm.half, storm.most, \
+                     storm.all, rss, kernel";
 
 /// Reads a list of objectives, such as `p99<1ms,lost=0`.
 pub fn parse(text: &str) -> Result<Vec<Objective>, String> {
@@ -153,18 +177,29 @@ impl Measure {
             return Some(Self::Latency(Of::Accepted, point));
         }
         if let Some((of, point)) = name.split_once('.') {
-            let of = match of {
-                "accepted" => Of::Accepted,
-                "service" => Of::Service,
-                "delivered" => Of::Delivered,
+            return Some(match (of, point) {
+                ("accepted", point) => Self::Latency(Of::Accepted, Point::parse(point)?),
+                ("service", point) => Self::Latency(Of::Service, Point::parse(point)?),
+                ("delivered", point) => Self::Latency(Of::Delivered, Point::parse(point)?),
+                ("stalled", point) => Self::Latency(Of::Stalled, Point::parse(point)?),
+                ("told", point) => Self::Latency(Of::Told, Point::parse(point)?),
+                ("drift", "rss") => Self::DriftRss,
+                ("drift", point) => Self::Drift(Point::parse(point)?),
+                ("storm", "half") => Self::Storm(Until::Half),
+                ("storm", "most") => Self::Storm(Until::Most),
+                ("storm", "all") => Self::Storm(Until::All),
                 _ => return None,
-            };
-            return Some(Self::Latency(of, Point::parse(point)?));
+            });
         }
         Some(match name {
             "rate" => Self::Rate,
             "delivered_rate" => Self::DeliveredRate,
             "login_rate" => Self::LoginRate,
+            "drain_rate" => Self::DrainRate,
+            "told_rate" => Self::ToldRate,
+            "reach" => Self::Reach,
+            "missed" => Self::Count(Counted::Missed),
+            "redelivered" => Self::Count(Counted::Redelivered),
             "lost" => Self::Count(Counted::Lost),
             "repeated" | "duplicates" => Self::Count(Counted::Repeated),
             "reordered" => Self::Count(Counted::Reordered),
@@ -181,13 +216,19 @@ impl Measure {
     /// Reads a bound, with the units that this measure has.
     fn value(self, text: &str) -> Result<f64, String> {
         let units: &[(&str, f64)] = match self {
-            Self::Latency(..) => &[("", 1.0), ("us", 1.0), ("ms", 1e3), ("s", 1e6)],
+            Self::Latency(..) | Self::Storm(_) => {
+                &[("", 1.0), ("us", 1.0), ("ms", 1e3), ("s", 1e6)]
+            }
+            Self::Reach | Self::Drift(_) | Self::DriftRss => &[("", 1.0), ("x", 1.0)],
             Self::RssBytes | Self::KernelBytes => {
                 &[("", 1.0), ("B", 1.0), ("KB", 1e3), ("MB", 1e6)]
             }
-            Self::Rate | Self::DeliveredRate | Self::LoginRate | Self::Count(_) => {
-                &[("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)]
-            }
+            Self::Rate
+            | Self::DeliveredRate
+            | Self::LoginRate
+            | Self::DrainRate
+            | Self::ToldRate
+            | Self::Count(_) => &[("", 1.0), ("k", 1e3), ("M", 1e6), ("G", 1e9)],
         };
         scaled(text, units)
     }
@@ -200,12 +241,38 @@ impl Measure {
                     Of::Accepted => &report.latency_us,
                     Of::Service => &report.service_latency_us,
                     Of::Delivered => &report.delivered_latency_us,
+                    Of::Stalled => &report.delivered_stalled_latency_us,
+                    Of::Told if report.presence.is_none() => &None,
+                    Of::Told => &report.delivered_latency_us,
                 };
                 found.as_ref().map(|found| point.of(found))
             }
             Self::Rate => Some(report.rate_per_s),
             Self::DeliveredRate => Some(report.delivered_per_s),
             Self::LoginRate => Some(report.login.per_s),
+            Self::DrainRate => report.drain.map(|drain| drain.per_s),
+            Self::ToldRate => report.presence.map(|presence| presence.told_per_s),
+            Self::Reach => (report.accepted > 0)
+                .then(|| round(report.delivered as f64 / report.accepted as f64, 3)),
+            Self::Drift(point) => {
+                let drift = report.drift.as_ref()?;
+                ratio(point.of(&drift.last_tenth_us), point.of(&drift.first_tenth_us))
+            }
+            Self::DriftRss => {
+                let drift = report.drift.as_ref()?;
+                let (first, last) = (drift.first_tenth_rss_bytes?, drift.last_tenth_rss_bytes?);
+                ratio(last as f64, first as f64)
+            }
+            Self::Storm(until) => {
+                let seconds = report.storms.iter().map(|storm| match until {
+                    Until::Half => storm.half_s,
+                    Until::Most => storm.most_s,
+                    Until::All => storm.all_s,
+                });
+                // One that did not come to its end is worse than any.
+                let slowest = seconds.reduce(|a, b| Some(a?.max(b?)))??;
+                Some(slowest * 1e6)
+            }
             Self::Count(counted) => Some(match counted {
                 Counted::Lost => report.lost,
                 Counted::Repeated => report.duplicates,
@@ -214,6 +281,8 @@ impl Measure {
                 Counted::Refused => count(&report.rejected),
                 Counted::Failed => count(&report.errors),
                 Counted::NotSent => report.not_sent,
+                Counted::Redelivered => report.returns.map_or(0, |returns| returns.redelivered),
+                Counted::Missed => report.presence?.missed,
             } as f64),
             Self::RssBytes => report.server.as_ref().map(|server| server.rss_bytes_per_connection),
             Self::KernelBytes => {
@@ -221,6 +290,10 @@ impl Measure {
             }
         }
     }
+}
+
+fn ratio(last: f64, first: f64) -> Option<f64> {
+    (first > 0.0).then(|| round(last / first, 3))
 }
 
 impl Point {
@@ -285,7 +358,7 @@ fn scaled(text: &str, units: &[(&str, f64)]) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::Rate;
+    use crate::report::{Drift, Presence, Rate, Storm};
     use std::collections::BTreeMap;
 
     fn report() -> Report {
@@ -303,6 +376,18 @@ mod tests {
             delivered_latency_us: Some(Percentiles { p99: 1500.0, ..latency }),
             rate_per_s: 100_000.0,
             login: Rate { per_s: 5.0, ..Rate::default() },
+            accepted: 10,
+            delivered: 2560,
+            presence: Some(Presence { changes: 30, told: 28, told_per_s: 14.0, missed: 2 }),
+            drift: Some(Drift {
+                first_tenth_us: latency,
+                last_tenth_us: Percentiles { p99: 1801.0, ..latency },
+                first_tenth_rss_bytes: Some(100),
+                last_tenth_rss_bytes: Some(110),
+            }),
+            storms: [0.5, 0.25]
+                .map(|all_s| Storm { all_s: Some(all_s), ..Storm::default() })
+                .into(),
             rejected: BTreeMap::from([("overloaded".to_owned(), 2), ("low_disk".to_owned(), 1)]),
             ..Report::default()
         }
@@ -327,6 +412,18 @@ mod tests {
             ("rejected<3", false),
             ("login_rate>4", true),
             ("mean<150", false),
+            ("told.p99<=1.5ms", true),
+            ("told_rate>=14", true),
+            ("missed<=2", true),
+            ("missed=0", false),
+            ("reach=256", true),
+            ("drift.p50<=1", true),
+            ("drift.p99<1.5x", false),
+            ("drift.p99<=2x", true),
+            ("drift.rss<=1.1", true),
+            ("storm.all<=500ms", true),
+            ("storm.all<0.5s", false),
+            ("redelivered=0", true),
         ] {
             let objective = parse(text).unwrap().pop().unwrap();
             assert_eq!(objective.check(&report()).met, met, "{text}");
@@ -335,10 +432,23 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_not_met() {
-        for text in ["service.p99<1s", "rss<1MB", "kernel>=0"] {
+        let unmeasured = [
+            "service.p99<1s",
+            "rss<1MB",
+            "kernel>=0",
+            "stalled.p99<1s",
+            "drain_rate>=0",
+            "storm.half<9s",
+        ];
+        for text in unmeasured {
             let checked = parse(text).unwrap()[0].check(&report());
             assert_eq!((checked.met, checked.measured), (false, None), "{text}");
             assert!(checked.line().contains("not measured"));
+        }
+        let unlike =
+            ["told.p99<1s", "told_rate>=0", "missed=0", "drift.p99<9", "reach>=0", "storm.all<9s"];
+        for text in unlike {
+            assert_eq!(parse(text).unwrap()[0].check(&Report::default()).measured, None, "{text}");
         }
     }
 
@@ -359,6 +469,9 @@ mod tests {
             ("p99<1h", "us, ms, s"),
             ("rate>1ms", "k, M, G"),
             ("rss<1k", "B, KB, MB"),
+            ("drift.p99<1ms", "use x"),
+            ("drift.p95<2", "drift.p99"),
+            ("storm.some<1s", "storm.all"),
             ("lost=-1", "no number"),
             ("lost=NaN", "k, M, G"),
             ("wrong.p99<1", "not measured"),
