@@ -61,13 +61,13 @@ fn port_count(range: &str) -> Option<u32> {
 }
 
 /// Plans `connections` to `target` from `sources` addresses (or as many as needed); fails where the machine says no.
-/// Runs with other ids have other loopback addresses.
+/// Runs with other ids have other loopback addresses, and so have the parts of one run, of as many connections each.
 pub fn plan(
     machine: Machine,
     target: SocketAddr,
     connections: u32,
     sources: Option<u32>,
-    run: u32,
+    (run, part): (u32, u32),
 ) -> anyhow::Result<Capacity> {
     let many = target.is_ipv4() && target.ip().is_loopback();
     let comfortable = ((f64::from(machine.ports) * PORTS_USED_SHARE) as u32).max(1);
@@ -113,15 +113,16 @@ pub fn plan(
         grouped(bytes / 1_000_000),
         grouped(machine.memory_bytes / 1_000_000),
     );
-    Ok(Capacity { sources: source_addresses(target, wanted, run), per_ring, line })
+    Ok(Capacity { sources: source_addresses(target, wanted, run, part), per_ring, line })
 }
 
-fn source_addresses(target: SocketAddr, count: u32, run: u32) -> Vec<IpAddr> {
+fn source_addresses(target: SocketAddr, count: u32, run: u32, part: u32) -> Vec<IpAddr> {
     match target.ip() {
         // 127.B.0.2 and up: all of 127.0.0.0/8 is there without being configured (RFC 1122, section 3.2.1.3). A block
         // of its own keeps a run clear of another's ports, under way or in TIME_WAIT.
         IpAddr::V4(v4) if v4.is_loopback() => {
-            let first = u32::from(Ipv4Addr::new(127, 1 + (run % 250) as u8, 0, 2));
+            let block = Ipv4Addr::new(127, 1 + (run % 250) as u8, 0, 2);
+            let first = u32::from(block) + part * count;
             (first..first + count).map(|bits| IpAddr::V4(Ipv4Addr::from(bits))).collect()
         }
         IpAddr::V4(_) => vec![IpAddr::V4(Ipv4Addr::UNSPECIFIED)],
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn a_hundred_thousand_connections_take_several_sources_and_rings() {
-        let capacity = plan(MACHINE, local(), 100_000, None, 7).unwrap();
+        let capacity = plan(MACHINE, local(), 100_000, None, (7, 0)).unwrap();
         assert_eq!(capacity.sources.len(), 11);
         assert_eq!(capacity.sources[0], "127.8.0.2".parse::<IpAddr>().unwrap());
         assert_eq!(capacity.per_ring, 20_000);
@@ -151,9 +152,20 @@ mod tests {
     }
 
     #[test]
+    fn parts_of_a_run_have_no_source_address_in_common() {
+        let of_part = |part| plan(MACHINE, local(), 50_000, None, (7, part)).unwrap().sources;
+        let mut all: Vec<IpAddr> = (0..256).flat_map(of_part).collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!((all.len(), count), (256 * 6, 256 * 6));
+        assert!(all.iter().all(IpAddr::is_loopback));
+    }
+
+    #[test]
     fn what_the_machine_does_not_allow_is_refused_with_the_next_step() {
         let refusal = |machine, target, connections, sources| {
-            format!("{:#}", plan(machine, target, connections, sources, 0).unwrap_err())
+            format!("{:#}", plan(machine, target, connections, sources, (0, 0)).unwrap_err())
         };
         assert!(refusal(MACHINE, local(), 30_000, Some(1)).contains("raise --sources"));
         let far = "192.0.2.1:7400".parse().unwrap();

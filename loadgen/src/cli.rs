@@ -1,21 +1,24 @@
 //! The command line: flags as typed, then checked options without anything left open.
 
 mod scenarios;
+mod searched;
 mod values;
 
 pub use scenarios::{
     ChurnFlags, CompositeFlags, FanoutFlags, PresenceFlags, RunFlags, SlowFlags, StormFlags,
 };
+pub use searched::{SearchFlags, Searched, Varied};
 pub use values::Part;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::compare::CompareFlags;
 use crate::control::Load;
-use crate::objective::{Objectives, parse_count};
+use crate::fleet::{Fleet, FleetFlags, Wanted, WorkerFlags};
+use crate::objective::Objectives;
 use crate::observe::Observe;
 use crate::payload::HEAD_BYTES;
 use crate::protocol::{Name, Protocol};
@@ -53,7 +56,13 @@ Examples:
   iris-loadgen latency -n 50 --rate 50000 --slo 'p99<5ms,lost=0'
                                                  exit code 99 if that is missed
   iris-loadgen search throughput --slo 'p99<10ms' --duration 5s
-                                                 the highest rate that meets it
+                                                 the highest rate that meets it; search --help has more
+  iris-loadgen p2p --duration 8h --pid PID --slo 'drift.p99<1.5,drift.rss<1.05'
+                                                 a soak: is it at the end as it was at the beginning?
+  iris-loadgen throughput -n 1000 --processes 4  four processes as one generator
+  iris-loadgen worker --listen 0.0.0.0:7490 --secret FILE
+                                                 on each of several machines, and then on one more:
+  iris-loadgen p2p -n 100000 --workers a:7490,b:7490 --secret FILE --addr SERVER:7400
   iris-loadgen throughput --report run.html      a page with charts of each second
   iris-loadgen compare before.json after.json    what changed
   iris-loadgen throughput --protocol mqtt        the same load for an MQTT broker on 127.0.0.1:1883";
@@ -159,9 +168,11 @@ pub enum Scenario {
         long_about = "Runs a scenario again and again: from --from up by --step until --slo is missed, then between what \
         was met and what was missed until they are --precision apart, then --confirm times at the best load, which counts \
         only if each of these runs meets the objective. A missed run is tried once more before it counts. A run also \
-        misses if over 1 % of the messages due were refused or never sent, or if it was invalid. Each run has the \
-        scenario's --warmup and --duration. --rate is what is searched, or --connections with --of connections (the default \
-        for idle). Exit code: 0 found, 99 not even the lowest load meets it, 2 a run could not start."
+        misses if over 1 % of the messages due were refused or never sent (of presence: of the users due to log out), or \
+        if it was invalid. Each run has the scenario's --warmup and --duration.\n\n\
+        What is searched is --rate, in presence --flaps; with --of connections, and always in idle and storm, it is \
+        --connections. Exit code: 0 found, 99 not even the lowest load meets it, 2 a run could not start.",
+        after_help = searched::EXAMPLES
     )]
     Search(SearchFlags),
     /// Set runs against each other: what changed, and whether it is more than noise
@@ -171,6 +182,13 @@ pub enum Scenario {
         2 the runs are not comparable (another load or machine, or invalid; --force compares all the same)."
     )]
     Compare(CompareFlags),
+    /// Make a part of the load for a run that another process leads
+    #[command(
+        long_about = "Waits for a run of `iris-loadgen SCENARIO --workers HOST:PORT,...` and makes its part of it, one run \
+        after the other. All processes have to be of one version. Without --secret only loopback addresses may be listened \
+        on: who can connect can have this machine make load. What goes over the connection is not encrypted."
+    )]
+    Worker(WorkerFlags),
 }
 
 /// Flags of every scenario.
@@ -182,9 +200,10 @@ pub struct Flags {
         value_name = "NAME",
         default_value = "iris",
         long_help = "What the server speaks: iris; mqtt (3.1.1) or mqtt5, each user with a topic of its own called as the \
-        user; nats (core NATS, a subject each). Peers are used without names and passwords. Where messages have no answer \
-        (nats, --qos 0) nothing is accepted: rates and latencies are of deliveries, and the window is of messages that have \
-        not arrived. The report's guarantee says what an answer promises."
+        user; nats (core NATS, a subject each); jetstream (NATS with a stream called IRIS of the subjects lg.>, which has \
+        to be there, and a durable consumer for each user). Peers are used without names and passwords. Where messages have \
+        no answer (nats, --qos 0) nothing is accepted: rates and latencies are of deliveries, and the window is of messages \
+        that have not arrived. The report's guarantee says what an answer promises."
     )]
     pub protocol: Name,
     /// Quality of service of mqtt and mqtt5; default: 1
@@ -193,7 +212,7 @@ pub struct Flags {
     /// Let mqtt and mqtt5 brokers keep sessions of users who are away, as offline always does
     #[arg(long)]
     pub persistent: bool,
-    /// Server address; default: 127.0.0.1 and the protocol's port (iris 7400, mqtt 1883, nats 4222)
+    /// Server address; default: 127.0.0.1 and the protocol's port (iris 7400, mqtt 1883, nats and jetstream 4222)
     #[arg(long, value_name = "HOST:PORT")]
     pub addr: Option<String>,
     /// HS256 secret that signs the users' tokens of Iris: the file's bytes less one trailing newline
@@ -238,7 +257,7 @@ pub struct Flags {
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Generator threads
+    /// Generator threads, of each process
     #[arg(long, value_name = "T", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
     pub threads: u32,
     /// Pin generator threads to the last cores
@@ -252,15 +271,24 @@ pub struct Flags {
         long,
         value_name = "LIST",
         long_help = "What the run must reach, separated by commas; else it ends with 99. NAME, a relation (< <= = >= >), \
-        and a value. p50, p90, p99, p99.9, max, mean: to ACCEPTED from the intended send (service.p99: from the real send; \
-        delivered.p99: to the receiver), in us, ms or s. rate, delivered_rate, login_rate a second, and lost, repeated, \
-        reordered, damaged, refused, failed, not_sent: with k, M or G. rss, kernel: bytes of the server for each \
-        connection, with --pid."
+        and a value.\n\n\
+        p50, p90, p99, p99.9, max, mean: to ACCEPTED from the intended send (service.p99: from the real send; \
+        delivered.p99: to the receiver; stalled.p99: to those who did not read; told.p99: from a change of presence to a \
+        watcher), in us, ms or s\n\
+        rate, delivered_rate, login_rate, drain_rate, told_rate: a second, with k, M or G\n\
+        lost, repeated, reordered, damaged, refused, failed, not_sent, missed (changes of presence), redelivered: how many\n\
+        reach: deliveries for each accepted message, of fanout\n\
+        drift.p50, drift.p99, ..., drift.rss: the last tenth of the steady phase over the first, such as drift.p99<1.5; \
+        rss with --pid\n\
+        storm.half, storm.most, storm.all: until so many are back, in the slowest storm; in us, ms or s\n\
+        rss, kernel: bytes of the server for each connection, with --pid"
     )]
     pub slo: Option<Objectives>,
     /// Longest wait for what is under way at the end
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = parse_duration)]
     pub drain_wait: Duration,
+    #[command(flatten)]
+    pub fleet: FleetFlags,
     #[command(flatten)]
     pub observe: Observe,
     /// One run of many: what it does was said.
@@ -291,55 +319,6 @@ pub struct OfflineFlags {
     pub messages: u64,
 }
 
-/// What a search varies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Varied {
-    /// Messages a second
-    Rate,
-    /// Connections
-    Connections,
-}
-
-/// A scenario that can be searched.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Searched {
-    /// Pipelined messages between pairs
-    Throughput,
-    /// Each sender to a receiver of its own
-    Latency,
-    /// Many senders, one inbox
-    Fanin,
-    /// Connections that are logged in and silent
-    Idle,
-}
-
-/// Flags of `search`.
-#[derive(Clone, Debug, Args)]
-pub struct SearchFlags {
-    /// What is run
-    pub scenario: Searched,
-    #[command(flatten)]
-    pub flags: Flags,
-    /// What is varied; default: connections for idle, else rate
-    #[arg(long)]
-    pub of: Option<Varied>,
-    /// The first load tried
-    #[arg(long, value_name = "N", default_value = "1000", value_parser = parse_count)]
-    pub from: u64,
-    /// The highest load tried
-    #[arg(long, value_name = "N", default_value = "10M", value_parser = parse_count)]
-    pub to: u64,
-    /// How many times higher the next stair is
-    #[arg(long, value_name = "X", default_value_t = 2.0)]
-    pub step: f64,
-    /// Percent of the load that met and missed may be apart at the end
-    #[arg(long, value_name = "PERCENT", default_value_t = 5.0)]
-    pub precision: f64,
-    /// Runs at the best load that must all meet the objective
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub confirm: u32,
-}
-
 /// Flags, checked.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -362,6 +341,7 @@ pub struct Options {
     pub pin: bool,
     pub sources: Option<u32>,
     pub drain_wait: Duration,
+    pub fleet: FleetFlags,
     pub observe: Observe,
     /// Time without a message before the warm-up.
     pub hold: Duration,
@@ -407,6 +387,7 @@ impl Flags {
             pin: self.pin,
             sources: self.sources,
             drain_wait: self.drain_wait,
+            fleet: self.fleet,
             observe: self.observe,
             hold: Duration::ZERO,
             quiet: self.quiet,
@@ -444,6 +425,19 @@ impl Options {
         }
     }
 
+    /// The processes that make the load, if it is not this one alone.
+    pub fn fleet(&self, users: u32) -> anyhow::Result<Option<Fleet>> {
+        let wanted = Wanted {
+            target: self.addr,
+            key: &self.key,
+            users,
+            threads: self.threads,
+            sources: self.sources,
+            pin: self.pin,
+        };
+        Fleet::gather(&self.fleet, wanted)
+    }
+
     /// The load in words.
     pub fn pace(&self) -> String {
         match self.rate {
@@ -469,8 +463,8 @@ impl Scenario {
             Self::Slow(slow) => &slow.flags,
             Self::Run(run) => &run.flags,
             Self::Presence(presence) => &presence.flags,
-            Self::Search(search) => &search.flags,
-            Self::Compare(_) => return None,
+            Self::Search(search) => search.scenario.flags(),
+            Self::Compare(_) | Self::Worker(_) => return None,
         })
     }
 }
@@ -524,7 +518,9 @@ mod tests {
 
     #[test]
     fn a_protocol_brings_its_port() {
-        for (name, port) in [("iris", 7400), ("mqtt", 1883), ("mqtt5", 1883), ("nats", 4222)] {
+        for (name, port) in
+            [("iris", 7400), ("mqtt", 1883), ("mqtt5", 1883), ("nats", 4222), ("jetstream", 4222)]
+        {
             let options = flags(&["--protocol", name]).unwrap();
             assert_eq!((options.addr.port(), options.protocol.name()), (port, name));
         }
@@ -572,9 +568,9 @@ mod tests {
         let cli = Cli::try_parse_from(args.split_whitespace()).unwrap();
         let Scenario::Search(search) = cli.scenario else { panic!("another scenario") };
         assert_eq!((search.from, search.to, search.confirm), (2000, 1_000_000, 5));
-        assert_eq!(search.scenario, Searched::Throughput);
-        assert_eq!(search.flags.slo.unwrap().0.len(), 2);
-        for bad in ["search", "search offline", "search idle --from 0", "search idle --slo p95<1"] {
+        assert!(matches!(search.scenario, Searched::Throughput(_)));
+        assert_eq!(search.scenario.flags().slo.as_ref().unwrap().0.len(), 2);
+        for bad in ["search", "search run", "search idle --from 0", "search idle --slo p95<1"] {
             let args = ["iris-loadgen"].into_iter().chain(bad.split_whitespace());
             assert!(Cli::try_parse_from(args).is_err(), "{bad}");
         }

@@ -10,6 +10,7 @@ pub mod mqtt;
 pub mod nats;
 
 use crate::protocol::Protocol;
+use cut::Cut;
 use iris_proto::wire::PresenceEntries;
 use std::borrow::Cow;
 
@@ -50,12 +51,32 @@ pub struct Welcome {
     pub server_time_ms: Option<u64>,
 }
 
+/// Who logs in.
+#[derive(Clone, Copy, Debug)]
+pub struct Login<'a> {
+    pub user: &'a str,
+    /// Whose messages it gets, which is the user, or one of several who get the same: of brokers.
+    pub mailbox: &'a str,
+    /// Of Iris.
+    pub token: &'a str,
+    /// Messages that it takes before it acknowledges one: of Iris.
+    pub window: u32,
+}
+
 /// Why a session ended: a stable name for reports.
 pub type Ended = Cow<'static, str>;
 
 /// One session, 48 bytes while nothing is under way.
 #[derive(Debug)]
-pub enum Session {
+pub struct Session {
+    /// The frame that has not come to its end.
+    cut: Cut,
+    spoken: Spoken,
+}
+
+/// What one speaks: takes whole frames.
+#[derive(Debug)]
+enum Spoken {
     Iris(iris::Session),
     Mqtt(mqtt::Session),
     Nats(nats::Session),
@@ -64,63 +85,64 @@ pub enum Session {
 impl Session {
     /// A session before its login.
     pub fn new(protocol: Protocol) -> Self {
-        match protocol {
-            Protocol::Iris => Self::Iris(iris::Session::before_hello()),
-            Protocol::Mqtt(settings) => Self::Mqtt(mqtt::Session::new(settings)),
-            Protocol::Nats => Self::Nats(nats::Session::default()),
-        }
+        let spoken = match protocol {
+            Protocol::Iris => Spoken::Iris(iris::Session::before_hello()),
+            Protocol::Mqtt(settings) => Spoken::Mqtt(mqtt::Session::new(settings)),
+            Protocol::Nats => Spoken::Nats(nats::Session::new(false)),
+            Protocol::Jetstream => Spoken::Nats(nats::Session::new(true)),
+        };
+        Self { cut: Cut::default(), spoken }
     }
 
-    /// Appends what logs `user` in, the first bytes of a connection. Only Iris takes a token, and a
-    /// window of unacknowledged messages.
-    pub fn log_in(&self, out: &mut Vec<u8>, user: &str, token: &str, window: u32) {
-        match self {
-            Self::Iris(_) => iris::hello(out, user, token, window),
-            Self::Mqtt(session) => session.log_in(out, user),
-            Self::Nats(_) => nats::log_in(out, user),
+    /// Appends what logs a user in, the first bytes of a connection.
+    pub fn log_in(&self, out: &mut Vec<u8>, login: Login<'_>) {
+        match &self.spoken {
+            Spoken::Iris(_) => iris::hello(out, login.user, login.token, login.window),
+            Spoken::Mqtt(session) => session.log_in(out, login.user, login.mailbox),
+            Spoken::Nats(session) => session.log_in(out, login.user, login.mailbox),
         }
     }
 
     /// Whether the login is done.
     pub fn is_open(&self) -> bool {
-        match self {
-            Self::Iris(session) => session.is_open(),
-            Self::Mqtt(session) => session.is_open(),
-            Self::Nats(session) => session.is_open(),
+        match &self.spoken {
+            Spoken::Iris(session) => session.is_open(),
+            Spoken::Mqtt(session) => session.is_open(),
+            Spoken::Nats(session) => session.is_open(),
         }
     }
 
     /// Messages that arrived and are to be acknowledged by [`Self::acknowledge`]. The others acknowledge each message at
     /// once, or none.
     pub fn unacknowledged(&self) -> u32 {
-        match self {
-            Self::Iris(session) => session.unacknowledged(),
-            Self::Mqtt(_) | Self::Nats(_) => 0,
+        match &self.spoken {
+            Spoken::Iris(session) => session.unacknowledged(),
+            Spoken::Mqtt(_) | Spoken::Nats(_) => 0,
         }
     }
 
     /// Whether there is enough to acknowledge for a frame.
     pub fn is_batch_whole(&self) -> bool {
-        matches!(self, Self::Iris(session) if session.is_batch_whole())
+        matches!(&self.spoken, Spoken::Iris(session) if session.is_batch_whole())
     }
 
     /// Appends the acknowledgement of everything delivered, unless that was said before.
     pub fn acknowledge(&mut self, out: &mut Vec<u8>) {
-        if let Self::Iris(session) = self {
+        if let Spoken::Iris(session) = &mut self.spoken {
             session.acknowledge(out);
         }
     }
 
     /// Asks whether the server has read every acknowledgement before, where the protocol can.
     pub fn ask(&self, out: &mut Vec<u8>) {
-        if let Self::Iris(session) = self {
+        if let Spoken::Iris(session) = &self.spoken {
             session.ask(out);
         }
     }
 
     /// Has the server send only so many unacknowledged messages from now on, where the protocol can; 0 pauses.
     pub fn set_window(&mut self, window: u32, out: &mut Vec<u8>) {
-        if let Self::Iris(session) = self
+        if let Spoken::Iris(session) = &mut self.spoken
             && session.recv_window() != window
         {
             session.set_window(window, out);
@@ -134,12 +156,17 @@ impl Session {
         out: &mut Vec<u8>,
         events: &mut impl Events,
     ) -> Result<(), Ended> {
-        match self {
-            Self::Iris(session) => {
-                session.receive(bytes, out, events).map_err(|ended| ended.reason())
+        let cut = &mut self.cut;
+        match &mut self.spoken {
+            Spoken::Iris(session) => {
+                cut.feed(bytes, iris::frame_bytes, |frame| session.frame(frame, out, events))
             }
-            Self::Mqtt(session) => session.receive(bytes, out, events),
-            Self::Nats(session) => session.receive(bytes, out, events),
+            Spoken::Mqtt(session) => {
+                cut.feed(bytes, mqtt::packet_bytes, |packet| session.packet(packet, out, events))
+            }
+            Spoken::Nats(session) => {
+                cut.feed(bytes, nats::frame_bytes, |frame| session.frame(frame, out, events))
+            }
         }
     }
 }
@@ -162,16 +189,19 @@ pub enum Number {
     Iris,
     /// MQTT's packet identifier, big-endian at this place.
     PacketId { at: usize },
+    /// The end of the subject that an answer goes to: eight hexadecimal digits at this place.
+    ReplyTo { at: usize },
     /// Nothing answers.
     Unanswered,
 }
 
-/// The template of messages to `to` with this payload; only Iris sends to several at once.
-pub fn template(protocol: Protocol, to: &[&str], payload: &[u8]) -> Template {
+/// The template of messages of `user` to `to` with this payload; of several, brokers take the first one's topic.
+pub fn template(protocol: Protocol, user: &str, to: &[&str], payload: &[u8]) -> Template {
     match protocol {
         Protocol::Iris => iris::template(to, payload),
         Protocol::Mqtt(settings) => mqtt::template(settings, to[0], payload),
         Protocol::Nats => nats::template(to[0], payload),
+        Protocol::Jetstream => nats::jetstream::template(user, to[0], payload),
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the main thread tells the generator threads, and what they tell it: plain atomics, no lock, no queue.
 
 use iris_proto::limits::RECV_WINDOW_MAX;
+use serde::{Deserialize, Serialize};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 const LOGINS_AT_ONCE: u32 = 256;
 
 /// What generator threads do now.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Phase {
     /// Log in who may, answer, acknowledge; send nothing new.
     Hold = 0,
@@ -44,7 +45,7 @@ impl Load {
 }
 
 /// The times of a sending phase, nanoseconds since the run began.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Window {
     /// The schedule begins.
     pub send_from_ns: u64,
@@ -75,10 +76,36 @@ impl Window {
     }
 }
 
+/// All orders at one moment, for threads of another process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Orders {
+    phase: Phase,
+    window: Window,
+    users: u32,
+    connects_per_s: u64,
+    let_in_ns: u64,
+    logins_at_once: u32,
+    cuts: u32,
+    churn_per_s: u64,
+    churn_from_ns: u64,
+    recv_window: u32,
+    stalled: bool,
+    interval: u32,
+}
+
+impl Orders {
+    /// Whether they end the run.
+    pub fn end(&self) -> bool {
+        self.phase == Phase::End
+    }
+}
+
 /// Orders for all threads.
 #[derive(Debug)]
 pub struct Control {
     epoch: Instant,
+    /// How long before a sending phase it is announced, so that all processes of a run begin it together.
+    lead: Duration,
     phase: AtomicU32,
     users: AtomicU32,
     let_in_ns: AtomicU64,
@@ -102,9 +129,15 @@ pub struct Control {
 impl Control {
     /// The run begins now.
     pub fn start() -> Self {
+        Self::since(Instant::now(), Duration::ZERO)
+    }
+
+    /// The run began then; sending is announced by `lead` before it begins.
+    pub fn since(epoch: Instant, lead: Duration) -> Self {
         let zero = || AtomicU64::new(0);
         Self {
-            epoch: Instant::now(),
+            epoch,
+            lead,
             phase: AtomicU32::new(Phase::Hold as u32),
             users: AtomicU32::new(0),
             let_in_ns: zero(),
@@ -126,6 +159,11 @@ impl Control {
         }
     }
 
+    /// When the run began.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
     /// Nanoseconds since the run began, from 1.
     pub fn now_ns(&self) -> u64 {
         self.epoch.elapsed().as_nanos() as u64 + 1
@@ -142,18 +180,30 @@ impl Control {
 
     /// Starts sending, and gives the times.
     pub fn send(&self, load: Load) -> Window {
-        let send_from_ns = self.now_ns();
+        let send_from_ns = self.now_ns() + self.lead.as_nanos() as u64;
         let steady_from_ns = send_from_ns + load.warmup.as_nanos() as u64;
-        let until_ns = steady_from_ns + load.steady.as_nanos() as u64;
-        self.send_from_ns.store(send_from_ns, SeqCst);
-        self.steady_from_ns.store(steady_from_ns, SeqCst);
-        self.until_ns.store(until_ns, SeqCst);
-        self.rate_from.store(load.rate_from, SeqCst);
-        self.rate.store(load.rate, SeqCst);
-        self.ramp_ns.store(load.ramp.as_nanos() as u64, SeqCst);
-        self.messages_max.store(load.messages_max, SeqCst);
+        let window = Window {
+            send_from_ns,
+            steady_from_ns,
+            until_ns: steady_from_ns + load.steady.as_nanos() as u64,
+            rate_from: load.rate_from,
+            rate: load.rate,
+            ramp_ns: load.ramp.as_nanos() as u64,
+            messages_max: load.messages_max,
+        };
+        self.announce(&window);
         self.phase.store(Phase::Send as u32, SeqCst);
-        self.window()
+        window
+    }
+
+    fn announce(&self, window: &Window) {
+        self.send_from_ns.store(window.send_from_ns, SeqCst);
+        self.steady_from_ns.store(window.steady_from_ns, SeqCst);
+        self.until_ns.store(window.until_ns, SeqCst);
+        self.rate_from.store(window.rate_from, SeqCst);
+        self.rate.store(window.rate, SeqCst);
+        self.ramp_ns.store(window.ramp_ns, SeqCst);
+        self.messages_max.store(window.messages_max, SeqCst);
     }
 
     /// The latest window; complete once the phase is [`Phase::Send`].
@@ -167,6 +217,42 @@ impl Control {
             ramp_ns: self.ramp_ns.load(SeqCst),
             messages_max: self.messages_max.load(SeqCst),
         }
+    }
+
+    /// All orders. What was stored last is read first, so that nothing is ordered whose times are not there yet.
+    pub fn orders(&self) -> Orders {
+        let (phase, users) = (self.phase(), self.users());
+        let churn_per_s = self.churn_per_s.load(SeqCst);
+        Orders {
+            phase,
+            window: self.window(),
+            users,
+            connects_per_s: self.connects_per_s.load(SeqCst),
+            let_in_ns: self.let_in_ns.load(SeqCst),
+            logins_at_once: self.logins_at_once(),
+            cuts: self.cuts(),
+            churn_per_s,
+            churn_from_ns: self.churn_from_ns.load(SeqCst),
+            recv_window: self.recv_window(),
+            stalled: self.stalled(),
+            interval: self.interval(),
+        }
+    }
+
+    /// Takes over the orders of another process.
+    pub fn obey(&self, orders: &Orders) {
+        self.stalled.store(orders.stalled, SeqCst);
+        self.recv_window.store(orders.recv_window, SeqCst);
+        self.churn_from_ns.store(orders.churn_from_ns, SeqCst);
+        self.churn_per_s.store(orders.churn_per_s, SeqCst);
+        self.logins_at_once.store(orders.logins_at_once, SeqCst);
+        self.cuts.store(orders.cuts, SeqCst);
+        self.let_in_ns.store(orders.let_in_ns, SeqCst);
+        self.connects_per_s.store(orders.connects_per_s, SeqCst);
+        self.users.store(orders.users, SeqCst);
+        self.interval.store(orders.interval, Relaxed);
+        self.announce(&orders.window);
+        self.phase.store(orders.phase as u32, SeqCst);
     }
 
     /// Ends a sending phase.
@@ -269,10 +355,12 @@ macro_rules! counters {
         pub struct Progress {
             $($name: AtomicU64,)*
             sending: AtomicBool,
+            /// CPU time of the thread, nanoseconds.
+            cpu_ns: AtomicU64,
         }
 
         /// Counts at one moment.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
         pub struct Counts {
             $($(#[$doc])* pub $name: u64,)*
         }
@@ -332,6 +420,18 @@ counters! {
     watches,
 }
 
+impl Progress {
+    /// Publishes the thread's CPU time.
+    pub fn publish_cpu(&self, time: Duration) {
+        self.cpu_ns.store(time.as_nanos() as u64, Relaxed);
+    }
+
+    /// The thread's CPU time as it was published last, nanoseconds.
+    pub fn cpu_ns(&self) -> u64 {
+        self.cpu_ns.load(Relaxed)
+    }
+}
+
 impl Counts {
     /// Connections that failed or ended by themselves.
     pub fn lost_connections(&self) -> u64 {
@@ -379,5 +479,33 @@ mod tests {
         assert!(!window.is_steady(window.send_from_ns) && window.is_steady(window.steady_from_ns));
         assert!(!window.is_steady(window.until_ns));
         assert_eq!(window.until_ns - window.send_from_ns, 3_000_000_000);
+    }
+
+    #[test]
+    fn orders_that_another_process_obeys_are_the_same_there() {
+        let (here, there) =
+            (Control::since(Instant::now(), Duration::from_secs(1)), Control::start());
+        here.let_in(7, 5);
+        here.set_logins_at_once(3);
+        here.set_recv_window(0);
+        here.cut_all();
+        here.churn(9);
+        here.stall(true);
+        here.end_interval();
+        let load = Load {
+            rate_from: 1,
+            rate: 2,
+            ramp: Duration::from_secs(3),
+            warmup: Duration::from_secs(4),
+            steady: Duration::from_secs(5),
+            messages_max: 6,
+        };
+        let window = here.send(load);
+        assert!(window.send_from_ns > here.now_ns(), "it is announced a second before");
+        there.obey(&here.orders());
+        assert_eq!(there.orders(), here.orders());
+        assert_eq!((there.phase(), there.window(), there.users()), (Phase::Send, window, 7));
+        here.end();
+        assert!(here.orders().end() && !there.orders().end());
     }
 }

@@ -1,17 +1,19 @@
 //! What one thread's connections do: log in, send within window and schedule, check what arrives, acknowledge.
 
-use crate::client::{Events, Message, Session, Welcome};
+use crate::client::{Events, Login, Message, Session, Welcome};
 use crate::control::{Control, Counts, Window};
 use crate::names::user_name;
 use crate::net::{ConnIndex, Handler};
-use crate::payload::{Arrival, Checker, Head};
+use crate::payload::{Arrival, Arrivals, Checker, Head, Verdicts};
 use crate::presence::Watching;
 use crate::protocol::Protocol;
+use crate::ranges::Ranges;
 use crate::schedule::Schedule;
 use crate::sender::{Sender, Sent, Times};
 use crate::stats::Measured;
 use crate::tokens::Signer;
 use iris_proto::wire::{PresenceEntries, PresenceState};
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use std::ops::Range;
 
@@ -81,12 +83,25 @@ pub struct Driver<'a> {
 pub struct Findings {
     /// Latencies and failures.
     pub measured: Measured,
-    /// What the receivers got.
-    pub checker: Checker,
+    /// What the receivers checked.
+    pub verdicts: Verdicts,
+    /// What came to them.
+    pub arrivals: Arrivals,
     /// Totals.
     pub counts: Counts,
-    /// For each sender: user, messages sent, and which of them were not accepted.
-    pub sent: Vec<(u32, u32, crate::ranges::Ranges)>,
+    /// What each sender sent.
+    pub sent: Vec<SentBy>,
+}
+
+/// What one sender sent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct SentBy {
+    /// The sender.
+    pub user: u32,
+    /// Messages.
+    pub messages: u32,
+    /// Which of them were not accepted.
+    pub not_accepted: Ranges,
 }
 
 /// What a driver is made of.
@@ -222,12 +237,13 @@ impl<'a> Driver<'a> {
                     _ => return,
                 },
             };
+            let number = sender.sent();
             sender.send(Times { intended_ns, sent_ns: self.now_ns }, offset_ms, out);
             self.made[place] += 1;
             self.counts.sent += 1;
             if !self.protocol.answers() {
                 self.counts.unanswerable += 1;
-                self.counts.owed += 1;
+                self.counts.owed += self.checker.topology().copies(member.user, number);
             }
         }
         if sender.resume_ns() > self.now_ns && !std::mem::replace(&mut self.holds_back[place], true)
@@ -347,18 +363,26 @@ impl<'a> Driver<'a> {
         let users = self.members.iter().filter(|member| member.sender.is_some());
         let sent = users
             .zip(&mut self.senders)
-            .map(|(member, sender)| (member.user, sender.sent(), sender.not_accepted()))
+            .map(|(member, sender)| SentBy {
+                user: member.user,
+                messages: sender.sent(),
+                not_accepted: sender.not_accepted(),
+            })
             .collect();
-        Findings { measured: self.measured, checker: self.checker, counts, sent }
+        let (measured, verdicts) = (self.measured, self.checker.verdicts);
+        Findings { measured, verdicts, arrivals: self.checker.arrivals(), counts, sent }
     }
 }
 
 impl Handler for Driver<'_> {
     fn connected(&mut self, conn: ConnIndex, out: &mut Vec<u8>) {
-        let user = user_name(self.run, self.members[conn as usize].user);
+        let member = self.members[conn as usize].user;
+        let user = user_name(self.run, member);
+        let mailbox = user_name(self.run, self.checker.topology().mailbox(member));
         let token = self.signer.map(|signer| signer.token(&user)).unwrap_or_default();
         let window = self.control.recv_window();
-        self.sessions[conn as usize].log_in(out, &user, &token, window);
+        let login = Login { user: &user, mailbox: &mailbox, token: &token, window };
+        self.sessions[conn as usize].log_in(out, login);
     }
 
     fn received(&mut self, conn: ConnIndex, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), String> {

@@ -3,7 +3,8 @@
 //! `cli` reads the flags; a `scenario` plans a run; `run` leads the generator threads (`worker`) through its phases;
 //! each thread's `driver` decides what its connections do and `net` does it; `client`, `sender`, `schedule` and
 //! `payload` are without I/O. `protocol` says what is spoken and what an answer in it is worth. `series` records each second
-//! of a run, with what `scrape` reads of the server's metrics; `floor`, `server_probe` and `usage` measure the machine,
+//! of a run, with what `scrape` reads of the server's metrics; `fleet` makes
+//! several processes, on one machine or many, work as one; `floor`, `server_probe` and `usage` measure the machine,
 //! `report` tells; `live`, `hgrm`, `page` and `chart` show it, and `compare` sets one run against another.
 
 pub mod capacity;
@@ -14,6 +15,7 @@ pub mod comeback;
 pub mod compare;
 pub mod control;
 pub mod driver;
+pub mod fleet;
 pub mod floor;
 pub mod hgrm;
 pub mod live;

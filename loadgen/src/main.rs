@@ -3,6 +3,7 @@
 use clap::Parser;
 use iris_loadgen::cli::{Cli, Flags, Scenario};
 use iris_loadgen::compare;
+use iris_loadgen::fleet;
 use iris_loadgen::observe::check_writable;
 use iris_loadgen::report::{EXIT_INVALID, Report};
 use iris_loadgen::scenario;
@@ -26,26 +27,15 @@ fn check_files(flags: &Flags) -> anyhow::Result<()> {
 }
 
 fn run(scenario: Scenario) -> anyhow::Result<u8> {
-    let flags = scenario.flags().cloned();
-    let report = match scenario {
-        Scenario::Idle(flags) => scenario::idle::run(flags),
-        Scenario::Latency(flags) => scenario::latency::run(flags),
-        Scenario::Throughput(flags) => scenario::throughput::run(flags),
-        Scenario::P2p(flags) => scenario::p2p::run(flags),
-        Scenario::Fanin(flags) => scenario::fanin::run(flags),
-        Scenario::Offline(flags) => scenario::offline::run(flags),
-        Scenario::Composite(flags) => scenario::composite::run(flags),
-        Scenario::Fanout(flags) => scenario::fanout::run(flags),
-        Scenario::Storm(flags) => scenario::storm::run(flags),
-        Scenario::Churn(flags) => scenario::churn::run(flags),
-        Scenario::Slow(flags) => scenario::slow::run(flags),
-        Scenario::Presence(flags) => scenario::presence::run(flags),
-        Scenario::Run(flags) => scenario::script::run(flags),
-        Scenario::Search(flags) => return scenario::search::run(flags),
-        Scenario::Compare(flags) => return compare::run(&flags),
-    }?;
-    let flags = flags.expect("every scenario has flags");
-    tell(report, &flags)
+    match scenario {
+        Scenario::Search(flags) => scenario::search::run(flags),
+        Scenario::Compare(flags) => compare::run(&flags),
+        Scenario::Worker(flags) => fleet::serve::run(&flags),
+        scenario => {
+            let flags = scenario.flags().cloned().expect("every scenario has flags");
+            tell(scenario::run(scenario).expect("it is a scenario")?, &flags)
+        }
+    }
 }
 
 fn tell(mut report: Report, flags: &Flags) -> anyhow::Result<u8> {

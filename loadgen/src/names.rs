@@ -1,5 +1,6 @@
 //! Who the users of a run are, and who sends to whom.
 
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 
 /// Bytes of a user's name.
@@ -25,7 +26,7 @@ pub fn user_name(run: u32, index: u32) -> String {
 }
 
 /// Who sends to whom. Users are numbered from 0; senders come first.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Topology {
     /// Nobody sends; this many are there.
     Silent(u32),
@@ -41,7 +42,31 @@ pub enum Topology {
     FanIn(u32),
 }
 
+/// Users of a run, at most.
+pub const USERS_MAX: u32 = 32_000_000;
+/// Pairs of a sender and a recipient of it that are kept account of, at most: each thread has a place for each.
+pub const FLOWS_MAX: u64 = 5_000_000;
+
 impl Topology {
+    /// Whether it is one: everybody who sends has a recipient, and there are not too many.
+    pub fn is_sound(self) -> bool {
+        let is_small = |n: u32| n <= USERS_MAX / 2;
+        match self {
+            Self::Silent(n) => (1..=USERS_MAX).contains(&n),
+            Self::Pairs(n) => n > 0 && n.is_multiple_of(2) && n <= USERS_MAX,
+            Self::OneWay(n) | Self::FanIn(n) => n > 0 && is_small(n),
+            Self::Composite { users, active } => {
+                users > 0 && users <= USERS_MAX && active.is_multiple_of(2) && active <= users
+            }
+            Self::FanOut { senders, recipients, each } => {
+                senders > 0
+                    && recipients > 0
+                    && (1..=recipients).contains(&each)
+                    && u64::from(senders) * u64::from(recipients) <= FLOWS_MAX
+            }
+        }
+    }
+
     /// All users.
     pub fn users(self) -> u32 {
         match self {
@@ -84,6 +109,16 @@ impl Topology {
             Self::FanIn(n) => n,
         };
         only..only + 1
+    }
+
+    /// Where a broker puts messages for a user: what reaches several at once has one topic, called as the first of them.
+    pub fn mailbox(self, user: u32) -> u32 {
+        match self {
+            Self::FanOut { senders, each, .. } if user >= senders => {
+                senders + (user - senders) / each * each
+            }
+            _ => user,
+        }
     }
 
     /// How many a message of a sender reaches.
@@ -167,6 +202,50 @@ mod tests {
             flows.sort_unstable();
             assert_eq!(flows, (0..topology.flows()).collect::<Vec<_>>(), "{topology:?}");
             assert_eq!(topology.flow(topology.senders(), 0), None);
+        }
+    }
+
+    #[test]
+    fn those_whom_a_message_reaches_together_have_one_mailbox() {
+        let topology = Topology::FanOut { senders: 2, recipients: 5, each: 3 };
+        let mailboxes: Vec<u32> = (0..7).map(|user| topology.mailbox(user)).collect();
+        assert_eq!(mailboxes, [0, 1, 2, 2, 2, 5, 5]);
+        for group in 0..topology.groups() {
+            let mut recipients = topology.recipients(0, group);
+            let first = recipients.start;
+            assert!(recipients.all(|user| topology.mailbox(user) == first));
+        }
+        assert_eq!(Topology::Pairs(4).mailbox(3), 3);
+    }
+
+    #[test]
+    fn what_is_no_topology_is_told_apart() {
+        let fan_out = |senders, recipients, each| Topology::FanOut { senders, recipients, each };
+        let composite = |users, active| Topology::Composite { users, active };
+        for sound in [
+            Topology::Silent(1),
+            Topology::Pairs(2),
+            Topology::OneWay(1),
+            Topology::FanIn(USERS_MAX / 2),
+            composite(3, 2),
+            fan_out(1, 1000, 1000),
+        ] {
+            assert!(sound.is_sound(), "{sound:?}");
+        }
+        for bad in [
+            Topology::Silent(0),
+            Topology::Pairs(3),
+            Topology::Pairs(0),
+            Topology::OneWay(u32::MAX),
+            Topology::FanIn(0),
+            composite(3, 1),
+            composite(2, 4),
+            fan_out(1, 1, 0),
+            fan_out(1, 1, 2),
+            fan_out(0, 1, 1),
+            fan_out(5_000, 5_000, 1),
+        ] {
+            assert!(!bad.is_sound(), "{bad:?}");
         }
     }
 

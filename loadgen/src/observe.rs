@@ -7,6 +7,7 @@ use crate::protocol::Protocol;
 use crate::report::Report;
 use crate::scrape::{Endpoint, Scraper};
 use crate::series::recorder::Sources;
+use crate::usage::Generator;
 use anyhow::{Context, ensure};
 use clap::Args;
 use std::fs::{File, OpenOptions};
@@ -37,12 +38,12 @@ pub struct Observe {
 
 impl Observe {
     /// Opens what a run records from and to; `server` is its process.
-    pub fn sources(&self, server: Option<u32>) -> anyhow::Result<Sources> {
+    pub fn sources(&self, server: Option<u32>, generator: Generator) -> anyhow::Result<Sources> {
         let scraper = self.metrics.clone().map(|url| Scraper::start(url, &self.names));
         let csv = self.csv.as_deref().map(|path| {
             File::create(path).with_context(|| format!("cannot write --csv {}", path.display()))
         });
-        Ok(Sources { server, scraper: scraper.transpose()?, csv: csv.transpose()? })
+        Ok(Sources { server, scraper: scraper.transpose()?, csv: csv.transpose()?, generator })
     }
 
     /// What is shown meanwhile.

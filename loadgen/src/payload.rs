@@ -8,6 +8,7 @@
 
 use crate::names::Topology;
 use crate::ranges::Ranges;
+use serde::{Deserialize, Serialize};
 
 /// Bytes of the header: the smallest payload.
 pub const HEAD_BYTES: usize = 24;
@@ -64,7 +65,7 @@ pub fn filled(bytes: usize) -> Vec<u8> {
 }
 
 /// What the receivers of one thread counted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Verdicts {
     /// Messages that came for the first time.
     pub delivered: u64,
@@ -155,13 +156,6 @@ impl Flow {
         }
         (self.login, self.no, self.here) = (arrival.login, arrival.no, self.here.max(seq + 1));
     }
-
-    /// Messages that were accepted but did not come: of `sent` messages, those not in `not_accepted` and not here.
-    fn lost(&self, sent: u32, not_accepted: &Ranges) -> u64 {
-        let mut absent = self.missing.clone();
-        absent.insert(self.next.min(sent), sent);
-        absent.count() - absent.overlap(not_accepted)
-    }
 }
 
 /// Checks every payload that a thread's receivers get.
@@ -217,16 +211,72 @@ impl Checker {
         self.topology
     }
 
+    /// What came, at the end.
+    pub fn arrivals(self) -> Arrivals {
+        let (topology, flows) = (self.topology, (0..).zip(self.flows));
+        let came = flows.filter(|(_, flow)| flow.next > 0);
+        let came = came.map(|(place, flow)| Came { place, next: flow.next, missing: flow.missing });
+        Arrivals { topology, came: came.collect() }
+    }
+}
+
+/// What came of one sender's messages to one recipient, at the end.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Came {
+    /// The flow's place among all ([`Topology::flow`]).
+    pub place: u32,
+    /// Nothing came from this number on.
+    pub next: u32,
+    /// What did not come below it.
+    pub missing: Ranges,
+}
+
+/// What came to the receivers of one thread: of the flows that had anything, ascending.
+#[derive(Clone, Debug)]
+pub struct Arrivals {
+    topology: Topology,
+    came: Vec<Came>,
+}
+
+impl Arrivals {
+    /// Nothing yet.
+    pub fn none(topology: Topology) -> Self {
+        Self { topology, came: Vec::new() }
+    }
+
+    /// Takes what another process found, in order; whether it can be.
+    pub fn add(&mut self, came: Vec<Came>) -> bool {
+        let flows = self.topology.flows() as u64;
+        let mut next = self.came.last().map_or(0, |last| u64::from(last.place) + 1);
+        let is_sound = came.iter().all(|one| {
+            let place = u64::from(one.place);
+            let follows = place >= next && place < flows;
+            next = place + 1;
+            follows
+        });
+        self.came.extend(came);
+        is_sound
+    }
+
+    /// All flows that had anything.
+    pub fn into_came(self) -> Vec<Came> {
+        self.came
+    }
+
     /// Of `sent` messages of a sender, those that were accepted and did not come to this recipient.
     pub fn lost(&self, sender: u32, recipient: u32, sent: u32, not_accepted: &Ranges) -> u64 {
         let Some((flow, group)) = self.topology.flow(sender, recipient) else { return 0 };
-        match self.topology.groups() {
-            1 => self.flows[flow].lost(sent, not_accepted),
-            groups => {
-                let sent = sent.saturating_sub(group).div_ceil(groups);
-                self.flows[flow].lost(sent, &not_accepted.of_group(group, groups))
-            }
-        }
+        let groups = self.topology.groups();
+        let sent = sent.saturating_sub(group).div_ceil(groups);
+        let of_group = (groups > 1).then(|| not_accepted.of_group(group, groups));
+        let not_accepted = of_group.as_ref().unwrap_or(not_accepted);
+        let came = self.came.binary_search_by_key(&(flow as u32), |came| came.place);
+        let (next, mut absent) = came.map_or((0, Ranges::default()), |place| {
+            let came = &self.came[place];
+            (came.next, came.missing.clone())
+        });
+        absent.insert(next.min(sent), sent);
+        absent.count() - absent.overlap(not_accepted)
     }
 }
 
@@ -260,7 +310,7 @@ mod tests {
     fn messages_in_order_are_just_delivered() {
         let (verdicts, checker) = after(&[0, 1, 2, 3]);
         assert_eq!(verdicts, Verdicts { delivered: 4, ..Verdicts::default() });
-        assert_eq!(checker.lost(0, 1, 4, &Ranges::default()), 0);
+        assert_eq!(checker.arrivals().lost(0, 1, 4, &Ranges::default()), 0);
     }
 
     #[test]
@@ -280,17 +330,29 @@ mod tests {
     fn a_message_after_a_later_one_is_reordered_and_not_lost() {
         let (verdicts, checker) = after(&[0, 2, 1, 3]);
         assert_eq!((verdicts.reordered, verdicts.delivered, verdicts.duplicates), (1, 4, 0));
-        assert_eq!(checker.lost(0, 1, 4, &Ranges::default()), 0);
+        assert_eq!(checker.arrivals().lost(0, 1, 4, &Ranges::default()), 0);
     }
 
     #[test]
     fn lost_are_the_accepted_ones_that_never_came() {
-        let (_, checker) = after(&[0, 1, 4, 5]);
-        assert_eq!(checker.lost(0, 1, 8, &Ranges::default()), 4, "2, 3 and the tail 6, 7");
+        let came = after(&[0, 1, 4, 5]).1.arrivals();
+        assert_eq!(came.lost(0, 1, 8, &Ranges::default()), 4, "2, 3 and the tail 6, 7");
         let mut refused = Ranges::default();
         refused.insert(3, 4);
         refused.insert(7, 8);
-        assert_eq!(checker.lost(0, 1, 8, &refused), 2, "2 and 6 were accepted");
+        assert_eq!(came.lost(0, 1, 8, &refused), 2, "2 and 6 were accepted");
+    }
+
+    #[test]
+    fn what_came_to_another_process_is_taken_in_order_or_refused() {
+        let came = after(&[0, 1, 4, 5]).1.arrivals().into_came();
+        let mut taken = Arrivals::none(Topology::Pairs(2));
+        assert!(taken.add(came.clone()));
+        assert_eq!(taken.lost(0, 1, 8, &Ranges::default()), 4);
+        assert_eq!(taken.lost(1, 0, 8, &Ranges::default()), 8, "of this one nothing came");
+        assert!(!taken.add(came), "the same flow again");
+        let beyond = Came { place: 2, next: 1, missing: Ranges::default() };
+        assert!(!Arrivals::none(Topology::Pairs(2)).add(vec![beyond]), "no such flow");
     }
 
     #[test]
@@ -379,7 +441,8 @@ mod tests {
         for (recipient, seq) in [(1, 0), (1, 2), (1, 4), (2, 0), (2, 4), (3, 1)] {
             assert!(checker.arrived(recipient, Some(&name(0)), &payload(0, seq), FIRST).is_some());
         }
-        let lost = |recipient, refused: &Ranges| checker.lost(0, recipient, 5, refused);
+        let came = checker.arrivals();
+        let lost = |recipient, refused: &Ranges| came.lost(0, recipient, 5, refused);
         let none = Ranges::default();
         assert_eq!([1, 2, 3].map(|recipient| lost(recipient, &none)), [0, 1, 1]);
         let mut refused = Ranges::default();

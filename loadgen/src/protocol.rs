@@ -2,6 +2,7 @@
 
 use anyhow::{bail, ensure};
 use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// `--protocol`.
@@ -15,19 +16,22 @@ pub enum Name {
     Mqtt5,
     /// Core NATS
     Nats,
+    /// NATS with JetStream
+    Jetstream,
 }
 
 /// A protocol with what it needs to know, as `--protocol`, `--qos` and `--persistent` say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Protocol {
     #[default]
     Iris,
     Mqtt(Mqtt),
     Nats,
+    Jetstream,
 }
 
 /// How MQTT is spoken.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Mqtt {
     pub version: Version,
     pub qos: Qos,
@@ -36,14 +40,14 @@ pub struct Mqtt {
 }
 
 /// A version of MQTT.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Version {
     V311,
     V5,
 }
 
 /// Quality of service, of PUBLISH and of subscriptions.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Qos {
     AtMostOnce,
     AtLeastOnce,
@@ -55,10 +59,14 @@ impl Protocol {
         let version = match name {
             Name::Mqtt => Version::V311,
             Name::Mqtt5 => Version::V5,
-            Name::Iris | Name::Nats => {
+            Name::Iris | Name::Nats | Name::Jetstream => {
                 ensure!(qos.is_none(), "--qos is of MQTT: add --protocol mqtt or mqtt5");
                 ensure!(!persistent, "--persistent is of MQTT: add --protocol mqtt or mqtt5");
-                return Ok(if name == Name::Iris { Self::Iris } else { Self::Nats });
+                return Ok(match name {
+                    Name::Nats => Self::Nats,
+                    Name::Jetstream => Self::Jetstream,
+                    _ => Self::Iris,
+                });
             }
         };
         let qos = if qos == Some(0) { Qos::AtMostOnce } else { Qos::AtLeastOnce };
@@ -72,6 +80,7 @@ impl Protocol {
             Self::Mqtt(Mqtt { version: Version::V311, .. }) => "mqtt",
             Self::Mqtt(Mqtt { version: Version::V5, .. }) => "mqtt5",
             Self::Nats => "nats",
+            Self::Jetstream => "jetstream",
         }
     }
 
@@ -79,7 +88,7 @@ impl Protocol {
     pub fn qos(self) -> Option<u8> {
         match self {
             Self::Mqtt(mqtt) => Some(u8::from(mqtt.qos == Qos::AtLeastOnce)),
-            Self::Iris | Self::Nats => None,
+            Self::Iris | Self::Nats | Self::Jetstream => None,
         }
     }
 
@@ -88,7 +97,7 @@ impl Protocol {
         match self {
             Self::Iris => 7400,
             Self::Mqtt(_) => 1883,
-            Self::Nats => 4222,
+            Self::Nats | Self::Jetstream => 4222,
         }
     }
 
@@ -96,7 +105,7 @@ impl Protocol {
     /// has arrived.
     pub fn answers(self) -> bool {
         match self {
-            Self::Iris => true,
+            Self::Iris | Self::Jetstream => true,
             Self::Mqtt(mqtt) => mqtt.qos == Qos::AtLeastOnce,
             Self::Nats => false,
         }
@@ -112,6 +121,7 @@ impl Protocol {
         match self {
             Self::Iris => "ACCEPTED",
             Self::Mqtt(_) if self.answers() => "PUBACK",
+            Self::Jetstream => "PubAck",
             Self::Mqtt(_) | Self::Nats => "delivery",
         }
     }
@@ -123,6 +133,9 @@ impl Protocol {
             Self::Mqtt(Mqtt { qos: Qos::AtLeastOnce, .. }) => {
                 "PUBACK: the broker has it; on disk as its configuration says"
             }
+            Self::Jetstream => {
+                "PubAck: the stream has it; synced as the server's configuration says"
+            }
             Self::Mqtt(_) | Self::Nats => "none: messages have no answer",
         }
     }
@@ -130,7 +143,7 @@ impl Protocol {
     /// The same, with a server that keeps messages for users who are away; fails where there is no such thing.
     pub fn keeping(self) -> anyhow::Result<Self> {
         match self {
-            Self::Iris => Ok(self),
+            Self::Iris | Self::Jetstream => Ok(self),
             Self::Mqtt(mqtt) if mqtt.qos == Qos::AtLeastOnce => {
                 Ok(Self::Mqtt(Mqtt { persistent: true, ..mqtt }))
             }
@@ -138,14 +151,14 @@ impl Protocol {
                 "--qos 0: brokers need not keep such messages for users who are away: leave it out, or say --qos 1"
             ),
             Self::Nats => bail!(
-                "--protocol nats: core NATS keeps no message for a user who is away: use iris, mqtt or mqtt5"
+                "--protocol nats: core NATS keeps no message for a user who is away: use iris, mqtt, mqtt5 or jetstream"
             ),
         }
     }
 
-    /// Whether users must have been there once before messages are kept for them.
+    /// Whether users must have been there once before messages are kept for them. A stream keeps all messages, of whomever.
     pub fn subscribes(self) -> bool {
-        self != Self::Iris
+        matches!(self, Self::Mqtt(_) | Self::Nats)
     }
 
     /// The name of a refusal's code.
@@ -153,6 +166,7 @@ impl Protocol {
         match self {
             Self::Iris => crate::client::iris::code_name(code)
                 .map_or_else(|| Cow::Owned(format!("code_{code}")), Cow::Borrowed),
+            Self::Jetstream => Cow::Owned(format!("jetstream_error_{code}")),
             Self::Mqtt(_) | Self::Nats => Cow::Owned(format!("reason_0x{code:02x}")),
         }
     }
@@ -164,7 +178,7 @@ mod tests {
 
     #[test]
     fn flags_of_mqtt_are_refused_elsewhere_with_what_to_add() {
-        for name in [Name::Iris, Name::Nats] {
+        for name in [Name::Iris, Name::Nats, Name::Jetstream] {
             for (qos, persistent) in [(Some(0), false), (None, true)] {
                 let error = Protocol::new(name, qos, persistent).unwrap_err();
                 assert!(error.to_string().contains("--protocol mqtt"), "{error}");
@@ -189,7 +203,9 @@ mod tests {
     fn only_what_keeps_messages_can_be_offline() {
         let kept = Protocol::new(Name::Mqtt, None, false).unwrap().keeping().unwrap();
         assert!(matches!(kept, Protocol::Mqtt(Mqtt { persistent: true, .. })));
-        assert_eq!(Protocol::Iris.keeping().unwrap(), Protocol::Iris);
+        for protocol in [Protocol::Iris, Protocol::Jetstream] {
+            assert_eq!(protocol.keeping().unwrap(), protocol);
+        }
         let refused = [Protocol::Nats, Protocol::new(Name::Mqtt, Some(0), false).unwrap()];
         for protocol in refused {
             let error = protocol.keeping().unwrap_err().to_string();

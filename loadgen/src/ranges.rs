@@ -1,8 +1,24 @@
 //! A set of numbers as sorted half-open ranges: small while what is in it comes in runs.
 
+use serde::{Deserialize, Serialize};
+
 /// The set. Ranges are disjoint, not touching, ascending.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(try_from = "Vec<(u32, u32)>")]
 pub struct Ranges(Vec<(u32, u32)>);
+
+impl TryFrom<Vec<(u32, u32)>> for Ranges {
+    type Error = &'static str;
+
+    fn try_from(ranges: Vec<(u32, u32)>) -> Result<Self, Self::Error> {
+        let are_ranges = ranges.iter().all(|(from, until)| from < until);
+        if are_ranges && ranges.windows(2).all(|pair| pair[0].1 < pair[1].0) {
+            Ok(Self(ranges))
+        } else {
+            Err("ranges that are empty, touch or do not ascend")
+        }
+    }
+}
 
 impl Ranges {
     /// Adds `from..until`; what is in already stays.
@@ -35,6 +51,11 @@ impl Ranges {
         let right = (number + 1 < until).then_some((number + 1, until));
         self.0.splice(at..=at, left.into_iter().chain(right));
         true
+    }
+
+    /// How many ranges they come in.
+    pub fn pieces(&self) -> usize {
+        self.0.len()
     }
 
     /// How many numbers are in.
@@ -85,6 +106,17 @@ mod tests {
                 of_group.for_each(|number| expected.insert(number / groups, number / groups + 1));
                 assert_eq!(ranges.of_group(group, groups), expected, "{group} of {groups}");
             }
+        }
+    }
+
+    #[test]
+    fn ranges_of_another_process_are_sound_or_refused() {
+        let mut ranges = Ranges::default();
+        [(2, 5), (7, 8)].iter().for_each(|(from, until)| ranges.insert(*from, *until));
+        let text = serde_json::to_string(&ranges).unwrap();
+        assert_eq!(serde_json::from_str::<Ranges>(&text).unwrap(), ranges);
+        for bad in ["[[5,2]]", "[[1,1]]", "[[1,3],[2,5]]", "[[4,5],[1,2]]", "[[1,2],[2,3]]"] {
+            assert!(serde_json::from_str::<Ranges>(bad).is_err(), "{bad}");
         }
     }
 

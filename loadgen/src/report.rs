@@ -2,7 +2,7 @@
 
 mod sections;
 
-pub use sections::{Drift, Hold, PhaseReport, Presence, Returns, Stall, Storm};
+pub use sections::{Drift, Hold, PhaseReport, Presence, Returns, Stall, Storm, WorkerReport};
 
 use crate::floor::FloorReport;
 use crate::objective::Checked;
@@ -122,6 +122,9 @@ pub struct Report {
     pub server: Option<Server>,
     /// The load generator.
     pub generator: Generator,
+    /// Its processes, where there are several.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<WorkerReport>,
     /// Where and how.
     pub environment: Environment,
     /// The run second by second.
@@ -191,7 +194,9 @@ pub struct Server {
 /// What the generator itself used.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Generator {
-    /// Threads.
+    /// Processes, those that send.
+    pub processes: u32,
+    /// Threads of all of them.
     pub threads: u32,
     /// CPU time of the whole run.
     pub cpu_seconds: f64,
@@ -248,7 +253,7 @@ impl Environment {
 impl Report {
     /// Takes over what the threads found.
     pub fn fill(&mut self, outcome: Outcome, usage: Usage) {
-        let Outcome { mut measured, verdicts, counts, lost, series } = outcome;
+        let Outcome { mut measured, verdicts, counts, lost, series, workers } = outcome;
         let wall = usage.wall.as_secs_f64().max(1e-9);
         (self.sent, self.accepted, self.lost) = (counts.sent, counts.accepted, lost);
         (self.delivered, self.duplicates) = (verdicts.delivered, verdicts.duplicates);
@@ -259,7 +264,7 @@ impl Report {
         self.latency_us = measured.accepted.percentiles();
         self.service_latency_us = measured.service.percentiles();
         self.delivered_latency_us = measured.delivered.percentiles();
-        self.series = series;
+        (self.series, self.workers) = (series, workers);
         self.spectra = Spectra {
             accepted: measured.accepted.spectrum(),
             service: measured.service.spectrum(),
@@ -422,6 +427,7 @@ impl Report {
                 own.busiest_thread * 100.0
             ),
         );
+        self.workers.iter().for_each(|worker| row("", worker.line()));
         self.rejected
             .iter()
             .for_each(|(code, n)| row("refused", format!("{} {code}", grouped(*n))));

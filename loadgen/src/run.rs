@@ -1,19 +1,21 @@
-//! A run from the main thread: starts the generator threads, leads them through the phases and shows the progress.
+//! A run from the main thread: starts the generator threads, here or in the processes of a fleet, leads them through the
+//! phases and shows the progress.
 
 use crate::control::{Control, Counts, Load, Progress};
 use crate::driver::Findings;
+use crate::fleet::{Brought, Fleet, Running};
 use crate::live::{Goal, Live, Part};
 use crate::names::Topology;
 use crate::payload::Verdicts;
 use crate::protocol::Protocol;
+use crate::report::WorkerReport;
 use crate::series::Series;
 use crate::series::recorder::{Recorder, Sources};
 use crate::stats::Measured;
 use crate::usage::Meter;
-use crate::worker::{self, Plan};
-use anyhow::{Context, bail};
+use crate::worker::{self, AtWork, Plan};
+use anyhow::bail;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// How often the main thread looks at the counters.
@@ -21,11 +23,30 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Logging in is given up when nothing moves for this long.
 const LOGIN_STALL: Duration = Duration::from_secs(15);
 
+/// Who makes the load.
+pub enum Crew {
+    /// Threads of this process, pinned or not.
+    Threads { pin: bool },
+    /// Other processes; how long tokens have to last.
+    Fleet(Fleet, Duration),
+}
+
+/// A crew at work.
+enum Hands {
+    Threads(Vec<AtWork>),
+    Fleet(Running),
+    /// They have been joined.
+    Gone,
+}
+
 /// A run under way.
 pub struct Run {
     control: Arc<Control>,
+    /// By thread of this process, or by process of a fleet.
     progress: Arc<Vec<Progress>>,
-    threads: Vec<JoinHandle<anyhow::Result<Findings>>>,
+    hands: Hands,
+    /// A worker is gone: why. The run goes to its end without waiting for anything.
+    broken: Option<String>,
     protocol: Protocol,
     topology: Topology,
     recorder: Recorder,
@@ -45,33 +66,43 @@ pub struct Outcome {
     pub lost: u64,
     /// The run second by second.
     pub series: Series,
+    /// Of a fleet: what each process did.
+    pub workers: Vec<WorkerReport>,
 }
 
 impl Run {
-    /// Starts the threads; nothing connects yet. Each second is recorded, with what the sources
+    /// Starts the threads, or has a fleet get ready; nothing connects yet. Each second is recorded, with what the sources
     /// tell, and shown.
-    pub fn start(plan: &Plan, pin: bool, sources: Sources, live: Live) -> anyhow::Result<Self> {
-        let control = Arc::new(Control::start());
-        let progress: Vec<Progress> = (0..plan.threads).map(|_| Progress::default()).collect();
-        let progress = Arc::new(progress);
-        let cores =
-            if pin { core_affinity::get_core_ids().unwrap_or_default() } else { Vec::new() };
-        let (recorder, reporters) = Recorder::start(plan.threads, sources);
-        let threads = (0..plan.threads).zip(reporters).map(|(thread, reporter)| {
-            let (plan, control, progress) = (plan.clone(), control.clone(), progress.clone());
-            // From the last core down: servers take the first ones first.
-            let core = cores.iter().rev().cycle().nth(thread as usize).copied();
-            let body = move || {
-                if let Some(core) = core {
-                    core_affinity::set_for_current(core);
-                }
-                worker::work(&plan, thread, &control, &progress[thread as usize], reporter)
-            };
-            std::thread::Builder::new().name(format!("loadgen-{thread}")).spawn(body)
-        });
-        let threads = threads.collect::<Result<_, _>>().context("cannot start a thread")?;
-        let (protocol, topology) = (plan.protocol, plan.topology);
-        Ok(Self { control, progress, threads, protocol, topology, recorder, live })
+    pub fn start(plan: &Plan, crew: Crew, sources: Sources, live: Live) -> anyhow::Result<Self> {
+        let (processes, lead) = match &crew {
+            Crew::Threads { .. } => (plan.threads, Duration::ZERO),
+            Crew::Fleet(fleet, _) => (fleet.count(), fleet.lead()),
+        };
+        let control = Arc::new(Control::since(Instant::now(), lead));
+        let (recorder, reporters) = Recorder::start(processes, sources);
+        let (hands, progress) = match crew {
+            Crew::Threads { pin } => {
+                let cores = if pin { worker::cores(0) } else { Vec::new() };
+                let (threads, progress) =
+                    worker::start(plan, 0..plan.threads, &cores, &control, reporters)?;
+                (Hands::Threads(threads), progress)
+            }
+            Crew::Fleet(fleet, time) => {
+                let progress = Arc::new((0..processes).map(|_| Progress::default()).collect());
+                let running = fleet.start(plan, time, &control, &progress, reporters)?;
+                (Hands::Fleet(running), progress)
+            }
+        };
+        let (protocol, topology, broken) = (plan.protocol, plan.topology, None);
+        Ok(Self { control, progress, hands, broken, protocol, topology, recorder, live })
+    }
+
+    /// What the machines of a fleet allow, a line each.
+    pub fn allowed(&self) -> &[String] {
+        match &self.hands {
+            Hands::Fleet(running) => &running.allowed,
+            Hands::Threads(_) | Hands::Gone => &[],
+        }
     }
 
     /// The sum of all threads' counts, and whether one of them is still sending.
@@ -102,6 +133,9 @@ impl Run {
             }
             through >= u64::from(users) || moved.elapsed() > stall
         })?;
+        if let Some(why) = &self.broken {
+            bail!("{why}");
+        }
         let counts = self.counts().0;
         if counts.logged_in == 0 {
             bail!(self.why_nobody_is_in());
@@ -210,19 +244,30 @@ impl Run {
     }
 
     /// Looks until `done` or until all connections have ended, showing the progress each second; fails when a thread ended
-    /// early.
+    /// early. Where a process of a fleet is gone, everything is over: what the others found remains.
     fn watch(
         &mut self,
         part: Part,
         mut done: impl FnMut(&Counts, bool) -> bool,
     ) -> anyhow::Result<()> {
         loop {
+            if let Hands::Fleet(running) = &self.hands
+                && let Some(why) = running.gone()
+            {
+                self.broken = Some(why.to_owned());
+            }
+            if self.broken.is_some() {
+                self.control.end();
+                return Ok(());
+            }
             let (counts, sending) = self.counts();
             let nobody_left = counts.ended + counts.failed >= u64::from(self.topology.users());
             if done(&counts, sending) || nobody_left {
                 return Ok(());
             }
-            if self.threads.iter().any(JoinHandle::is_finished) {
+            if let Hands::Threads(threads) = &self.hands
+                && threads.iter().any(AtWork::is_finished)
+            {
                 self.control.end();
                 self.join()?;
                 bail!("a generator thread ended early");
@@ -238,21 +283,31 @@ impl Run {
     }
 
     fn join(&mut self) -> anyhow::Result<Outcome> {
-        let findings = self.threads.drain(..).map(|thread| {
-            thread.join().map_err(|_| anyhow::anyhow!("a generator thread panicked"))?
-        });
-        let mut findings: Vec<Findings> = findings.collect::<anyhow::Result<_>>()?;
+        let Brought { mut findings, workers } =
+            match std::mem::replace(&mut self.hands, Hands::Gone) {
+                Hands::Threads(threads) => {
+                    let findings = worker::join(threads)?.into_iter().map(Some).collect();
+                    Brought { findings, workers: Vec::new() }
+                }
+                Hands::Fleet(running) => running.join(&self.progress)?,
+                Hands::Gone => bail!("the run is over"),
+            };
         self.live.end();
-        let lost = lost(self.topology, &findings);
+        if let Some(why) = workers.iter().find_map(|worker| worker.gone.as_ref()) {
+            self.broken.get_or_insert(why.clone());
+        }
+        // A broken run did not wait for what was under way.
+        let lost = self.broken.is_none().then(|| lost(self.topology, &findings));
         let mut outcome = Outcome {
             measured: Measured::default(),
             verdicts: Verdicts::default(),
             counts: self.counts().0,
-            lost,
+            lost: lost.unwrap_or(0),
             series: Series::default(),
+            workers,
         };
-        for found in findings.drain(..) {
-            outcome.verdicts.add(&found.checker.verdicts);
+        for found in findings.drain(..).flatten() {
+            outcome.verdicts.add(&found.verdicts);
             outcome.measured.merge(found.measured);
         }
         let left = outcome.measured.interval.clone();
@@ -261,15 +316,19 @@ impl Run {
     }
 }
 
-fn lost(topology: Topology, findings: &[Findings]) -> u64 {
+/// What was accepted and did not come, of all threads that are there: what one of them sent may have come to another.
+fn lost(topology: Topology, findings: &[Option<Findings>]) -> u64 {
     let threads = findings.len() as u32;
-    let all = findings.iter().flat_map(|found| &found.sent);
-    all.map(|(user, sent, not_accepted)| {
+    let all = findings.iter().flatten().flat_map(|found| &found.sent);
+    all.map(|sent| {
         let groups = 0..topology.groups();
-        let recipients = groups.flat_map(|group| topology.recipients(*user, group));
+        let recipients = groups.flat_map(|group| topology.recipients(sent.user, group));
         let lost_by = |recipient| {
             let thread = topology.thread_of(recipient, threads) as usize;
-            findings[thread].checker.lost(*user, recipient, *sent, not_accepted)
+            let arrivals = findings[thread].as_ref().map(|found| &found.arrivals);
+            arrivals.map_or(0, |arrivals| {
+                arrivals.lost(sent.user, recipient, sent.messages, &sent.not_accepted)
+            })
         };
         recipients.map(lost_by).sum::<u64>()
     })

@@ -80,7 +80,7 @@ impl Sender {
             let to: Vec<String> =
                 topology.recipients(user, group).map(|to| user_name(run, to)).collect();
             let to: Vec<&str> = to.iter().map(String::as_str).collect();
-            template(protocol, &to, &filled(payload_bytes))
+            template(protocol, &user_name(run, user), &to, &filled(payload_bytes))
         });
         Self {
             templates: templates.collect(),
@@ -188,6 +188,7 @@ impl Sender {
                 let id = (seq % PACKET_IDS + 1) as u16;
                 bytes[at..at + 2].copy_from_slice(&id.to_be_bytes());
             }
+            Number::ReplyTo { at } => put_hex(&mut bytes[at..at + 8], seq),
             Number::Unanswered => {}
         }
         Head { run: self.run, sender: self.user, seq: number, intended_ns: times.intended_ns }
@@ -212,7 +213,7 @@ impl Sender {
     /// without an answer.
     fn seq_of(&self, number: u32) -> Option<u32> {
         match self.templates[0].number {
-            Number::Iris => Some(number),
+            Number::Iris | Number::ReplyTo { .. } => Some(number),
             Number::PacketId { .. } => {
                 let ahead = number.checked_sub(1)? + PACKET_IDS - self.oldest % PACKET_IDS;
                 self.oldest.checked_add(ahead % PACKET_IDS)
@@ -262,6 +263,14 @@ impl Sender {
         self.leave();
         self.again.iter().for_each(|message| all.insert(message.number, message.number + 1));
         all
+    }
+}
+
+/// Eight hexadecimal digits.
+fn put_hex(out: &mut [u8], number: u32) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (place, digit) in out.iter_mut().rev().enumerate() {
+        *digit = DIGITS[(number >> (4 * place)) as usize & 0xf];
     }
 }
 
@@ -356,6 +365,19 @@ mod tests {
         }
         assert_eq!(sender.answered(0), None, "there is no packet 0");
         assert_eq!(sender.answered(70_000), None);
+    }
+
+    #[test]
+    fn an_answer_of_a_stream_is_named_by_where_it_goes() {
+        let mut sender = sender_of(Protocol::Jetstream, 4);
+        for seq in 0..300u32 {
+            let text = String::from_utf8_lossy(&send(&mut sender, 1)).into_owned();
+            let line = text.split("\r\n").next().unwrap();
+            let expected = format!("PUB lg.lg-000abc-00000001 _r.lg-000abc-00000000.{seq:08x} 64");
+            assert_eq!(line, expected);
+            assert_eq!(sender.answered(seq).unwrap().number, seq);
+        }
+        assert_eq!(sender.answered(7), None);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use crate::control::Window;
 use crate::protocol::Protocol;
 use crate::sender::Times;
 use hdrhistogram::Histogram;
-use hdrhistogram::serialization::{Deserializer, Serializer, V2Serializer};
-use serde::Serialize;
+use hdrhistogram::serialization::{Deserializer as HistogramReader, Serializer as _, V2Serializer};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Latencies above this are counted as this, nanoseconds: one hour.
@@ -86,10 +86,26 @@ impl Latencies {
         let mut all = Self::of_interval();
         if !bytes.is_empty() {
             let one: Histogram<u64> =
-                Deserializer::new().deserialize(&mut bytes).expect("it was packed here");
+                HistogramReader::new().deserialize(&mut bytes).expect("it was packed here");
             all.histogram.add(&one).expect("all intervals have the same bounds");
         }
         all
+    }
+
+    /// From another process's [`Latencies::packed`].
+    fn received(mut bytes: &[u8]) -> Result<Self, String> {
+        if bytes.is_empty() {
+            return Ok(Self::default());
+        }
+        let one: Histogram<u64> =
+            HistogramReader::new().deserialize(&mut bytes).map_err(|error| error.to_string())?;
+        let digits = one.sigfig();
+        if !(DIGITS_OF_INTERVAL..=DIGITS).contains(&digits) {
+            return Err(format!("a histogram of {digits} digits"));
+        }
+        let mut all = Self::with_digits(digits);
+        all.histogram.add(&one).map_err(|error| error.to_string())?;
+        Ok(all)
     }
 
     /// The percentiles at ever finer steps, as HdrHistogram prints them; empty if nothing was recorded.
@@ -132,6 +148,19 @@ impl Latencies {
             mean: (self.histogram.mean() / 100.0).round() / 10.0,
             count: self.histogram.len(),
         })
+    }
+}
+
+impl Serialize for Latencies {
+    /// All counts, in HdrHistogram's V2 format: histograms of processes are merged, never their percentiles.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.clone().packed().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Latencies {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Self::received(&Vec::deserialize(from)?).map_err(serde::de::Error::custom)
     }
 }
 
@@ -191,7 +220,7 @@ impl Percentiles {
 }
 
 /// What one thread measured in the steady phase, and what it counted in the whole run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Measured {
     /// Intended send to ACCEPTED. Without a rate, a message is intended when it is sent.
     pub accepted: Latencies,
@@ -347,6 +376,31 @@ mod tests {
         let packed = all.packed();
         assert!(packed.len() < 1500, "{} bytes", packed.len());
         assert_eq!(Latencies::unpacked(&Latencies::of_interval().packed()).count(), 0);
+    }
+
+    #[test]
+    fn what_another_process_measured_merges_to_what_all_values_give() {
+        let (mut a, mut b, mut all) =
+            (Measured::default(), Measured::default(), Measured::default());
+        for i in 1..=1000u64 {
+            let part = if i % 3 == 0 { &mut a } else { &mut b };
+            for measured in [part, &mut all] {
+                measured.accepted.record(i * 7_001);
+                measured.interval.record(i * 7_001);
+                measured.late_starts += 1;
+                measured.error(if i % 2 == 0 { "even" } else { "odd" });
+            }
+        }
+        for part in [a, b] {
+            let text = serde_json::to_string(&part).unwrap();
+            let received: Measured = serde_json::from_str(&text).unwrap();
+            assert_eq!(received.accepted.clone().spectrum(), part.accepted.clone().spectrum());
+            all.merge(received);
+        }
+        assert_eq!((all.late_starts, all.errors["even"], all.accepted.count()), (2000, 1000, 2000));
+        assert_eq!(all.interval.count(), 2000);
+        let damaged = serde_json::to_string(&[1, 2, 3]).unwrap();
+        assert!(serde_json::from_str::<Latencies>(&damaged).is_err());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! One generator thread: connects its users, keeps the schedule, and turns its rings until the run ends.
+//! The generator threads: each connects its users, keeps the schedule, and turns its rings until the run ends.
 
 use crate::comeback::Comeback;
 use crate::control::{Control, Phase, Progress};
@@ -12,9 +12,13 @@ use crate::schedule::{Pace, Schedule};
 use crate::sender::Sender;
 use crate::series::intervals::Reporter;
 use crate::tokens::Signer;
+use crate::usage::ThreadClock;
 use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Connections begun in a turn, so that those that are made already get their turn.
@@ -29,20 +33,23 @@ const TICK: Duration = Duration::from_millis(10);
 const GATHER_ABOVE: f64 = 20_000.0;
 const GATHER: Duration = Duration::from_micros(50);
 
-/// What all threads of a run share.
-#[derive(Clone)]
+/// What all threads of a run share, in all its processes.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Where the server is.
     pub target: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
-    /// Source addresses, used in turn.
+    /// Source addresses of this process, used in turn.
+    #[serde(skip)]
     pub sources: Vec<IpAddr>,
     /// Who sends to whom.
     pub topology: Topology,
     /// How connections wait.
     pub load: Load,
-    /// Connections of a ring.
+    /// Connections of a ring of this process.
+    #[serde(skip)]
     pub per_ring: u32,
     /// Payload size.
     pub payload_bytes: usize,
@@ -58,16 +65,17 @@ pub struct Plan {
     pub watched: Range<u32>,
     /// See there.
     pub watches: u32,
-    /// Threads.
+    /// Threads of all processes.
     pub threads: u32,
     /// The run's id, 24 bits.
     pub run: u32,
-    /// Tokens, if the protocol has any.
+    /// Tokens, if the protocol has any. Each process reads the key itself.
+    #[serde(skip)]
     pub signer: Option<Signer>,
 }
 
 /// How connections that end are made again.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Back {
     /// The users whose connections churn cuts.
     pub churned: Range<u32>,
@@ -99,8 +107,54 @@ impl Plan {
     }
 }
 
+/// A thread that is at work.
+pub type AtWork = JoinHandle<anyhow::Result<Findings>>;
+
+/// Starts these of the threads of a run, each with a reporter and, pinned, with the next of `cores`.
+pub fn start(
+    plan: &Plan,
+    threads: Range<u32>,
+    cores: &[core_affinity::CoreId],
+    control: &Arc<Control>,
+    reporters: Vec<Reporter>,
+) -> anyhow::Result<(Vec<AtWork>, Arc<Vec<Progress>>)> {
+    let progress: Arc<Vec<Progress>> =
+        Arc::new(threads.clone().map(|_| Progress::default()).collect());
+    let started = threads.zip(reporters).enumerate().map(|(place, (thread, reporter))| {
+        let (plan, control, progress) = (plan.clone(), control.clone(), progress.clone());
+        let core = cores.get(place % cores.len().max(1)).copied();
+        let body = move || {
+            if let Some(core) = core {
+                core_affinity::set_for_current(core);
+            }
+            work(&plan, thread, &control, &progress[place], reporter)
+        };
+        std::thread::Builder::new().name(format!("loadgen-{thread}")).spawn(body)
+    });
+    let started = started.collect::<Result<_, _>>().context("cannot start a thread")?;
+    Ok((started, progress))
+}
+
+/// What all of them found, once they have ended.
+pub fn join(threads: Vec<AtWork>) -> anyhow::Result<Vec<Findings>> {
+    let joined = threads
+        .into_iter()
+        .map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a generator thread panicked"))?);
+    joined.collect()
+}
+
+/// The cores that threads are pinned to, from the last one down: servers take the first ones first. The first `taken` are
+/// those of other processes.
+pub fn cores(taken: u32) -> Vec<core_affinity::CoreId> {
+    let mut cores = core_affinity::get_core_ids().unwrap_or_default();
+    cores.reverse();
+    let others = taken as usize % cores.len().max(1);
+    cores.rotate_left(others);
+    cores
+}
+
 /// Runs one thread to the end of the run.
-pub fn work(
+fn work(
     plan: &Plan,
     thread: u32,
     control: &Control,
@@ -202,13 +256,14 @@ struct Worker<'a> {
 impl Worker<'_> {
     fn run(mut self) -> anyhow::Result<Findings> {
         let mut last_tick_ns = 0;
+        let clock = ThreadClock::of_this_thread();
         loop {
             let phase = self.control.phase();
             if phase == Phase::End {
                 break;
             }
             let now_ns = self.driver.tick();
-            self.follow(phase);
+            self.follow(phase, now_ns);
             self.obey(now_ns)?;
             self.connect_more(now_ns).context("cannot open another connection")?;
             if self.driver.is_sending() {
@@ -218,9 +273,10 @@ impl Worker<'_> {
                 last_tick_ns = now_ns;
                 self.acknowledge_and_resume();
                 self.reporter.hand_over(self.control, self.driver.measured());
+                self.progress.publish_cpu(clock.used());
             }
             self.progress.publish(&self.driver.counts(), self.driver.is_sending());
-            let wait = self.wait();
+            let wait = self.wait(phase);
             self.net.turn(wait, &mut self.driver)?;
             self.go_on_after_arrivals();
         }
@@ -229,10 +285,13 @@ impl Worker<'_> {
     }
 
     /// Takes up a new phase.
-    fn follow(&mut self, phase: Phase) {
+    fn follow(&mut self, phase: Phase, now_ns: u64) {
         match (phase, self.driver.is_sending()) {
             (Phase::Send, false) => {
                 let window = self.control.window();
+                if now_ns < window.send_from_ns {
+                    return;
+                }
                 let part = |rate: u64| rate as f64 * self.share;
                 let (from, to) = (part(window.rate_from), part(window.rate));
                 self.rate = from.max(to);
@@ -412,7 +471,12 @@ impl Worker<'_> {
         }
     }
 
-    fn wait(&self) -> Duration {
+    fn wait(&self, phase: Phase) -> Duration {
+        if phase == Phase::Send && !self.driver.is_sending() {
+            let begins_ns = self.control.window().send_from_ns;
+            let until = Duration::from_nanos(begins_ns.saturating_sub(self.control.now_ns()));
+            return until.min(TICK);
+        }
         let Some(schedule) = self.driver.schedule().filter(|_| self.driver.is_sending()) else {
             return TICK;
         };

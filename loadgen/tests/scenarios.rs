@@ -4,7 +4,7 @@
 mod peer;
 
 use clap::Parser;
-use iris_loadgen::cli::{Cli, Scenario};
+use iris_loadgen::cli::Cli;
 use iris_loadgen::report::{EXIT_INVALID, EXIT_MISSED, Report};
 use iris_loadgen::scenario;
 use iris_loadgen::series::Counted;
@@ -42,22 +42,7 @@ fn run(name: &str, addr: SocketAddr, line: &str) -> anyhow::Result<Report> {
             args += &format!(" {flag} {default}");
         }
     }
-    match Cli::try_parse_from(args.split(' ')).unwrap().scenario {
-        Scenario::Idle(flags) => scenario::idle::run(flags),
-        Scenario::Latency(flags) => scenario::latency::run(flags),
-        Scenario::Throughput(flags) => scenario::throughput::run(flags),
-        Scenario::P2p(flags) => scenario::p2p::run(flags),
-        Scenario::Fanin(flags) => scenario::fanin::run(flags),
-        Scenario::Offline(flags) => scenario::offline::run(flags),
-        Scenario::Composite(flags) => scenario::composite::run(flags),
-        Scenario::Fanout(flags) => scenario::fanout::run(flags),
-        Scenario::Storm(flags) => scenario::storm::run(flags),
-        Scenario::Churn(flags) => scenario::churn::run(flags),
-        Scenario::Slow(flags) => scenario::slow::run(flags),
-        Scenario::Presence(flags) => scenario::presence::run(flags),
-        Scenario::Run(flags) => scenario::script::run(flags),
-        Scenario::Search(_) | Scenario::Compare(_) => unreachable!("each line here is a run"),
-    }
+    scenario::run(Cli::try_parse_from(args.split(' ')).unwrap().scenario).unwrap()
 }
 
 fn sound(name: &str, line: &str) -> Report {

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use clap::Parser;
-use iris_loadgen::cli::{Cli, Scenario};
+use iris_loadgen::cli::Cli;
 use iris_loadgen::report::{EXIT_MISSED, Report};
 use iris_loadgen::scenario;
 use std::collections::HashMap;
@@ -68,14 +68,7 @@ fn serve(
 fn run(addr: SocketAddr, line: &str) -> Report {
     let args =
         format!("iris-loadgen {line} --protocol nats --addr {addr} --warmup 50ms --duration 1s");
-    let scenario = Cli::try_parse_from(args.split(' ')).unwrap().scenario;
-    match scenario {
-        Scenario::Throughput(flags) => scenario::throughput::run(flags),
-        Scenario::Latency(flags) => scenario::latency::run(flags),
-        Scenario::Fanin(flags) => scenario::fanin::run(flags),
-        _ => unreachable!("no line here is another one"),
-    }
-    .unwrap()
+    scenario::run(Cli::try_parse_from(args.split(' ')).unwrap().scenario).unwrap().unwrap()
 }
 
 #[test]

@@ -1,44 +1,28 @@
 //! The session of Iris's own protocol (docs/PROTOCOL.md), as [`super::Session`].
 
-use super::cut::Cut;
-use super::{Events, Message, Number, Template};
+use super::{Ended, Events, Message, Number, Template};
 use iris_proto::id::MsgId;
 use iris_proto::wire::{
     ClientFrame, Code, HEADER_BYTES, Header, Hello, ServerFrame, VERSION, put_send, split_frame,
 };
 use std::borrow::Cow;
 
-/// Why a session ended; [`Self::reason`] is its name in reports.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
-    /// The server said ERROR with this code.
-    Server(u16),
-    /// The server's bytes break the protocol in this way.
-    Undecodable(Code),
-    /// A frame that must not come now, such as a second WELCOME.
-    Unexpected,
-    /// A MESSAGE does not have the number after the last one's.
-    MessageNumber,
-}
-
-impl Ended {
-    /// A stable name.
-    pub fn reason(self) -> Cow<'static, str> {
-        match self {
-            Self::Server(code) => code_name(code).map_or_else(
-                || Cow::Owned(format!("server_error_{code}")),
-                |name| Cow::Owned(format!("server_error_{name}")),
-            ),
-            Self::Undecodable(code) => Cow::Owned(format!("undecodable_{}", code.name())),
-            Self::Unexpected => Cow::Borrowed("unexpected_frame"),
-            Self::MessageNumber => Cow::Borrowed("message_number_gap"),
-        }
-    }
-}
-
 /// The name of a code of the protocol, if it is one of this version.
 pub fn code_name(code: u16) -> Option<&'static str> {
     Code::from_u16(code).map(Code::name)
+}
+
+/// The server said ERROR with this code.
+fn server_error(code: u16) -> Ended {
+    code_name(code).map_or_else(
+        || Cow::Owned(format!("server_error_{code}")),
+        |name| Cow::Owned(format!("server_error_{name}")),
+    )
+}
+
+/// The server's bytes break the protocol in this way.
+fn undecodable(code: Code) -> Ended {
+    Cow::Owned(format!("undecodable_{}", code.name()))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +34,6 @@ enum State {
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    cut: Cut,
     state: State,
     recv_window: u32,
     delivered: u32,
@@ -60,13 +43,7 @@ pub struct Session {
 impl Session {
     /// A session before its HELLO.
     pub fn before_hello() -> Self {
-        Self {
-            cut: Cut::default(),
-            state: State::AwaitsWelcome,
-            recv_window: 0,
-            delivered: 0,
-            acknowledged: 0,
-        }
+        Self { state: State::AwaitsWelcome, recv_window: 0, delivered: 0, acknowledged: 0 }
     }
 
     /// Whether the login is done.
@@ -108,32 +85,20 @@ impl Session {
         ClientFrame::Window(window).encode(out);
     }
 
-    /// Takes bytes of the server; answers to its PINGs are appended to `out`.
-    pub fn receive(
+    /// Takes a whole frame of the server; an answer to its PING is appended to `out`.
+    pub(super) fn frame(
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
         events: &mut impl Events,
     ) -> Result<(), Ended> {
-        let mut cut = std::mem::take(&mut self.cut);
-        let received = cut.feed(bytes, frame_bytes, |frame| self.frame(frame, out, events));
-        self.cut = cut;
-        received
-    }
-
-    fn frame(
-        &mut self,
-        bytes: &[u8],
-        out: &mut Vec<u8>,
-        events: &mut impl Events,
-    ) -> Result<(), Ended> {
-        let split = split_frame(bytes).map_err(Ended::Undecodable)?;
+        let split = split_frame(bytes).map_err(undecodable)?;
         let (kind, body, _) = split.expect("frames come whole");
-        let frame = ServerFrame::decode(kind, body).map_err(Ended::Undecodable)?;
+        let frame = ServerFrame::decode(kind, body).map_err(undecodable)?;
         match (self.state, frame) {
             (State::Open, ServerFrame::Message(head, payload)) => {
                 if head.no != self.delivered.wrapping_add(1) {
-                    return Err(Ended::MessageNumber);
+                    return Err("message_number_gap".into());
                 }
                 self.delivered = head.no;
                 events.message(Message { from: Some(head.from), no: head.no, payload });
@@ -155,14 +120,14 @@ impl Session {
                 });
             }
             (_, ServerFrame::Ping(echo)) => ClientFrame::Pong(echo).encode(out),
-            (_, ServerFrame::Error { code, .. }) => return Err(Ended::Server(code)),
+            (_, ServerFrame::Error { code, .. }) => return Err(server_error(code)),
             (_, ServerFrame::Drain { .. }) => events.draining(),
             (State::Open, ServerFrame::Pong(echo, _)) => {
                 events.confirmed(u64::from_le_bytes(echo) as u32);
             }
             (_, ServerFrame::Ignored | ServerFrame::Pong(..)) => {}
             (State::Open, ServerFrame::Presence(query, entries)) => events.presence(query, entries),
-            _ => return Err(Ended::Unexpected),
+            _ => return Err("unexpected_frame".into()),
         }
         Ok(())
     }
@@ -190,8 +155,9 @@ pub fn template(to: &[&str], payload: &[u8]) -> Template {
     Template { bytes, payload_at, number: Number::Iris }
 }
 
-fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, Ended> {
-    let header = Header::read(bytes).map_err(Ended::Undecodable)?;
+/// How long the frame at the start of some bytes is.
+pub(super) fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, Ended> {
+    let header = Header::read(bytes).map_err(undecodable)?;
     Ok(header.map(|header| HEADER_BYTES + header.body_bytes))
 }
 

@@ -6,10 +6,11 @@
 
 mod codec;
 
-use super::cut::Cut;
 use super::{Ended, Events, Message, Number, Template, Welcome};
 use crate::protocol::{Mqtt, Qos};
 use codec::Incoming;
+
+pub(super) use codec::packet_bytes;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
@@ -21,7 +22,6 @@ enum State {
 /// One session.
 #[derive(Debug)]
 pub struct Session {
-    cut: Cut,
     mqtt: Mqtt,
     /// Messages that the broker takes before their answers.
     receive_max: u16,
@@ -47,13 +47,13 @@ pub fn template(mqtt: Mqtt, to: &str, payload: &[u8]) -> Template {
 impl Session {
     /// A session before its CONNECT.
     pub fn new(mqtt: Mqtt) -> Self {
-        Self { cut: Cut::default(), mqtt, receive_max: u16::MAX, state: State::AwaitsConnack }
+        Self { mqtt, receive_max: u16::MAX, state: State::AwaitsConnack }
     }
 
-    /// Appends CONNECT and SUBSCRIBE. The topic and the client are called as the user.
-    pub fn log_in(&self, out: &mut Vec<u8>, user: &str) {
+    /// Appends CONNECT and SUBSCRIBE. The client is called as the user, the topic as the user whose messages it gets.
+    pub fn log_in(&self, out: &mut Vec<u8>, user: &str, mailbox: &str) {
         codec::connect(self.mqtt, user, out);
-        codec::subscribe(self.mqtt, user, out);
+        codec::subscribe(self.mqtt, mailbox, out);
     }
 
     /// Whether the login is done.
@@ -61,20 +61,14 @@ impl Session {
         self.state == State::Open
     }
 
-    /// Takes bytes of the broker; PUBACKs are appended to `out`.
-    pub fn receive(
+    /// Takes a whole packet of the broker; a PUBACK is appended to `out`.
+    pub(super) fn packet(
         &mut self,
-        bytes: &[u8],
+        packet: &[u8],
         out: &mut Vec<u8>,
         events: &mut impl Events,
     ) -> Result<(), Ended> {
-        let mut cut = std::mem::take(&mut self.cut);
-        let received = cut.feed(bytes, codec::packet_bytes, |packet| {
-            let incoming = codec::decode(self.mqtt.version, packet)?;
-            self.act(incoming, out, events)
-        });
-        self.cut = cut;
-        received
+        self.act(codec::decode(self.mqtt.version, packet)?, out, events)
     }
 
     fn act(

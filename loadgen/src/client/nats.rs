@@ -4,9 +4,10 @@
 //! load needs of the protocol (docs.nats.io, "Client protocol") is a line of text and sometimes a payload. Verbs come in
 //! any case; a line is bounded, and the length of a payload is checked before any of it is kept. The login is CONNECT,
 //! SUB and PING in one piece, and is done when the PONG comes; the server's INFO is read, not waited for. Core NATS
-//! answers no PUB, so nothing is ever accepted here.
+//! answers no PUB, so nothing is ever accepted there; [`jetstream`] keeps messages and answers.
 
-use super::cut::Cut;
+pub mod jetstream;
+
 use super::{Ended, Events, Message, Number, Template, Welcome};
 use iris_proto::limits::PAYLOAD_BYTES_MAX;
 use serde::Deserialize;
@@ -18,15 +19,15 @@ const LINE_BYTES_MAX: usize = 32 * 1024;
 enum State {
     #[default]
     AwaitsInfo,
-    AwaitsPong,
+    AwaitsLogin,
     Open,
 }
 
 /// One session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
-    cut: Cut,
     state: State,
+    jetstream: bool,
 }
 
 /// What INFO says that stands in the way.
@@ -36,18 +37,6 @@ struct Info {
     tls_required: bool,
     #[serde(default)]
     auth_required: bool,
-}
-
-/// Appends CONNECT, SUB of the user's own subject and PING.
-pub fn log_in(out: &mut Vec<u8>, user: &str) {
-    let connect =
-        r#"CONNECT {"verbose":false,"pedantic":false,"tls_required":false,"lang":"rust","#;
-    out.extend_from_slice(connect.as_bytes());
-    let rest = format!(
-        "\"name\":\"iris-loadgen\",\"version\":\"{}\",\"protocol\":0}}\r\nSUB {user} 1\r\nPING\r\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    out.extend_from_slice(rest.as_bytes());
 }
 
 /// A PUB to one user.
@@ -60,25 +49,34 @@ pub fn template(to: &str, payload: &[u8]) -> Template {
 }
 
 impl Session {
+    /// A session before its login, of core NATS or with JetStream.
+    pub fn new(jetstream: bool) -> Self {
+        Self { state: State::default(), jetstream }
+    }
+
+    /// Appends CONNECT, SUB of the user's messages and what asks whether that is done: PING, or JetStream for a consumer.
+    pub fn log_in(&self, out: &mut Vec<u8>, user: &str, mailbox: &str) {
+        let connect =
+            r#"CONNECT {"verbose":false,"pedantic":false,"tls_required":false,"lang":"rust","#;
+        out.extend_from_slice(connect.as_bytes());
+        let version = env!("CARGO_PKG_VERSION");
+        let rest =
+            format!("\"name\":\"iris-loadgen\",\"version\":\"{version}\",\"protocol\":0}}\r\n");
+        out.extend_from_slice(rest.as_bytes());
+        if self.jetstream {
+            jetstream::log_in(out, user, mailbox);
+        } else {
+            out.extend_from_slice(format!("SUB {mailbox} 1\r\nPING\r\n").as_bytes());
+        }
+    }
+
     /// Whether the login is done.
     pub fn is_open(&self) -> bool {
         self.state == State::Open
     }
 
-    /// Takes bytes of the server; a PONG to its PING is appended to `out`.
-    pub fn receive(
-        &mut self,
-        bytes: &[u8],
-        out: &mut Vec<u8>,
-        events: &mut impl Events,
-    ) -> Result<(), Ended> {
-        let mut cut = std::mem::take(&mut self.cut);
-        let received = cut.feed(bytes, frame_bytes, |frame| self.frame(frame, out, events));
-        self.cut = cut;
-        received
-    }
-
-    fn frame(
+    /// Takes a whole frame of the server; a PONG to its PING is appended to `out`.
+    pub(super) fn frame(
         &mut self,
         frame: &[u8],
         out: &mut Vec<u8>,
@@ -95,23 +93,64 @@ impl Session {
                 if info.auth_required {
                     return Err("server_wants_credentials".into());
                 }
-                self.state = State::AwaitsPong;
+                self.state = State::AwaitsLogin;
             }
-            (State::AwaitsPong, Verb::Pong) => {
-                self.state = State::Open;
-                events.logged_in(Welcome { send_window: u32::MAX, server_time_ms: None });
-            }
-            (State::Open, Verb::Message { payload_bytes }) => {
+            (State::AwaitsLogin, Verb::Pong) if !self.jetstream => self.open(events),
+            (State::AwaitsLogin | State::Open, Verb::Message { payload_bytes }) => {
                 let payload = &frame[line.bytes..line.bytes + payload_bytes];
                 if &frame[line.bytes + payload_bytes..] != b"\r\n" {
                     return Err("undecodable_payload_end".into());
                 }
+                if self.jetstream {
+                    return self.of_stream(
+                        &jetstream::Came::read(line.rest, payload)?,
+                        out,
+                        events,
+                    );
+                }
+                if !self.is_open() {
+                    return Err("unexpected_frame".into());
+                }
                 events.message(Message { from: None, no: 0, payload });
             }
-            (State::AwaitsPong | State::Open, Verb::Ping) => out.extend_from_slice(b"PONG\r\n"),
+            (State::AwaitsLogin | State::Open, Verb::Ping) => out.extend_from_slice(b"PONG\r\n"),
             // A server tells of its cluster again when that changes.
-            (State::AwaitsPong | State::Open, Verb::Info | Verb::Ok) => {}
+            (State::AwaitsLogin | State::Open, Verb::Info | Verb::Ok) => {}
             (_, Verb::Error) => return Err(server_error(line.rest)),
+            _ => return Err("unexpected_frame".into()),
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, events: &mut impl Events) {
+        self.state = State::Open;
+        events.logged_in(Welcome { send_window: u32::MAX, server_time_ms: None });
+    }
+
+    /// What JetStream sent. A consumer that is there already may be given messages before its answer.
+    fn of_stream(
+        &mut self,
+        came: &jetstream::Came<'_>,
+        out: &mut Vec<u8>,
+        events: &mut impl Events,
+    ) -> Result<(), Ended> {
+        match (self.state, *came) {
+            (_, jetstream::Came::Message { ack, payload }) => {
+                out.extend_from_slice(b"PUB ");
+                out.extend_from_slice(ack);
+                out.extend_from_slice(b" 0\r\n\r\n");
+                events.message(Message { from: None, no: 0, payload });
+            }
+            (State::AwaitsLogin, jetstream::Came::Consumer { error: 0 }) => self.open(events),
+            (State::AwaitsLogin, jetstream::Came::Consumer { error }) => {
+                return Err(format!("server_error_jetstream_{error}").into());
+            }
+            (State::Open, jetstream::Came::Answer { number, error: 0 }) => {
+                events.accepted(number, 1);
+            }
+            (State::Open, jetstream::Came::Answer { number, error }) => {
+                events.rejected(number, error, 0);
+            }
             _ => return Err("unexpected_frame".into()),
         }
         Ok(())
@@ -172,7 +211,8 @@ fn payload_bytes(arguments: &[u8]) -> Result<usize, Ended> {
     if bytes > PAYLOAD_BYTES_MAX { Err("payload_too_long".into()) } else { Ok(bytes) }
 }
 
-fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, Ended> {
+/// How long the frame at the start of some bytes is.
+pub(super) fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, Ended> {
     Ok(line_of(bytes)?.map(|line| match line.verb {
         Verb::Message { payload_bytes } => line.bytes + payload_bytes + 2,
         _ => line.bytes,

@@ -88,5 +88,8 @@ pub(super) const CONDITIONS: [(&str, &str); 13] = [
 ];
 
 /// What may differ, and may be the reason for a change.
-pub(super) const CIRCUMSTANCES: [(&str, &str); 2] =
-    [("version of iris-loadgen", "/environment/version"), ("kernel", "/environment/kernel")];
+pub(super) const CIRCUMSTANCES: [(&str, &str); 3] = [
+    ("version of iris-loadgen", "/environment/version"),
+    ("kernel", "/environment/kernel"),
+    ("generator processes", "/generator/processes"),
+];

@@ -1,11 +1,12 @@
 //! The connections of one thread, of whichever kind its load needs.
 
 use super::{ConnIndex, Handler, Net, Plain};
+use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// How connections wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Load {
     /// Mostly silent: a poll, and small buffers.
     Quiet,

@@ -2,6 +2,7 @@
 
 use super::{grouped, round};
 use crate::control::Counts;
+use crate::fleet::clock;
 use crate::payload::Verdicts;
 use crate::stats::{Measured, Percentiles};
 use crate::usage::Usage;
@@ -250,6 +251,75 @@ impl PhaseReport {
             grouped(self.accepted),
             grouped(self.arrived),
             grouped(self.cut),
+        )
+    }
+}
+
+/// One process of a fleet.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct WorkerReport {
+    /// Which one, and its address or process.
+    pub name: String,
+    /// The name of its machine.
+    pub host: String,
+    /// Threads.
+    pub threads: u32,
+    /// Messages that its users sent.
+    pub sent: u64,
+    /// Of these, accepted.
+    pub accepted: u64,
+    /// Messages that came to its users, each counted once.
+    pub delivered: u64,
+    /// Messages that it started too late.
+    pub late_starts: u64,
+    /// Busy share of its busiest thread in the steady phase, 0 to 1.
+    pub busiest_thread: f64,
+    /// Its machine's time of day less that of the controller's.
+    pub clock_offset_us: f64,
+    /// How exactly the run's time is known there, at the beginning.
+    pub clock_error_us: f64,
+    /// How far its clock went from the controller's by the end.
+    pub clock_drift_us: Option<f64>,
+    /// Why it was not there any more at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gone: Option<String>,
+}
+
+impl WorkerReport {
+    /// With a clock as it was measured before and after; nothing else is known yet.
+    pub fn new(
+        name: String,
+        host: String,
+        before: clock::Measured,
+        after: Option<clock::Measured>,
+    ) -> Self {
+        let us = |ns: i64| round(ns as f64 / 1000.0, 1);
+        Self {
+            name,
+            host,
+            clock_offset_us: us(before.unix_offset_ns),
+            clock_error_us: round(before.error_ns as f64 / 1000.0, 1),
+            clock_drift_us: after
+                .map(|after| us(after.own_offset_ns.wrapping_sub(before.own_offset_ns))),
+            ..Self::default()
+        }
+    }
+
+    /// For people.
+    pub fn line(&self) -> String {
+        if self.gone.is_some() {
+            return format!("{}: gone", self.name);
+        }
+        let drift = self.clock_drift_us.map_or("?".to_owned(), |us| us.to_string());
+        format!(
+            "{} on {}: sent {}  delivered {}; busiest thread {:.0} %; clock {:+} us, known to {} us, drifted by {drift} us",
+            self.name,
+            self.host,
+            grouped(self.sent),
+            grouped(self.delivered),
+            self.busiest_thread * 100.0,
+            self.clock_offset_us,
+            self.clock_error_us,
         )
     }
 }

@@ -13,6 +13,7 @@ fn outcome() -> Outcome {
         counts: Counts { sent: 100, accepted: 100, ..Counts::default() },
         lost: 0,
         series: Series::default(),
+        workers: Vec::new(),
     }
 }
 
@@ -65,7 +66,8 @@ fn where_nothing_answers_rates_are_of_deliveries_and_nothing_is_waited_for() {
     measured.delivered.record(70_000);
     let counts = Counts { sent: 100, unanswerable: 100, ..Counts::default() };
     let verdicts = Verdicts { delivered: 90, ..Verdicts::default() };
-    let outcome = Outcome { measured, verdicts, counts, lost: 10, series: Series::default() };
+    let (series, workers) = (Series::default(), Vec::new());
+    let outcome = Outcome { measured, verdicts, counts, lost: 10, series, workers };
     report.fill(outcome, Usage { wall: Duration::from_secs(2), ..Usage::default() });
     report.valid = report.invalid_reasons.is_empty();
     assert_eq!((report.rate_per_s, report.accepted, report.lost), (40.0, 0, 10));

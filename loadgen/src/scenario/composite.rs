@@ -34,7 +34,7 @@ pub fn run(flags: CompositeFlags) -> anyhow::Result<Report> {
     let mut stage = Stage::set(shape, options)?;
     stage.log_in(users)?;
     stage.run.hold(SETTLE)?;
-    let mut held = Meter::new(stage.options.pid);
+    let mut held = Meter::new(stage.options.pid, stage.generator.clone());
     held.start();
     stage.run.hold(stage.options.hold)?;
     held.stop();

@@ -1,21 +1,25 @@
-//! `fanout`: few senders, many recipients; each SEND names several of them.
+//! `fanout`: few senders, many recipients; each SEND names several of them. A broker's message goes to a topic that several
+//! have subscribed to.
 
 use super::{Shape, Stage};
 use crate::cli::FanoutFlags;
-use crate::names::Topology;
+use crate::names::{FLOWS_MAX, Topology};
 use crate::net::Load;
+use crate::protocol::Protocol;
 use crate::report::{Report, grouped};
 use anyhow::ensure;
 use iris_proto::limits::{RECIPIENTS_MAX, SEND_WINDOW_MAX};
-
-/// Pairs of a sender and a recipient that are kept account of, at most.
-const FLOWS_MAX: u64 = 5_000_000;
 
 /// Every sender sends to all recipients, so many in a SEND.
 pub fn run(flags: FanoutFlags) -> anyhow::Result<Report> {
     let options = flags.flags.check(1000)?;
     let (recipients, senders) = (options.connections, flags.senders);
-    let each = flags.to.unwrap_or(RECIPIENTS_MAX as u32).min(recipients);
+    // A broker's topic reaches all who subscribe; a SEND of Iris names its recipients.
+    let most = match options.protocol {
+        Protocol::Iris => RECIPIENTS_MAX as u32,
+        Protocol::Mqtt(_) | Protocol::Nats | Protocol::Jetstream => recipients,
+    };
+    let each = flags.to.unwrap_or(most).min(recipients);
     check_flows(senders, recipients)?;
     let does = format!(
         "{} sender{} to {} recipients at {}, {each} in a SEND, {} byte payloads, {}, for {:?}",

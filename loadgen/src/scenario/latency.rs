@@ -40,7 +40,7 @@ pub fn run(flags: LatencyFlags) -> anyhow::Result<Report> {
     let shape = Shape::new("latency", Topology::OneWay(senders), load, window, does);
     let dir = floor_dir.unwrap_or_else(|| match options.protocol {
         Protocol::Iris => beside(&options.key),
-        Protocol::Mqtt(_) | Protocol::Nats => PathBuf::from("."),
+        Protocol::Mqtt(_) | Protocol::Nats | Protocol::Jetstream => PathBuf::from("."),
     });
     let mut floor = if floor_time.is_zero() { None } else { Some(Floor::new(&dir)?) };
     let measure_floor = |floor: &mut Option<Floor>| {

@@ -16,18 +16,19 @@ pub mod storm;
 pub mod throughput;
 
 use crate::capacity::{self, Machine};
-use crate::cli::Options;
+use crate::cli::{Options, Scenario};
 use crate::control::{Counts, Load as Sending};
+use crate::fleet::Fleet;
 use crate::live::Live;
 use crate::names::Topology;
 use crate::net::Load;
 use crate::protocol::Protocol;
-use crate::report::{Environment, Rate, Report, Server, Spoken, grouped, round};
-use crate::run::{Outcome, Run};
+use crate::report::{Environment, Rate, Report, Server, Spoken, WorkerReport, grouped, round};
+use crate::run::{Crew, Outcome, Run};
 use crate::series::recorder::Sources;
 use crate::server_probe::{CONNECTIONS_MIN, Process, Slabs, kernel_growth};
 use crate::tokens::Signer;
-use crate::usage::Meter;
+use crate::usage::{Generator, Meter};
 use crate::worker::{Back, Plan};
 use anyhow::{Context, bail, ensure};
 use std::hash::{BuildHasher, RandomState};
@@ -39,8 +40,30 @@ use std::time::Duration;
 const LATE_SHARE_MAX: f64 = 0.01;
 /// Busy share of a generator thread above which an open loop says nothing.
 const BUSY_SHARE_MAX: f64 = 0.95;
+/// What to do about a generator that is too slow.
+const TOO_SLOW: &str = "lower --rate or use more --threads or --processes";
 /// How much time the kernel gets to free what logging in needed, before memory is measured.
 const SETTLE: Duration = Duration::from_secs(1);
+
+/// Runs a scenario; `None` for what is none: a search, a comparison, a worker.
+pub fn run(scenario: Scenario) -> Option<anyhow::Result<Report>> {
+    Some(match scenario {
+        Scenario::Idle(flags) => idle::run(flags),
+        Scenario::Latency(flags) => latency::run(flags),
+        Scenario::Throughput(flags) => throughput::run(flags),
+        Scenario::P2p(flags) => p2p::run(flags),
+        Scenario::Fanin(flags) => fanin::run(flags),
+        Scenario::Offline(flags) => offline::run(flags),
+        Scenario::Composite(flags) => composite::run(flags),
+        Scenario::Fanout(flags) => fanout::run(flags),
+        Scenario::Storm(flags) => storm::run(flags),
+        Scenario::Churn(flags) => churn::run(flags),
+        Scenario::Slow(flags) => slow::run(flags),
+        Scenario::Presence(flags) => presence::run(flags),
+        Scenario::Run(flags) => script::run(flags),
+        Scenario::Search(_) | Scenario::Compare(_) | Scenario::Worker(_) => return None,
+    })
+}
 
 /// What is special about a scenario.
 struct Shape {
@@ -82,8 +105,7 @@ impl Shape {
     /// Refuses what a protocol has not.
     fn check(&self, protocol: Protocol) -> anyhow::Result<()> {
         let resends = self.comeback.is_some() && self.topology.senders() > 0;
-        let is_of_iris =
-            resends || self.watches > 0 || matches!(self.topology, Topology::FanOut { .. });
+        let is_of_iris = resends || self.watches > 0;
         let waits = !self.stalled.is_empty() && !protocol.answers();
         ensure!(
             protocol == Protocol::Iris || !(is_of_iris || waits),
@@ -99,6 +121,7 @@ impl Shape {
 struct Stage {
     options: Options,
     run: Run,
+    generator: Generator,
     meter: Meter,
     before: Moment,
     /// With all connections, once that was measured.
@@ -124,32 +147,41 @@ impl Stage {
     fn set(shape: Shape, options: Options) -> anyhow::Result<Self> {
         let users = shape.topology.users();
         let run = RandomState::new().hash_one(std::process::id()) as u32 & 0xff_ffff;
-        let capacity = capacity::plan(Machine::read()?, options.addr, users, options.sources, run)?;
-        if !options.quiet {
-            say(&format!("{}: {}\n{}\n", shape.name, shape.does, capacity.line));
-        }
         let protocol = options.protocol;
         shape.check(protocol)?;
-        let threads = options.threads.min(users);
-        let is_shared = matches!(shape.topology, Topology::FanIn(_)) && threads > 1;
+        let capacity = if options.fleet.workers.is_empty() {
+            let machine = Machine::read()?;
+            Some(capacity::plan(machine, options.addr, users, options.sources, (run, 0))?)
+        } else {
+            None
+        };
+        if !options.quiet {
+            let line =
+                capacity.as_ref().map_or(String::new(), |capacity| capacity.line.clone() + "\n");
+            say(&format!("{}: {}\n{line}", shape.name, shape.does));
+        }
+        let time = options.hold + options.warmup + options.duration;
+        let mut fleet = options.fleet(users)?;
+        let threads = fleet.as_ref().map_or(options.threads.min(users), Fleet::threads);
+        let crosses = matches!(shape.topology, Topology::FanIn(_) | Topology::FanOut { .. });
         ensure!(
-            protocol.answers() || !is_shared,
-            "--threads {threads}: without answers only the thread of the one inbox sees what has arrived: leave it out",
+            protocol.answers() || !crosses || threads == 1,
+            "{threads} threads: without answers only the thread of the receiver sees what has arrived: use one process and \
+             one thread",
         );
         let signer = match protocol {
-            Protocol::Iris => {
-                let time = options.hold + options.warmup + options.duration;
-                Some(Signer::load(&options.key, time)?)
-            }
-            Protocol::Mqtt(_) | Protocol::Nats => None,
+            Protocol::Iris if fleet.is_none() => Some(Signer::load(&options.key, time)?),
+            Protocol::Iris | Protocol::Mqtt(_) | Protocol::Nats | Protocol::Jetstream => None,
         };
+        let (sources, per_ring) = capacity
+            .map_or_else(Default::default, |capacity| (capacity.sources, capacity.per_ring));
         let plan = Plan {
             target: options.addr,
             protocol,
-            sources: capacity.sources,
+            sources,
             topology: shape.topology,
             load: shape.load,
-            per_ring: capacity.per_ring,
+            per_ring,
             payload_bytes: options.payload,
             window_max: shape.window,
             burst: options.burst,
@@ -162,15 +194,22 @@ impl Stage {
             signer,
         };
         if shape.keeps && protocol.subscribes() {
-            subscribe(&plan, options.pin)?;
+            subscribe(&plan, crew(fleet, &options, time))?;
+            fleet = options.fleet(users)?;
         }
-        let before = Moment::now(options.pid);
+        let processes = fleet.as_ref().map_or(1, Fleet::count);
+        let generator = Generator { fleet: fleet.as_ref().map(Fleet::board) };
+        let before = Moment::now(options.pid, &generator);
         if let (Some(pid), None) = (options.pid, before.server) {
             bail!("--pid {pid}: no such process, or /proc/{pid} is not readable");
         }
         let watches = plan.watches_in_all();
-        let sources = options.observe.sources(options.pid)?;
-        let run = Run::start(&plan, options.pin, sources, options.observe.live(protocol))?;
+        let sources = options.observe.sources(options.pid, generator.clone())?;
+        let crew = crew(fleet, &options, time);
+        let run = Run::start(&plan, crew, sources, options.observe.live(protocol))?;
+        if !options.quiet {
+            run.allowed().iter().for_each(|line| say(&format!("{line}\n")));
+        }
         let environment = Environment {
             target: options.addr.to_string(),
             qos: protocol.qos(),
@@ -191,11 +230,13 @@ impl Stage {
             environment,
             ..Report::default()
         };
-        let (meter, sends) = (Meter::new(options.pid), shape.topology.senders() > 0);
+        let (meter, sends) =
+            (Meter::new(options.pid, generator.clone()), shape.topology.senders() > 0);
         let mut stage = Self {
             meter,
             options,
             run,
+            generator,
             before,
             loaded: None,
             sends,
@@ -204,6 +245,7 @@ impl Stage {
             report,
         };
         stage.report.generator.threads = threads;
+        stage.report.generator.processes = processes;
         Ok(stage)
     }
 
@@ -260,7 +302,7 @@ impl Stage {
 
     /// Measures memory now, and not at the end.
     fn measure_memory(&mut self) {
-        self.loaded = Some(Moment::now(self.options.pid));
+        self.loaded = Some(Moment::now(self.options.pid, &self.generator));
     }
 
     /// Measures memory unless that was done, ends the run and fills the report.
@@ -270,9 +312,14 @@ impl Stage {
         }
         let server = self.server();
         let own_memory = self.generator_bytes_per_connection();
-        let outcome = self.run.finish()?;
+        let mut outcome = self.run.finish()?;
         let protocol = self.options.protocol;
-        if self.sends && outcome.measured.through_steady(protocol) == 0 {
+        for (place, worker) in outcome.workers.iter_mut().enumerate() {
+            worker.busiest_thread = round(self.meter.busiest(place), 3);
+            worker.gone.iter().for_each(|why| self.report.invalid(why.clone()));
+        }
+        let is_broken = outcome.workers.iter().any(|worker| worker.gone.is_some());
+        if self.sends && !is_broken && outcome.measured.through_steady(protocol) == 0 {
             let through = protocol.through();
             self.report.invalid(format!("no message was {through} in the steady phase"));
         }
@@ -280,7 +327,7 @@ impl Stage {
         self.report.fill(outcome, self.meter.usage());
         open_loop.into_iter().flatten().for_each(|reason| self.report.invalid(reason));
         let cpu = |process: Option<Process>| process.map(|process| process.cpu).unwrap_or_default();
-        let own = cpu(Process::read(std::process::id())).saturating_sub(cpu(self.before.generator));
+        let own = cpu(self.generator.read()).saturating_sub(cpu(self.before.generator));
         self.report.generator.cpu_seconds = round(own.as_secs_f64(), 2);
         self.report.generator.rss_bytes_per_connection = own_memory;
         match server {
@@ -327,19 +374,23 @@ impl Stage {
 }
 
 impl Moment {
-    fn now(pid: Option<u32>) -> Self {
+    fn now(pid: Option<u32>, generator: &Generator) -> Self {
         Self {
             server: pid.and_then(Process::read),
             slabs: Slabs::read(pid),
-            generator: Process::read(std::process::id()),
+            generator: generator.read(),
         }
     }
 }
 
+fn crew(fleet: Option<Fleet>, options: &Options, time: Duration) -> Crew {
+    fleet.map_or(Crew::Threads { pin: options.pin }, |fleet| Crew::Fleet(fleet, time))
+}
+
 /// Has all users log in once and go: brokers keep messages for subscriptions that they know.
-fn subscribe(plan: &Plan, pin: bool) -> anyhow::Result<()> {
+fn subscribe(plan: &Plan, crew: Crew) -> anyhow::Result<()> {
     let users = plan.topology.users();
-    let mut run = Run::start(plan, pin, Sources::default(), Live::new(false, plan.protocol))?;
+    let mut run = Run::start(plan, crew, Sources::default(), Live::new(false, plan.protocol))?;
     run.log_in(users, 0).with_context(|| format!("cannot subscribe at {}", plan.target))?;
     let logged_in = run.finish()?.counts.logged_in;
     ensure!(
@@ -357,23 +408,30 @@ fn grown_bytes(before: Process, loaded: Process, connections: u32) -> f64 {
     round((loaded.rss_bytes as f64 - before.rss_bytes as f64) / f64::from(connections), 1)
 }
 
-/// Why an open loop was not one: the generator could not keep its own schedule.
-fn saturation(outcome: &Outcome, meter: &Meter) -> Vec<String> {
-    let mut reasons = Vec::new();
-    let late = outcome.measured.late_starts;
-    if late as f64 > outcome.counts.sent as f64 * LATE_SHARE_MAX {
-        reasons.push(format!(
-            "the generator started {} bursts more than {} ms late: lower --rate or use more --threads",
-            grouped(late),
-            crate::driver::LATE_NS / 1_000_000,
-        ));
+/// Why an open loop was not one: the generator, or a process of it, could not keep its own schedule.
+fn saturation<'a>(outcome: &'a Outcome, meter: &Meter) -> Vec<String> {
+    let whole = ("the generator", outcome.measured.late_starts, outcome.counts.sent);
+    let mut parts = vec![(whole, meter.usage().busiest)];
+    if !outcome.workers.is_empty() {
+        let workers = outcome.workers.iter();
+        let of = |one: &'a WorkerReport| (one.name.as_str(), one.late_starts, one.sent);
+        parts = workers.map(|one| (of(one), one.busiest_thread)).collect();
     }
-    let busiest = meter.usage().busiest;
-    if busiest > BUSY_SHARE_MAX {
-        reasons.push(format!(
-            "a generator thread was {:.0} % busy in an open loop: lower --rate or use more --threads",
-            busiest * 100.0,
-        ));
+    let mut reasons = Vec::new();
+    for ((name, late, sent), busiest) in parts {
+        if late as f64 > sent as f64 * LATE_SHARE_MAX {
+            reasons.push(format!(
+                "{name} started {} bursts more than {} ms late: {TOO_SLOW}",
+                grouped(late),
+                crate::driver::LATE_NS / 1_000_000,
+            ));
+        }
+        if busiest > BUSY_SHARE_MAX {
+            reasons.push(format!(
+                "a thread of {name} was {:.0} % busy in an open loop: {TOO_SLOW}",
+                busiest * 100.0,
+            ));
+        }
     }
     reasons
 }
@@ -390,4 +448,43 @@ fn at_least(connections: u32, least: u32, why: &str) -> anyhow::Result<()> {
         "--connections {connections}: at least {least} are needed: {why}"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::payload::Verdicts;
+    use crate::series::Series;
+    use crate::stats::Measured;
+
+    #[test]
+    fn a_process_that_cannot_keep_its_part_of_the_schedule_is_named() {
+        let worker = |name: &str, late_starts, busiest_thread| WorkerReport {
+            name: name.to_owned(),
+            sent: 1000,
+            late_starts,
+            busiest_thread,
+            ..WorkerReport::default()
+        };
+        let outcome = Outcome {
+            measured: Measured { late_starts: 11, ..Measured::default() },
+            verdicts: Verdicts::default(),
+            counts: Counts { sent: 4000, ..Counts::default() },
+            lost: 0,
+            series: Series::default(),
+            workers: vec![worker("a", 10, 0.95), worker("b", 11, 0.5), worker("c", 0, 0.96)],
+        };
+        let meter = Meter::new(None, Generator::default());
+        let reasons = saturation(&outcome, &meter);
+        assert_eq!(reasons.len(), 2, "{reasons:?}");
+        assert!(reasons[0].starts_with("b started 11 bursts"), "{reasons:?}");
+        assert!(reasons[1].starts_with("a thread of c was 96 % busy"), "{reasons:?}");
+        let alone = Outcome {
+            workers: Vec::new(),
+            counts: Counts { sent: 1000, ..outcome.counts },
+            ..outcome
+        };
+        let reasons = saturation(&alone, &meter);
+        assert!(reasons.len() == 1 && reasons[0].starts_with("the generator"), "{reasons:?}");
+    }
 }

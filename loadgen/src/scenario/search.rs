@@ -1,13 +1,12 @@
 //! `search`: the highest rate, or number of connections, that meets an objective. [`crate::search`] decides what to try.
 
-use super::{at_least, fanin, idle, latency, say, throughput};
-use crate::cli::{Flags, LatencyFlags, SearchFlags, Searched, Varied};
+use super::{TOO_SLOW, at_least, say};
+use crate::cli::{SearchFlags, Searched, Varied};
 use crate::objective::{Checked, Objectives};
 use crate::report::{EXIT_INVALID, EXIT_MISSED, Report, grouped, round};
 use crate::search::{Plan, Search, Stage, Verdict};
 use anyhow::{Context, ensure};
 use serde::Serialize;
-use std::time::Duration;
 
 /// More than this share of the messages that fell due and were refused or never sent: the rate was not reached, whatever the
 /// latencies of the rest say.
@@ -51,17 +50,16 @@ struct Found<'a> {
 
 /// Searches. The exit code.
 pub fn run(search: SearchFlags) -> anyhow::Result<u8> {
-    let slo = search.flags.slo.clone().unwrap_or_default();
+    let flags = search.scenario.flags();
+    let slo = flags.slo.clone().unwrap_or_default();
     ensure!(!slo.0.is_empty(), "search needs an objective: --slo 'p99<10ms'");
-    search.flags.observe.check_no_files()?;
-    let of = search.of.unwrap_or(match search.scenario {
-        Searched::Idle => Varied::Connections,
-        Searched::Throughput | Searched::Latency | Searched::Fanin => Varied::Rate,
+    flags.observe.check_no_files()?;
+    let of = search.of.unwrap_or(match search.scenario.has_rate() {
+        true => Varied::Rate,
+        false => Varied::Connections,
     });
     let plan = check(&search, of)?;
-    // Pairs come in twos.
-    let of_pairs = of == Varied::Connections && search.scenario == Searched::Throughput;
-    let unit = if of_pairs { 2 } else { 1 };
+    let unit = if of == Varied::Connections { search.scenario.users_together() } else { 1 };
     let in_units = Plan { from: plan.from.div_ceil(unit), to: plan.to / unit, ..plan };
     let mut hunt = Hunt { search, of, slo, probes: Vec::new(), best: None };
     let verdict = hunt.go(Search::new(in_units), unit)?;
@@ -69,28 +67,30 @@ pub fn run(search: SearchFlags) -> anyhow::Result<u8> {
 }
 
 fn check(search: &SearchFlags, of: Varied) -> anyhow::Result<Plan> {
-    let SearchFlags { from, to, step, precision, confirm, ref flags, scenario, .. } = *search;
+    let SearchFlags { from, to, step, precision, confirm, ref scenario, .. } = *search;
     ensure!(from <= to, "--from {from}: more than --to {to}");
     ensure!(step.is_finite() && (1.1..=100.0).contains(&step), "--step {step}: 1.1 to 100");
     ensure!((0.5..=50.0).contains(&precision), "--precision {precision}: 0.5 to 50 percent");
-    let is_idle = scenario == Searched::Idle;
+    let has_rate = scenario.rate().unwrap_or(0) > 0;
+    let (name, rate) = match scenario {
+        Searched::Presence(_) => (scenario.name(), "--flaps"),
+        _ => (scenario.name(), "--rate"),
+    };
     match of {
         Varied::Rate => {
-            ensure!(!is_idle, "idle sends nothing: search it with --of connections");
-            ensure!(
-                flags.rate.unwrap_or(0) == 0,
-                "--rate is what is searched; leave it out, or use --of connections"
-            );
+            ensure!(scenario.has_rate(), "{name} has no rate: search it with --of connections");
+            ensure!(!has_rate, "{rate} is what is searched; leave it out, or use --of connections");
         }
         Varied::Connections => {
-            ensure!(flags.connections.is_none(), "--connections is what is searched; leave it out");
+            let given = scenario.flags().connections;
+            ensure!(given.is_none(), "--connections is what is searched; leave it out");
             ensure!(
-                is_idle || flags.rate.unwrap_or(0) > 0,
+                has_rate || scenario.is_paced() || !scenario.has_rate(),
                 "--of connections with messages needs a --rate that stays the same"
             );
             let most = u32::try_from(to).context("--to: more connections than there can be")?;
             at_least(most, 2, "the search ends there")?;
-            let least = if is_idle { 1 } else { 2 };
+            let least = scenario.connections_min();
             ensure!(from >= least && from < to, "--from {from}: {least} to less than --to");
         }
     }
@@ -136,23 +136,8 @@ impl Hunt {
     }
 
     fn run_once(&self, load: u64) -> anyhow::Result<Report> {
-        let mut flags: Flags = self.search.flags.clone();
-        (flags.json, flags.quiet) = (None, !self.probes.is_empty());
-        match self.of {
-            Varied::Rate => flags.rate = Some(load),
-            Varied::Connections => {
-                flags.connections = Some(u32::try_from(load)?);
-            }
-        }
-        match self.search.scenario {
-            Searched::Throughput => throughput::run(flags),
-            Searched::Fanin => fanin::run(flags),
-            Searched::Idle => idle::run(flags),
-            Searched::Latency => {
-                let (floor, floor_dir) = (Duration::ZERO, None);
-                latency::run(LatencyFlags { flags, floor, floor_dir })
-            }
-        }
+        let one = self.search.scenario.at(self.of, load, !self.probes.is_empty())?;
+        super::run(one).expect("what is searched is a scenario")
     }
 
     fn judge(&self, stage: Stage, load: u64, report: &Report) -> Probe {
@@ -169,6 +154,7 @@ impl Hunt {
             let due = grouped(due);
             why.push(format!("of {due} messages due {not_sent} were not sent, {refused} refused"));
         }
+        why.extend(self.flaps_undone(load, report));
         Probe {
             stage,
             load,
@@ -179,6 +165,25 @@ impl Hunt {
             p99_us: report.latency_us.as_ref().map(|latency| latency.p99),
             objectives: report.objectives.clone(),
         }
+    }
+
+    /// Why a rate of users who log out was not reached: too many of them were away.
+    fn flaps_undone(&self, load: u64, report: &Report) -> Option<String> {
+        if self.of != Varied::Rate || report.presence.is_none() {
+            return None;
+        }
+        let environment = &report.environment;
+        let due = load as f64 * (environment.duration_seconds + environment.warmup_seconds);
+        let cut = report.returns.map_or(0, |returns| returns.cut);
+        // Each thread rounds its share down.
+        let least = due * (1.0 - UNDONE_SHARE_MAX) - f64::from(report.generator.threads);
+        ((cut as f64) < least).then(|| {
+            format!(
+                "of {} users due to log out {} did: use more --connections",
+                grouped(due as u64),
+                grouped(cut)
+            )
+        })
     }
 
     fn unit(&self) -> &'static str {
@@ -205,7 +210,7 @@ impl Hunt {
     fn is_generator_limited(&self, value: u64) -> bool {
         let above = self.probes.iter().filter(|probe| probe.load > value && !probe.met);
         let lowest = above.min_by_key(|probe| probe.load);
-        let by_us = |why: &String| why.contains("generator") || why.contains("could not run");
+        let by_us = |why: &String| why.contains(TOO_SLOW) || why.contains("could not run");
         lowest.is_some_and(|probe| !probe.valid && probe.why.iter().any(by_us))
     }
 
@@ -217,15 +222,9 @@ impl Hunt {
         let generator_limited = value.is_some_and(|value| self.is_generator_limited(value));
         let is_bound = matches!(verdict, Verdict::AtLeast(_)) || generator_limited;
         let best = self.best.as_ref().filter(|(load, _)| Some(*load) == value).map(|(_, of)| of);
-        let name = match self.search.scenario {
-            Searched::Throughput => "throughput",
-            Searched::Latency => "latency",
-            Searched::Fanin => "fanin",
-            Searched::Idle => "idle",
-        };
         let found = Found {
             kind: "capacity",
-            scenario: name,
+            scenario: self.search.scenario.name(),
             of: if self.of == Varied::Rate { "rate" } else { "connections" },
             verdict: match (value, is_bound) {
                 (None, _) => "nothing",
@@ -241,7 +240,7 @@ impl Hunt {
             best,
         };
         say(&self.capacity_line(&found));
-        if let Some(path) = &self.search.flags.json {
+        if let Some(path) = &self.search.scenario.flags().json {
             let text = serde_json::to_string_pretty(&found).context("cannot make JSON")?;
             std::fs::write(path, text + "\n")
                 .with_context(|| format!("cannot write --json {}", path.display()))?;

@@ -6,6 +6,7 @@
 
 use crate::control::Control;
 use crate::stats::{Latencies, Measured};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -21,7 +22,7 @@ pub struct Handed {
 }
 
 /// What went wrong so far, by reason.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Failures {
     /// Refused messages by code.
     pub rejected: BTreeMap<u16, u64>,
@@ -43,9 +44,14 @@ impl Reporter {
         if interval == self.handed {
             return;
         }
-        let latencies = std::mem::replace(&mut measured.interval, Latencies::of_interval());
         let failures =
             Failures { rejected: measured.rejected.clone(), errors: measured.errors.clone() };
+        self.hand_on(interval, &mut measured.interval, failures);
+    }
+
+    /// Hands over what was recorded up to this interval, and what failed up to now.
+    pub fn hand_on(&mut self, interval: u32, recorded: &mut Latencies, failures: Failures) {
+        let latencies = std::mem::replace(recorded, Latencies::of_interval());
         let handed = Handed { thread: self.thread, interval, latencies, failures };
         match self.queue.try_send(handed) {
             Ok(()) => self.handed = interval,
@@ -53,7 +59,7 @@ impl Reporter {
             Err(error) => {
                 let (std::sync::mpsc::TrySendError::Full(kept)
                 | std::sync::mpsc::TrySendError::Disconnected(kept)) = error;
-                measured.interval = kept.latencies;
+                *recorded = kept.latencies;
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::control::{Control, Counts};
 use crate::scrape::Scraper;
 use crate::server_probe::Process;
 use crate::stats::Latencies;
+use crate::usage::Generator;
 use std::fs::File;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -25,6 +26,8 @@ pub struct Sources {
     pub scraper: Option<Scraper>,
     /// A line for each row goes here.
     pub csv: Option<File>,
+    /// Who makes the load.
+    pub generator: Generator,
 }
 
 /// Makes the series of a run.
@@ -49,7 +52,7 @@ struct Look {
 }
 
 impl Recorder {
-    /// Begins with the first login, now. Each thread gets a reporter.
+    /// Begins with the first login, now. Each thread, or process of a fleet, gets a reporter.
     pub fn start(threads: u32, sources: Sources) -> (Self, Vec<Reporter>) {
         let (reporters, gathering) = queues(threads);
         let names = sources.scraper.as_ref().map(Scraper::names).unwrap_or_default();
@@ -58,7 +61,7 @@ impl Recorder {
             at: now,
             counts: Counts::default(),
             server: sources.server.and_then(Process::glance),
-            generator: Process::glance(std::process::id()),
+            generator: sources.generator.glance(),
         };
         let mut recorder = Self {
             series: Series::new(names),
@@ -124,7 +127,7 @@ impl Recorder {
             at: now,
             counts: *counts,
             server: self.sources.server.and_then(Process::glance),
-            generator: Process::glance(std::process::id()),
+            generator: self.sources.generator.glance(),
         };
         let old = std::mem::replace(&mut self.last, look);
         let span = now - old.at;

@@ -23,7 +23,7 @@ def start(server: Server, scenario: str, *args: str, out: Path) -> subprocess.Po
     """Start a scenario against a server."""
     host, port = server.tcp
     return subprocess.Popen(
-        [loadgen(), scenario, "--addr", f"{host}:{port}", "--key", str(server.data / "dev.key"),
-         "--pid", str(server.pid), "--json", str(out), *args],
+        [loadgen(), scenario, *args, "--addr", f"{host}:{port}", "--key", str(server.data / "dev.key"),
+         "--pid", str(server.pid), "--json", str(out)],
         env=clean_env({}), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=dies_with_us,
     )  # fmt: skip

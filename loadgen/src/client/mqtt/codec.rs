@@ -105,7 +105,7 @@ fn put_v5(packet: v5::Packet, out: &mut Vec<u8>) {
 }
 
 /// Bytes of the packet at the start of some bytes, `None` while its length has not come.
-pub(super) fn packet_bytes(bytes: &[u8]) -> Result<Option<usize>, Ended> {
+pub(in crate::client) fn packet_bytes(bytes: &[u8]) -> Result<Option<usize>, Ended> {
     Ok(fixed_header(bytes)?.map(|(header, remaining)| header + remaining))
 }
 

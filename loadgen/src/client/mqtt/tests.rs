@@ -29,6 +29,10 @@ impl Events for Seen {
     }
 }
 
+fn session(mqtt: Mqtt) -> crate::client::Session {
+    crate::client::Session::new(crate::protocol::Protocol::Mqtt(mqtt))
+}
+
 fn mqtt(version: Version, qos: Qos) -> Mqtt {
     Mqtt { version, qos, persistent: false }
 }
@@ -38,7 +42,7 @@ const V5: Mqtt = Mqtt { version: Version::V5, qos: Qos::AtLeastOnce, persistent:
 
 fn login(mqtt: Mqtt) -> Vec<u8> {
     let mut out = Vec::new();
-    Session::new(mqtt).log_in(&mut out, "bob");
+    Session::new(mqtt).log_in(&mut out, "bob", "bob");
     out
 }
 
@@ -90,8 +94,7 @@ fn a_session_reads_the_same_however_its_bytes_are_cut() {
         "logged in, window 20|message hi|message yo|accepted 7+1|accepted 8+1|rejected 9 0x97";
     for (settings, stream, expected) in [(V311, STREAM_V311, all), (V5, STREAM_V5, five)] {
         for piece in 1..=stream.len() {
-            let (mut session, mut seen, mut out) =
-                (Session::new(settings), Seen::default(), Vec::new());
+            let (mut session, mut seen, mut out) = (session(settings), Seen::default(), Vec::new());
             for part in stream.chunks(piece) {
                 session.receive(part, &mut out, &mut seen).unwrap();
             }
@@ -106,14 +109,14 @@ fn a_session_reads_the_same_however_its_bytes_are_cut() {
 #[test]
 fn a_kept_session_may_be_given_its_messages_before_its_suback() {
     let stream = b"\x20\x02\x01\0\x3a\x09\0\x03bob\0\x01hi\x90\x03\0\x01\x01";
-    let (mut session, mut seen, mut out) = (Session::new(V311), Seen::default(), Vec::new());
+    let (mut session, mut seen, mut out) = (session(V311), Seen::default(), Vec::new());
     session.receive(stream, &mut out, &mut seen).unwrap();
     assert_eq!(seen.0, ["message hi", "logged in, window 65535"]);
     assert_eq!(out, b"\x40\x02\0\x01");
 }
 
 fn end_of(settings: Mqtt, open: bool, bytes: &[u8]) -> Ended {
-    let (mut session, mut seen, mut out) = (Session::new(settings), Seen::default(), Vec::new());
+    let (mut session, mut seen, mut out) = (session(settings), Seen::default(), Vec::new());
     if open {
         let login: &[u8] = match settings.version {
             Version::V311 => b"\x20\x02\0\0\x90\x03\0\x01\x01",
@@ -200,7 +203,7 @@ fn any_bytes_end_or_wait_and_never_panic() {
             bytes[at] = (state >> 24) as u8;
         }
         for settings in [V311, V5] {
-            let (mut session, mut seen) = (Session::new(settings), Seen::default());
+            let (mut session, mut seen) = (session(settings), Seen::default());
             let _ = session.receive(&bytes, &mut Vec::new(), &mut seen);
         }
     }

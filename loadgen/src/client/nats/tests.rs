@@ -32,8 +32,12 @@ impl Events for Seen {
 /// As nats-server 2.9.10 greets, less what is not read.
 const INFO: &str = "INFO {\"server_id\":\"NA\",\"version\":\"2.9.10\",\"headers\":true,\"max_payload\":1048576} \r\n";
 
+fn session() -> crate::client::Session {
+    crate::client::Session::new(crate::protocol::Protocol::Nats)
+}
+
 fn receive(text: &str) -> (Result<(), Ended>, Vec<String>, String) {
-    let (mut session, mut seen, mut out) = (Session::default(), Seen::default(), Vec::new());
+    let (mut session, mut seen, mut out) = (session(), Seen::default(), Vec::new());
     let ended = session.receive(text.as_bytes(), &mut out, &mut seen);
     (ended, seen.0, String::from_utf8(out).unwrap())
 }
@@ -41,7 +45,7 @@ fn receive(text: &str) -> (Result<(), Ended>, Vec<String>, String) {
 #[test]
 fn a_login_is_connect_subscribe_and_ping_in_one_piece() {
     let mut out = Vec::new();
-    log_in(&mut out, "lg-000001-00000002");
+    Session::new(false).log_in(&mut out, "me", "lg-000001-00000002");
     let text = String::from_utf8(out).unwrap();
     let lines: Vec<&str> = text.split("\r\n").collect();
     let options: serde_json::Value =
@@ -63,7 +67,7 @@ fn a_session_reads_the_same_however_its_bytes_are_cut() {
     let rest = "+OK\r\nPONG\r\nMSG bob 1 5\r\nhe\r\no\r\nPING\r\nmsg bob 1  reply\t0\r\n\r\nINFO {}\r\nMSG b 1 1\r\nx\r\n";
     let stream = format!("{INFO}{rest}");
     for piece in 1..=stream.len() {
-        let (mut session, mut seen, mut out) = (Session::default(), Seen::default(), Vec::new());
+        let (mut session, mut seen, mut out) = (session(), Seen::default(), Vec::new());
         for part in stream.as_bytes().chunks(piece) {
             session.receive(part, &mut out, &mut seen).unwrap();
         }
@@ -112,4 +116,87 @@ fn a_line_without_an_end_is_refused_before_it_fills_the_memory() {
     let endless = "I".repeat(LINE_BYTES_MAX);
     assert_eq!(receive(&endless[1..]).0, Ok(()));
     assert_eq!(receive(&endless).0.unwrap_err(), "line_too_long");
+}
+
+#[derive(Default)]
+struct Kept(Vec<String>);
+
+impl Events for Kept {
+    fn logged_in(&mut self, _: Welcome) {
+        self.0.push("logged in".to_owned());
+    }
+    fn accepted(&mut self, first: u32, count: u16) {
+        self.0.push(format!("accepted {first}+{count}"));
+    }
+    fn rejected(&mut self, number: u32, code: u16, _: u32) {
+        self.0.push(format!("rejected {number} {code}"));
+    }
+    fn message(&mut self, message: Message<'_>) {
+        self.0.push(format!("message {}", String::from_utf8_lossy(message.payload)));
+    }
+    fn confirmed(&mut self, _: u32) {}
+    fn presence(&mut self, _: u32, _: iris_proto::wire::PresenceEntries<'_>) {}
+    fn draining(&mut self) {}
+}
+
+fn receive_of_stream(text: &str) -> (Result<(), Ended>, Vec<String>, String) {
+    let mut session = crate::client::Session::new(crate::protocol::Protocol::Jetstream);
+    let (mut kept, mut out) = (Kept::default(), Vec::new());
+    let ended = session.receive(text.as_bytes(), &mut out, &mut kept);
+    (ended, kept.0, String::from_utf8(out).unwrap())
+}
+
+/// A MSG with its payload.
+fn msg(arguments: &str, payload: &str) -> String {
+    format!("MSG {arguments} {}\r\n{payload}\r\n", payload.len())
+}
+
+#[test]
+fn a_login_with_jetstream_asks_for_a_durable_consumer_of_the_users_subject() {
+    let mut out = Vec::new();
+    Session::new(true).log_in(&mut out, "bob", "all");
+    let text = String::from_utf8(out).unwrap();
+    let lines: Vec<&str> = text.split("\r\n").collect();
+    assert_eq!(lines[1..3], ["SUB _d.bob 1", "SUB _r.bob.* 2"]);
+    let (subject, bytes) = lines[3].rsplit_once(' ').unwrap();
+    assert_eq!(subject, "PUB $JS.API.CONSUMER.DURABLE.CREATE.IRIS.bob _r.bob.login");
+    assert_eq!(bytes.parse(), Ok(lines[4].len()));
+    let wish: serde_json::Value = serde_json::from_str(lines[4]).unwrap();
+    assert_eq!(wish["config"]["filter_subject"], "lg.all");
+    assert_eq!(wish["config"]["durable_name"], "bob");
+    assert_eq!(lines[5..], [""]);
+}
+
+#[test]
+fn a_stream_answers_by_number_and_each_message_is_acknowledged() {
+    let text = [
+        INFO.to_owned(),
+        msg("lg.bob 1 $JS.ACK.IRIS.bob.1.1.1.9.0", "early"),
+        msg("_r.bob.login 2", "{\"type\":\"x\",\"name\":\"bob\"}"),
+        msg("_r.bob.000000ff 2", "{\"stream\":\"IRIS\",\"seq\":7}"),
+        msg("_r.bob.00000100 2", "{\"error\":{\"code\":503,\"err_code\":10077}}"),
+        "PING\r\n".to_owned(),
+    ];
+    let (ended, seen, out) = receive_of_stream(&text.concat());
+    assert_eq!(ended, Ok(()));
+    assert_eq!(seen, ["message early", "logged in", "accepted 255+1", "rejected 256 10077"]);
+    assert_eq!(out, "PUB $JS.ACK.IRIS.bob.1.1.1.9.0 0\r\n\r\nPONG\r\n");
+}
+
+#[test]
+fn what_a_stream_must_not_do_ends_the_session_by_name() {
+    let open = format!("{INFO}{}", msg("_r.bob.login 2", "{}"));
+    let no_stream = msg("_r.bob.login 2", "{\"error\":{\"err_code\":10059}}");
+    for (text, reason) in [
+        (format!("{INFO}{no_stream}"), "server_error_jetstream_10059"),
+        (format!("{INFO}{}", msg("_r.bob.00000001 2", "{}")), "unexpected_frame"),
+        (format!("{open}{}", msg("_r.bob.login 2", "{}")), "unexpected_frame"),
+        (format!("{open}{}", msg("_r.bob.1 2", "{}")), "undecodable_answer"),
+        (format!("{open}{}", msg("_r.bob.0000000x 2", "{}")), "undecodable_answer"),
+        (format!("{open}{}", msg("_r.bob.00000001 2", "{")), "undecodable_answer"),
+        (format!("{open}{}", msg("lg.bob 1", "hi")), "message_without_ack"),
+        (format!("{open}{}", msg("lg.bob 3", "hi")), "unexpected_frame"),
+    ] {
+        assert_eq!(receive_of_stream(&text).0.unwrap_err(), reason, "{text}");
+    }
 }
