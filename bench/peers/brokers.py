@@ -92,9 +92,9 @@ class Mosquitto(Broker):
 
 
 class Nats(Broker):
-    def __init__(self, home, flags):
+    def __init__(self, home, flags, *more):
         home = pathlib.Path(home)
-        command = ["nats-server", "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(home)]
+        command = ["nats-server", "-a", "127.0.0.1", "-p", "-1", "--ports_file_dir", str(home), *more]
         super().__init__(home, command, flags)
         ports = self.wait("nats-server did not start", lambda: next(iter(home.glob("*.ports")), None))
         # The file may be there before its text is.
@@ -102,6 +102,49 @@ class Nats(Broker):
         self.addr = json.loads(text)["nats"][0].removeprefix("nats://")
         self.wait("nats-server did not start", self.listens)
 
+
+class Jetstream(Nats):
+    """nats-server with one stream, as iris-loadgen --protocol jetstream wants it."""
+
+    def __init__(self, home):
+        home = pathlib.Path(home)
+        super().__init__(home, ["--protocol", "jetstream"], "--jetstream", "--store_dir", str(home / "store"))
+        try:
+            self.ask("$JS.API.STREAM.CREATE.IRIS", JETSTREAM_STREAM)
+        except BaseException:
+            self.stop()
+            raise
+
+    def ask(self, subject, wish):
+        """Ask JetStream for something, and return what it answers."""
+        host, port = self.addr.rsplit(":", 1)
+        body = json.dumps(wish)
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            said = connection.makefile("rb")
+            said.readline()
+            line = f'CONNECT {{"verbose":false}}\r\nSUB answer 1\r\nPUB {subject} answer {len(body)}\r\n{body}\r\n'
+            connection.sendall(line.encode())
+            while not (words := said.readline().split()) or words[0] != b"MSG":
+                if not words:
+                    raise RuntimeError("nats-server ended the connection")
+            answer = json.loads(said.read(int(words[-1])))
+        if "error" in answer:
+            raise RuntimeError(f"{subject}: {answer['error']}")
+        return answer
+
+
+#: All users' messages, in files, until somebody deletes them: acknowledged ones stay, as is JetStream's default.
+JETSTREAM_STREAM = {
+    "name": "IRIS",
+    "subjects": ["lg.>"],
+    "storage": "file",
+    "retention": "limits",
+    "discard": "old",
+    "num_replicas": 1,
+    "max_msgs": -1,
+    "max_bytes": -1,
+    "max_age": 0,
+}
 
 #: No message is dropped for a slow receiver, as many are under way to it as there are, and each leaves at once.
 MOSQUITTO = ["max_queued_messages 0", "max_inflight_messages 0", "set_tcp_nodelay true", "sys_interval 0", "log_type error"]
@@ -130,8 +173,15 @@ STACKS = {
     "nats": (
         lambda home: Nats(home, ["--protocol", "nats"]),
         ["nats-server"],
-        "core NATS, at most once, no answers: a message is delivered to who is there, or gone. JetStream, which keeps messages,"
-        " is not measured",
+        "core NATS, at most once, no answers: a message is delivered to who is there, or gone",
+    ),
+    "jetstream": (
+        Jetstream,
+        ["nats-server"],
+        "NATS with JetStream: one stream of all subjects in files, one replica, retention by limits (acknowledged messages stay);"
+        " a durable push consumer for each user, each message acknowledged; publications without `Nats-Msg-Id`, so a repeated"
+        " one would be in twice. A message is in the page cache before it is answered, and synced by a timer (a minute or two; not to be"
+        " set before 2.10): a killed server keeps what it answered, a crash of the machine may lose what it answered since then",
     ),
 }
 

@@ -37,6 +37,8 @@ LOADS = {
     "paced": ["throughput", "-n", "100", "--rate", "10000", "--warmup", "1s", "--duration", "4s"],
     "lock-step": ["latency", "--floor", "0s", "--warmup", "500ms", "--duration", "3s"],
     "fan-in": ["fanin", "-n", "1001", "--warmup", "1s", "--duration", "4s"],
+    "fan-out": ["fanout", "-n", "250", "--warmup", "1s", "--duration", "4s"],
+    "fan-out-paced": ["fanout", "-n", "250", "--rate", "40", "--warmup", "1s", "--duration", "4s"],
     "offline": ["offline", "-n", "100", "--messages", "200000", "--duration", "20s"],
     "storm": ["storm", "-n", "2000"],
 }
@@ -47,6 +49,8 @@ QUICK = {
     "paced": ["throughput", "-n", "100", "--rate", "2000", "--warmup", "200ms", "--duration", "1s"],
     "lock-step": ["latency", "--floor", "0s", "--warmup", "200ms", "--duration", "1s"],
     "fan-in": ["fanin", "-n", "101", "--warmup", "200ms", "--duration", "1s"],
+    "fan-out": ["fanout", "-n", "50", "--warmup", "200ms", "--duration", "1s"],
+    "fan-out-paced": ["fanout", "-n", "50", "--rate", "20", "--warmup", "200ms", "--duration", "1s"],
     "offline": ["offline", "-n", "20", "--messages", "10000", "--duration", "20s"],
     "storm": ["storm", "-n", "200"],
 }
@@ -90,12 +94,19 @@ ROWS = [
     ("one message at a time: answered, p50", "lock-step", at("latency_us", "p50"), "us", False),
     ("the same: delivered, p50", "lock-step", at("delivered_latency_us", "p50"), "us", False),
     ("{senders} senders, one inbox: delivered", "fan-in", at("delivered_per_s"), "/s", True),
+    ("one sender, {recipients} recipients of each message: delivered", "fan-out", at("delivered_per_s"), "/s", True),
+    ("the same, {messages} messages a second: delivered, p50", "fan-out-paced", at("delivered_latency_us", "p50"), "us", False),
+    ("the same: delivered, p99", "fan-out-paced", at("delivered_latency_us", "p99"), "us", False),
     ("inboxes of users who are away: filled", "offline", at("rate_per_s"), "/s", True),
     ("the same: drained, from the first login on", "offline", at("drain", "per_s"), "/s", True),
     ("{cut} users cut at once: until all are logged in again", "storm", storm_s, "s", False),
 ]
-#: What is compared elsewhere, and not here.
-NOT_MEASURED = ["one sender, many recipients"]
+#: What stands beside what where the servers have no word in common.
+FAN_OUT = (
+    "One sender, many recipients: a SEND of Iris names all of them (256 at most) and puts the message into the inbox of each; the"
+    " others publish once, to a topic (mosquitto), a subject (nats) or a stream (jetstream, with a durable consumer for each"
+    " recipient) that all recipients have subscribed to. Presence and groups of Iris are not in it."
+)
 
 
 def show(value, unit):
@@ -189,14 +200,14 @@ class Run:
     def table(self):
         flag = lambda load, name: int(self.loads[load][self.loads[load].index(name) + 1])  # noqa: E731
         names = {"rate": f"{flag('paced', '--rate'):,}", "senders": f"{flag('fan-in', '-n') - 1:,}"}
-        names["cut"] = f"{flag('storm', '-n'):,}"
+        names |= {"cut": f"{flag('storm', '-n'):,}", "recipients": f"{flag('fan-out', '-n'):,}"}
+        names["messages"] = f"{flag('fan-out-paced', '--rate'):,}"
         columns = " | ".join(self.stacks)
         lines = [f"| what | {columns} | Iris | spread |", "|---" * (len(self.stacks) + 3) + "|"]
         for what, load, figure, unit, more in ROWS:
             cells = " | ".join(self.cell(load, stack, figure, unit) for stack in self.stacks)
             of_iris = self.verdict(load, figure, more)
             lines.append(f"| {what.format(**names)} | {cells} | {of_iris} | {self.spread(load, figure)} |")
-        lines += [f"| {what} | not measured{' |' * (len(self.stacks) + 2)}" for what in NOT_MEASURED]
         return lines
 
 
@@ -212,6 +223,8 @@ def summary(run, when, rounds):
         "What an answer means, and what is there after a crash of the machine:",
         "",
         *[f"- **{stack}**: {brokers.STACKS[stack][2]}" for stack in run.stacks],
+        "",
+        FAN_OUT,
         "",
         f"All of mosquitto: `{'`, `'.join(brokers.MOSQUITTO)}`, so that nothing is dropped and nothing waits for more to send.",
     ]

@@ -23,6 +23,7 @@ Start = Callable[[str], Any]
 DAY = Path(__file__).resolve().parents[2] / "loadgen/examples/day.toml"
 MQTT = ("--protocol", "mqtt")
 MQTT5 = ("--protocol", "mqtt5")
+JETSTREAM = ("--protocol", "jetstream")
 #: Flags of the generator by the stack of bench/peers that they are for.
 SPOKEN = {
     "mqtt": ("mosquitto, memory", MQTT),
@@ -31,8 +32,9 @@ SPOKEN = {
     "mqtt-qos0": ("mosquitto, memory", (*MQTT, "--qos", "0")),
     "mqtt5-qos0": ("mosquitto, memory", (*MQTT5, "--qos", "0")),
     "nats": ("nats", ("--protocol", "nats")),
+    "jetstream": ("jetstream", JETSTREAM),
 }
-ANSWERS = {"mqtt", "mqtt-saved", "mqtt5"}
+ANSWERS = {"mqtt": "PUBACK", "mqtt-saved": "PUBACK", "mqtt5": "PUBACK", "jetstream": "PubAck"}
 
 
 @pytest.fixture
@@ -83,7 +85,7 @@ def test_a_broker_delivers_each_message_once_and_whole(start: Start, tmp_path: P
     assert result["delivered_latency_us"]["p50"] > 0 and result["rate_per_s"] > 0
     if spoken in ANSWERS:
         assert result["accepted"] == result["sent"] and result["latency_us"]["p50"] > 0
-        assert "PUBACK" in result["guarantee"]
+        assert ANSWERS[spoken] in result["guarantee"]
     else:
         assert result["accepted"] == 0 and result["latency_us"] is None
         assert result["guarantee"].startswith("none")
@@ -96,12 +98,13 @@ def test_an_open_loop_keeps_its_rate(start: Start, tmp_path: Path, spoken: str) 
     assert result["sent"] > 0 and result["environment"]["rate"] == 200
 
 
-@pytest.mark.parametrize("flags", [MQTT, MQTT5], ids=["mqtt", "mqtt5"])
+@pytest.mark.parametrize("flags", [MQTT, MQTT5, JETSTREAM], ids=["mqtt", "mqtt5", "jetstream"])
 def test_what_came_while_users_were_away_is_there_when_they_come(
     start: Start, tmp_path: Path, flags: tuple[str, ...]
 ) -> None:
     out = tmp_path / "out"
-    result = sound(start("mosquitto, saved"), out, "offline", *flags, "-n", "10", "--messages", "3000")
+    stack = "jetstream" if flags is JETSTREAM else "mosquitto, saved"
+    result = sound(start(stack), out, "offline", *flags, "-n", "10", "--messages", "3000")
     assert result["sent"] == result["accepted"] == result["delivered"] == 3000
     assert result["drain"]["count"] == 3000
 
@@ -116,7 +119,17 @@ def test_idle_connections_are_held_and_their_memory_is_told(start: Start, tmp_pa
     assert result["server"]["kernel"]["epoll_entries"] >= 1200, "both brokers wait by epoll"
 
 
-@pytest.mark.parametrize("spoken", ["mqtt", "mqtt5", "nats"])
+@pytest.mark.parametrize("spoken", ["mqtt", "mqtt5", "nats", "jetstream"])
+def test_one_message_reaches_all_who_subscribed_to_its_topic(start: Start, tmp_path: Path, spoken: str) -> None:
+    stack, flags = SPOKEN[spoken]
+    broker = start(stack)
+    result = sound(broker, tmp_path / "out", "fanout", *flags, "-n", "60")
+    assert result["recipients_per_send"] == 60 and result["delivered"] == 60 * result["sent"] > 0
+    parted = sound(broker, tmp_path / "out", "fanout", *flags, "-n", "60", "--to", "25", "--senders", "2")
+    assert parted["recipients_per_send"] == 25 and parted["delivered"] > 10 * parted["sent"] > 0
+
+
+@pytest.mark.parametrize("spoken", ["mqtt", "mqtt5", "nats", "jetstream"])
 def test_all_users_come_back_after_a_cut(start: Start, tmp_path: Path, spoken: str) -> None:
     stack, flags = SPOKEN[spoken]
     result = sound(start(stack), tmp_path / "out", "storm", *flags, "-n", "60")
@@ -165,8 +178,8 @@ def test_a_broker_that_goes_away_makes_the_run_invalid(start: Start) -> None:
         ("nats", ["offline", "--protocol", "nats"], "core NATS keeps no message"),
         ("mosquitto, memory", ["offline", *MQTT, "--qos", "0"], "--qos 1"),
         ("mosquitto, memory", ["throughput", "--qos", "1"], "--protocol mqtt"),
-        ("nats", ["fanin", "--protocol", "nats", "--threads", "2"], "--threads"),
-        ("nats", ["fanout", "--protocol", "nats"], "what only Iris"),
+        ("nats", ["fanin", "--protocol", "nats", "--threads", "2"], "one thread"),
+        ("nats", ["presence", "--protocol", "nats"], "what only Iris"),
         ("mosquitto, memory", ["churn", *MQTT], "what only Iris"),
         ("mosquitto, memory", ["run", str(DAY), *MQTT], "what only Iris"),
         ("nats", ["throughput", *MQTT], "undecodable"),
