@@ -59,6 +59,7 @@ fn feed(link: &mut Link, seen: &mut Seen, bytes: &[u8]) -> Result<(), End> {
             Event::Hello(peer) => {
                 check_peer(peer);
                 link.establish(NOW_MS);
+                assert!((1..=SHARDS).contains(&link.channels()), "as many queues are made");
             }
             Event::Batch { channel, bytes } => {
                 assert!(bytes.len() <= BATCH_BYTES_MAX);
@@ -76,7 +77,6 @@ fn feed(link: &mut Link, seen: &mut Seen, bytes: &[u8]) -> Result<(), End> {
 
 fn check_peer(peer: &Hello) {
     assert_eq!((peer.cluster.as_str(), peer.num_shards), ("prod", SHARDS));
-    assert!(peer.partitions <= SHARDS, "as many queues as it says are made");
     assert!(peer.node > 0 && peer.heartbeat_ms > 0);
     for text in [&peer.region, &peer.name] {
         assert!(text.len() <= 64 && !text.chars().any(char::is_control), "a log line of its own");

@@ -25,8 +25,8 @@ pub(super) struct Reply {
 /// Before the path of an admin server's unix socket.
 pub(super) const SOCKET: &str = "unix:";
 
-/// An address as people write it, as `HOST:PORT`: `http://` before it is dropped, a port that is missing is 7480. `unix:PATH`
-/// stays as it is.
+/// An address as people write it, as `HOST:PORT`: `http://` before it is dropped, a port that is missing is 7480.
+/// `unix:PATH` stays as it is.
 pub(super) fn address(text: &str) -> Result<String, Failure> {
     if text.strip_prefix(SOCKET).is_some_and(|path| !path.is_empty()) {
         return Ok(text.to_owned());

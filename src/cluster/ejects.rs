@@ -43,8 +43,8 @@ impl Gateway {
         worked
     }
 
-    /// Another node wants the sessions of a user to end. What an edge says goes on to the other edges and to the mirror, what
-    /// the mirror says to the edges, what a core says nowhere: so nothing goes round in circles.
+    /// Another node wants the sessions of a user to end. What an edge says goes on to the other edges and to the mirror,
+    /// what the mirror says to the edges, what a core says nowhere: so nothing goes round in circles.
     pub(super) fn take_eject(&mut self, wire: &Wire, user: UserKey, id: u64) {
         // By another way it came before, and who has logged in since stays.
         if self.heard_of.contains(id) {

@@ -111,7 +111,7 @@ batch_max = \"1MiB\"
         (line(2), "node.node_id: 0 is out of range"),
         (line(3), "node.nam: there is no such key"),
         (line(6), "listen.tcp: \"localhost\" is not an IP address and port"),
-        (line(7), "listen.admin: 0.0.0.0 is not loopback, and the admin server has no password"),
+        (line(7), "listen.admin: 0.0.0.0 is not loopback"),
         (line(10), "reactor.count: this must be an integer, not a string"),
         (
             line(11),
@@ -246,7 +246,13 @@ fn numbers_that_do_not_go_together_are_found() {
     assert!(cause("[node]\nroles = [\"edge\"]").contains("needs others"));
     assert!(cause("[node]\nroles = []").contains("has a role"));
     assert!(cause("[node]\nroles = [\"edge\", \"cloud\"]").contains("no role"));
-    assert!(load_dev("[listen]\nadmin_allow_remote = true\nadmin = \"0.0.0.0:1\"", &[]).is_ok());
+    let remote = "[listen]\nadmin_allow_remote = true\nadmin = \"0.0.0.0:1\"";
+    assert!(cause(remote).contains("whoever reaches the admin server"));
+    let dir = tempfile::tempdir().unwrap();
+    let token = dir.path().join("token");
+    std::fs::write(&token, "0123456789abcdef0123456789abcdef").unwrap();
+    let locked = format!("{remote}\nadmin_token = \"{}\"", token.display());
+    assert!(load_dev(&locked, &[]).is_ok());
     assert!(load_dev("[listen]\ntcp = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"", &[]).is_ok());
 }
 

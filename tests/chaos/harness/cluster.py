@@ -60,11 +60,14 @@ class ChaosNode(Node):
         #: Another program than IRIS_BIN to start.
         self.program = ""
         self.ends: list[int] = []
+        # In namespaces of their own, admin servers are not on loopback, and ask for a token.
+        self.admin_token = cluster.secret.read_text().strip()
         self.more = {
             "listen": {
                 "tcp": f"{self.listen}:{CLIENT_PORT}",
                 "admin": f"{self.listen}:{ADMIN_PORT}",
                 "admin_allow_remote": True,
+                "admin_token": str(cluster.secret),
             },
             "reactor": {"count": 1},
             "core": {"partitions": 2, "num_shards": SHARDS},

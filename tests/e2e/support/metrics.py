@@ -29,9 +29,11 @@ class Metrics:
             self.values[key] = float(value)
 
     @classmethod
-    def read(cls, admin: str) -> Metrics:
-        """Fetch and parse."""
-        with urllib.request.urlopen(f"http://{admin}/metrics", timeout=PATIENCE) as answer:
+    def read(cls, admin: str, token: str = "") -> Metrics:
+        """Fetch and parse; with a token if the admin server asks for one."""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        request = urllib.request.Request(f"http://{admin}/metrics", headers=headers)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return cls(answer.read().decode())
 
     def sum(self, name: str, **labels: str) -> float:

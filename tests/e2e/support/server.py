@@ -60,6 +60,8 @@ class Server:
         self.process: subprocess.Popen[bytes] | None = None
         self.tcp: tuple[str, int] = ("", 0)
         self.admin = ""
+        #: What the admin server asks for, if anything.
+        self.admin_token = ""
         self.starts = 0
         #: More arguments of the command.
         self.args: list[str] = []
@@ -154,7 +156,7 @@ class Server:
 
     def metrics(self) -> Metrics:
         """Read /metrics."""
-        return Metrics.read(self.admin)
+        return Metrics.read(self.admin, self.admin_token)
 
     def rss(self) -> int:
         """Return its resident bytes."""
