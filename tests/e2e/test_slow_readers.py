@@ -85,7 +85,7 @@ def test_a_reader_that_stops_is_ended_in_time_and_finds_its_messages_at_the_next
 
 def test_a_slow_reader_that_goes_on_reading_is_not_ended(make_server: Callable[..., Server]) -> None:
     """Each piece that it takes counts, also in the middle of a message."""
-    server = make_server({**TIGHT, "IRIS_REACTOR__SLOW_TIMEOUT": "3s"}).start()
+    server = make_server({**TIGHT, "IRIS_REACTOR__SLOW_TIMEOUT": "10s"}).start()
     with deaf(server, "slow") as slow:
         fill(server, "slow", 2)
         turns = 0
@@ -98,14 +98,14 @@ def test_a_slow_reader_that_goes_on_reading_is_not_ended(make_server: Callable[.
             turns += 1
             return len(slow.inbox) == 2
 
-        # A sip every 400 ms: 12 s in all, four times as long as a client may take nothing.
+        # A sip every 400 ms: 12 s in all, longer than a client may take nothing.
         until(takes_a_little, "both messages are there", every=0.4)
         assert turns > 20
     assert server.metrics().closed("slow_reader") == 0
 
 
 def test_a_sender_that_reads_no_answers_is_left_unread_and_then_ended(make_server: Callable[..., Server]) -> None:
-    server = make_server({**TIGHT, "IRIS_REACTOR__SLOW_TIMEOUT": "3s"}).start()
+    server = make_server({**TIGHT, "IRIS_REACTOR__SLOW_TIMEOUT": "20s"}).start()
     with deaf(server, "rude") as rude, Witness(server) as witness:
         sent = send_until_left_unread(server, rude)
         rude.raw(refused(sent, 1000))
@@ -170,7 +170,8 @@ def test_changes_for_a_reader_that_stopped_are_told_once_for_each_user(make_serv
 
 def test_more_than_is_read_at_a_time_comes_from_disk_and_nothing_is_lost(make_server: Callable[..., Server]) -> None:
     """200 users with 5 large messages each: 60 MB, all asked for at once, none of it in memory."""
-    server = make_server({"IRIS_WAL__RECENT_WINDOW": "0B", "IRIS_REACTOR__COUNT": "1"}).start()
+    env = {"IRIS_WAL__RECENT_WINDOW": "0B", "IRIS_REACTOR__COUNT": "1", "IRIS_REACTOR__SLOW_TIMEOUT": "5m"}
+    server = make_server(env).start()
     users = [f"u{number}" for number in range(200)]
     with server.login("generous") as sender:
         for number in range(5):
