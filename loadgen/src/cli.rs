@@ -18,6 +18,7 @@ use std::time::Duration;
 use crate::compare::CompareFlags;
 use crate::control::Load;
 use crate::fleet::{Fleet, FleetFlags, Wanted, WorkerFlags};
+use crate::garbage::GarbageFlags;
 use crate::objective::Objectives;
 use crate::observe::Observe;
 use crate::payload::HEAD_BYTES;
@@ -65,6 +66,7 @@ Examples:
   iris-loadgen p2p -n 100000 --workers a:7490,b:7490 --secret FILE --addr SERVER:7400
   iris-loadgen throughput --report run.html      a page with charts of each second
   iris-loadgen compare before.json after.json    what changed
+  iris-loadgen garbage -n 10000 --mix silent=1   connections that say nothing: when and how they end
   iris-loadgen throughput --protocol mqtt        the same load for an MQTT broker on 127.0.0.1:1883";
 
 /// A load; `iris-loadgen SCENARIO --help` has its flags.
@@ -175,6 +177,14 @@ pub enum Scenario {
         after_help = searched::EXAMPLES
     )]
     Search(SearchFlags),
+    /// Connections that no server wants, and how it treats them
+    #[command(
+        long_about = "Makes N connections (default 1,000) of which none logs in, in parts as --mix says: garbage sends \
+        random bytes, silent says nothing, half sends half a HELLO, oversize claims a frame longer than any, login sends a \
+        HELLO with a forged token, leave closes at once. Tells how each kind ended, how long that took, and when they were \
+        told to come again. It is no load of messages: run one beside it. Exit code: 0, or 2 if no connection was made."
+    )]
+    Garbage(GarbageFlags),
     /// Set runs against each other: what changed, and whether it is more than noise
     #[command(
         long_about = "Compares files of --json: two, or several repeats of both. Of each figure the medians; the noise is \
@@ -464,12 +474,12 @@ impl Scenario {
             Self::Run(run) => &run.flags,
             Self::Presence(presence) => &presence.flags,
             Self::Search(search) => search.scenario.flags(),
-            Self::Compare(_) | Self::Worker(_) => return None,
+            Self::Garbage(_) | Self::Compare(_) | Self::Worker(_) => return None,
         })
     }
 }
 
-fn resolve(addr: &str) -> anyhow::Result<SocketAddr> {
+pub(crate) fn resolve(addr: &str) -> anyhow::Result<SocketAddr> {
     let hint = || format!("--addr {addr}: expected HOST:PORT, such as 127.0.0.1:7400");
     addr.to_socket_addrs().with_context(hint)?.next().with_context(hint)
 }

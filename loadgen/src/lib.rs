@@ -6,6 +6,7 @@
 //! of a run, with what `scrape` reads of the server's metrics; `fleet` makes
 //! several processes, on one machine or many, work as one; `floor`, `server_probe` and `usage` measure the machine,
 //! `report` tells; `live`, `hgrm`, `page` and `chart` show it, and `compare` sets one run against another.
+//! `garbage` makes connections that no server wants.
 
 pub mod capacity;
 pub mod chart;
@@ -17,6 +18,7 @@ pub mod control;
 pub mod driver;
 pub mod fleet;
 pub mod floor;
+pub mod garbage;
 pub mod hgrm;
 pub mod live;
 pub mod names;

@@ -4,6 +4,7 @@ use clap::Parser;
 use iris_loadgen::cli::{Cli, Flags, Scenario};
 use iris_loadgen::compare;
 use iris_loadgen::fleet;
+use iris_loadgen::garbage;
 use iris_loadgen::observe::check_writable;
 use iris_loadgen::report::{EXIT_INVALID, Report};
 use iris_loadgen::scenario;
@@ -29,6 +30,7 @@ fn check_files(flags: &Flags) -> anyhow::Result<()> {
 fn run(scenario: Scenario) -> anyhow::Result<u8> {
     match scenario {
         Scenario::Search(flags) => scenario::search::run(flags),
+        Scenario::Garbage(flags) => garbage::run(&flags),
         Scenario::Compare(flags) => compare::run(&flags),
         Scenario::Worker(flags) => fleet::serve::run(&flags),
         scenario => {

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from support.loadgen import start
+from support.loadgen import start, start_bare
 from support.server import Server
 from support.wait import PATIENCE, until
 
@@ -183,3 +184,44 @@ def test_a_search_ends_with_a_load_that_was_met_and_confirmed(server: Server, tm
     unsaid = start(server, "search", "throughput", out=out)
     said, error = unsaid.communicate(timeout=PATIENCE)
     assert unsaid.returncode == 2 and "--slo" in error
+
+
+def test_garbage_tells_how_each_kind_of_it_is_treated(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server({"IRIS_REACTOR__LOGIN_TIMEOUT": "2s"}).start()
+    mix = "garbage=4,silent=2,half=2,oversize=1,login=1,leave=1"
+    process = start_bare(server, "garbage", "-n", "550", "--mix", mix, "--duration", "2m", out=tmp_path / "out")
+    said, error = process.communicate(timeout=2 * PATIENCE)
+    assert process.returncode == 0, said + error
+    result = json.loads((tmp_path / "out").read_text())
+    assert result["valid"] and result["connected"] == 550 and not result["not_connected"]
+    ends = {of["kind"]: {end["how"]: end["count"] for end in of["ends"]} for of in result["kinds"]}
+    assert set(ends["garbage"]) <= {"garbage", "oversize", "out_of_order", "malformed", "login_timeout"}
+    assert sum(ends.pop("garbage").values()) == 200
+    assert ends == {
+        "silent": {"login_timeout": 100},
+        "half": {"login_timeout": 100},
+        "oversize": {"oversize": 50},
+        "login": {"token_signature": 50},
+        "leave": {"left": 50},
+    }
+    silent = next(of["ends"][0] for of in result["kinds"] if of["kind"] == "silent")
+    assert silent["p50_ms"] >= 1000
+    before, after = result["server_rss_bytes"]
+    assert before > 0 and after > 0
+
+
+def test_a_flood_that_is_sent_away_is_told_when_to_come_back(
+    make_server: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = make_server({"IRIS_REACTOR__COUNT": "1", "IRIS_LIMITS__ACCEPTS": "60/h burst 20"}).start()
+    flags = ("-n", "100", "--mix", "login=1", "--again", "--connect-rate", "500", "--duration", "2s")
+    process = start_bare(server, "garbage", *flags, out=tmp_path / "out")
+    said, error = process.communicate(timeout=2 * PATIENCE)
+    assert process.returncode == 0, said + error
+    (login,) = json.loads((tmp_path / "out").read_text())["kinds"]
+    ends = {end["how"]: end for end in login["ends"]}
+    assert ends["token_signature"]["count"] <= 21
+    least, most = ends["login_rate"]["retry_after_ms"]
+    assert 1000 <= least < most <= 120_000

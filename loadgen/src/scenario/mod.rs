@@ -61,7 +61,9 @@ pub fn run(scenario: Scenario) -> Option<anyhow::Result<Report>> {
         Scenario::Slow(flags) => slow::run(flags),
         Scenario::Presence(flags) => presence::run(flags),
         Scenario::Run(flags) => script::run(flags),
-        Scenario::Search(_) | Scenario::Compare(_) | Scenario::Worker(_) => return None,
+        Scenario::Search(_) | Scenario::Compare(_) | Scenario::Garbage(_) | Scenario::Worker(_) => {
+            return None;
+        }
     })
 }
 

@@ -21,9 +21,13 @@ def loadgen() -> str:
 
 def start(server: Server, scenario: str, *args: str, out: Path) -> subprocess.Popen[str]:
     """Start a scenario against a server."""
+    return start_bare(server, scenario, *args, "--key", str(server.data / "dev.key"), out=out)
+
+
+def start_bare(server: Server, scenario: str, *args: str, out: Path) -> subprocess.Popen[str]:
+    """Start a scenario in which nobody logs in."""
     host, port = server.tcp
     return subprocess.Popen(
-        [loadgen(), scenario, *args, "--addr", f"{host}:{port}", "--key", str(server.data / "dev.key"),
-         "--pid", str(server.pid), "--json", str(out)],
+        [loadgen(), scenario, *args, "--addr", f"{host}:{port}", "--pid", str(server.pid), "--json", str(out)],
         env=clean_env({}), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=dies_with_us,
     )  # fmt: skip
