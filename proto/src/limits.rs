@@ -61,7 +61,8 @@ pub const MARK_BYTES_MAX: usize = 64 * 1024;
 pub const REPLICA_FRAME_BYTES_MAX: usize = 528 * 1024;
 /// Frames that a replica sends before the first of them is reported synced, at most.
 pub const REPLICA_FRAMES_MAX: usize = 4096;
-/// Connections of one reactor that are told why they were not let in, at a time; others are closed without a word.
+/// Connections of one reactor that are told why they were not let in, at a time and in a second; others are closed without
+/// a word.
 pub const REFUSALS_TOLD_MAX: u32 = 1024;
 /// The shortest wait that a refused connection or login is told, before its random part. Milliseconds.
 pub const REFUSED_RETRY_MS_MIN: u32 = 1000;

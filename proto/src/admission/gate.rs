@@ -1,6 +1,6 @@
 //! Decides over connections and logins before anything dear is done for them.
 
-use super::gcra::{Gcra, retry_ms};
+use super::gcra::{Gcra, Limit, retry_ms};
 use super::rates::UserRates;
 use super::table::{Entry, Key, Table};
 use super::{Bound, Limits};
@@ -81,8 +81,10 @@ pub struct Gate {
     accepts: Gcra,
     /// Connections that have not logged in.
     pending: u32,
-    /// Connections that are told that they were not let in.
+    /// Connections that are being told that they were not let in.
     told: u32,
+    /// How often one was, and may be: a flood must not cost an answer each.
+    telling: (Gcra, Limit),
     /// Made when a limit first needs it.
     prefixes: Option<Table<Prefix>>,
     users: Option<Table<User>>,
@@ -96,12 +98,15 @@ impl Gate {
     /// A gate that has seen nobody. Nobody outside may know `key`.
     pub fn new(limits: Limits, sizes: Sizes, key: [u64; 2], seed: u64) -> Self {
         assert!(sizes.v4_bits <= 32 && sizes.v6_bits <= 128, "prefixes are parts of addresses");
+        let tellings = REFUSALS_TOLD_MAX.into();
+        let telling = Limit::new(tellings, 1_000_000_000, tellings).expect("it is a limit");
         let mut gate = Self {
             limits: Limits::default(),
             sizes,
             accepts: Gcra::default(),
             pending: 0,
             told: 0,
+            telling: (Gcra::default(), telling),
             prefixes: None,
             users: None,
             key,
@@ -137,7 +142,9 @@ impl Gate {
                 (Pass(if counted { Pass::PENDING | Pass::COUNTED } else { Pass::PENDING }), Ok(()))
             }
             Err((bound, wait_ns)) => {
-                let told = self.told < REFUSALS_TOLD_MAX;
+                let (tellings, limit) = &mut self.telling;
+                let told =
+                    self.told < REFUSALS_TOLD_MAX && tellings.handle(now_ns, limit, 1).is_ok();
                 self.told += u32::from(told);
                 let retry_after_ms = self.spread(wait_ns);
                 let pass = Pass(if told { Pass::TOLD } else { 0 });

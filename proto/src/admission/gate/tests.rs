@@ -117,9 +117,17 @@ fn some_of_the_refused_are_told_and_the_rest_is_closed_without_a_word() {
         (0..REFUSALS_TOLD_MAX + 10).map(|_| gate.handle_accept(0, &here).0).collect();
     let told = passes.iter().filter(|pass| pass.is_told()).count();
     assert_eq!(told, REFUSALS_TOLD_MAX as usize);
+    assert!(!gate.handle_accept(S / 2, &here).0.is_told(), "so many are being told still");
     passes.into_iter().for_each(|pass| gate.handle_end(pass, &here));
     assert_eq!((gate.told, gate.pending()), (0, 1));
-    assert!(gate.handle_accept(0, &here).0.is_told());
+    // Each is gone at once from here on; a second has so many answers, and no more.
+    let told = (0..10_000_u64).filter(|n| {
+        let (pass, verdict) = gate.handle_accept(S / 2 + n * 1000, &here);
+        gate.handle_end(pass, &here);
+        verdict.is_err() && pass.is_told()
+    });
+    let told = told.count();
+    assert!((512..600).contains(&told), "{told}");
 }
 
 #[test]
