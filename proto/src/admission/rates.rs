@@ -29,9 +29,8 @@ impl UserRates {
 /// any more once it [`SendRates::is_idle`].
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SendRates {
-    messages: Gcra,
-    bytes: Gcra,
-    user: UserRates,
+    /// Messages and bytes of the connection, then of the user: see [`BOUNDS`].
+    used: [Gcra; 4],
     /// Refusals.
     refused: Gcra,
     /// Up to when refused SENDs were told to come again: the next one is told a later time, or all would come at once.
@@ -39,6 +38,10 @@ pub struct SendRates {
 }
 
 const _: () = assert!(size_of::<SendRates>() == 48);
+
+/// Which limit each place of [`SendRates::used`] is for.
+const BOUNDS: [Bound; 4] =
+    [Bound::ConnectionMessages, Bound::ConnectionBytes, Bound::UserMessages, Bound::UserBytes];
 
 /// The limit that allows a message last.
 struct Worst {
@@ -60,12 +63,13 @@ pub enum Over {
 impl SendRates {
     /// Of a connection whose user has used that before.
     pub fn new(user: UserRates) -> Self {
-        Self { user, ..Self::default() }
+        let new = Gcra::default();
+        Self { used: [new, new, user.messages, user.bytes], ..Self::default() }
     }
 
     /// What the user has used, for their next connection.
     pub fn user(&self) -> UserRates {
-        self.user
+        UserRates { messages: self.used[2], bytes: self.used[3] }
     }
 
     /// A SEND of so many bytes, header included, came. A refused one uses up nothing.
@@ -95,29 +99,32 @@ impl SendRates {
     }
 
     /// Takes one message of so many bytes if all limits allow it; else nothing, and gives the limit that allows it last.
+    #[inline]
     fn take(&mut self, now_ns: u64, limits: &Limits, bytes: u64) -> Option<Worst> {
-        let mut of_each: [(Option<Limit>, &mut Gcra, u64, Bound); 4] = [
-            (limits.connection_messages, &mut self.messages, 1, Bound::ConnectionMessages),
-            (limits.connection_bytes, &mut self.bytes, bytes, Bound::ConnectionBytes),
-            (limits.user_messages, &mut self.user.messages, 1, Bound::UserMessages),
-            (limits.user_bytes, &mut self.user.bytes, bytes, Bound::UserBytes),
+        let limits = [
+            &limits.connection_messages,
+            &limits.connection_bytes,
+            &limits.user_messages,
+            &limits.user_bytes,
         ];
-        let mut worst: Option<Worst> = None;
-        for (limit, used, units, bound) in &mut of_each {
-            let Some(limit) = *limit else { continue };
-            let wait_ns = used.wait_ns(now_ns, &limit, *units);
-            if wait_ns > worst.as_ref().map_or(0, |worst| worst.wait_ns) {
-                worst = Some(Worst { bound: *bound, wait_ns, limit, units: *units });
+        let units = [1, bytes, 1, bytes];
+        let mut waits_ns = [0; 4];
+        for (i, limit) in limits.iter().enumerate() {
+            if let Some(limit) = limit {
+                waits_ns[i] = self.used[i].wait_ns(now_ns, limit, units[i]);
             }
         }
-        if worst.is_none() {
-            for (limit, used, units, _) in of_each {
+        if waits_ns == [0; 4] {
+            for (i, limit) in limits.iter().enumerate() {
                 if let Some(limit) = limit {
-                    used.take(now_ns, &limit, units);
+                    self.used[i].take(now_ns, limit, units[i]);
                 }
             }
+            return None;
         }
-        worst
+        let (last, wait_ns) = (0..).zip(waits_ns).max_by_key(|(_, wait_ns)| *wait_ns)?;
+        let limit = (*limits[last])?;
+        Some(Worst { bound: BOUNDS[last], wait_ns, limit, units: units[last] })
     }
 
     /// Notes a refusal. Whether it is one too many.
@@ -129,8 +136,8 @@ impl SendRates {
 
     /// Nothing of it says more than a new one would.
     pub fn is_idle(&self, now_ns: u64) -> bool {
-        let until_ns = self.messages.max(self.bytes).max(self.refused).until_ns();
-        until_ns.max(self.user.until_ns()).max(self.promised_ns) <= now_ns
+        let until_ns = self.used.iter().fold(self.refused, |most, used| most.max(*used)).until_ns();
+        until_ns.max(self.promised_ns) <= now_ns
     }
 }
 
@@ -178,11 +185,11 @@ mod tests {
         };
         let mut rates = SendRates::default();
         assert_eq!(rates.handle_send(0, &limits, 100), Ok(()));
-        let before = (rates.bytes, rates.user);
+        let before = rates.used;
         for _ in 0..100 {
             assert!(rates.handle_send(0, &limits, 100).is_err());
         }
-        assert_eq!((rates.bytes, rates.user), before);
+        assert_eq!(rates.used, before);
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! The benchmarks, in the order of a message's life: bytes of a client, session, core, log, mirror, edge.
+//! The benchmarks, in the order of a message's life: bytes of a client, session, limits, core, log, mirror, edge.
 //!
 //! Turns are as large as batches under load, some hundred messages of 64 bytes. Cryptographic hashes are left out:
 //! valgrind shows no instructions for SHA-256, so their count would be that of code that hardly any machine runs.
 
+mod admission;
 mod codec;
 mod core;
 mod edge;
@@ -24,8 +25,15 @@ const BATCH: u32 = 300;
 
 /// Every benchmark.
 pub(crate) fn all() -> Vec<Bench> {
-    let parts =
-        [codec::BENCHES, core::BENCHES, log::BENCHES, node::BENCHES, pair::BENCHES, edge::BENCHES];
+    let parts = [
+        codec::BENCHES,
+        admission::BENCHES,
+        core::BENCHES,
+        log::BENCHES,
+        node::BENCHES,
+        pair::BENCHES,
+        edge::BENCHES,
+    ];
     parts.concat()
 }
 
