@@ -14,8 +14,8 @@ Examples:
                                                  the highest rate of 100 users in pairs
   iris-loadgen search p2p --of connections --slo 'delivered.p99<20ms,lost=0' --from 1k --precision 10
                                                  the most publishers of one message a second each
-  iris-loadgen search fanout -n 1000 --slo 'delivered.p99<50ms,reach=256' --from 10 --to 10k
-                                                 the most SENDs a second, each to 256 of 1,000 users
+  iris-loadgen search fanout -n 1024 --slo 'delivered.p99<50ms,reach=256' --from 10 --to 10k
+                                                 the most SENDs a second, each to 256 of 1,024 users
   iris-loadgen search presence -n 5000 --slo 'told.p99<100ms,missed=0' --from 50
                                                  the most users a second who log out and in again
   iris-loadgen search composite --of connections --active 1% --hold 5s --slo 'p99<20ms,rss<600B' --pid PID
