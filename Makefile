@@ -9,7 +9,7 @@ export IRIS_BIN := $(abspath $(IRIS))
 export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
 
 .PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos fuzz lint clean
-.PHONY: bench bench-check bench-baseline bench-micro peers
+.PHONY: bench bench-check bench-baseline bench-micro bench-peers
 
 help: ## What can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,7 +59,7 @@ bench-baseline: needs-rust ## Record what bench-check compares with
 bench-micro: needs-rust ## Time the same work: nanoseconds of one operation
 	$(MICRO) time
 
-peers: build needs-peers ## Iris beside mosquitto and nats-server, measured here; takes some minutes
+bench-peers: build needs-peers ## Iris beside mosquitto and nats-server, measured here; takes some minutes
 	$(PYTHON) bench/peers/run.py
 
 $(VENV)/.ready: tests/requirements.txt | needs-python

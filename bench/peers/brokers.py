@@ -22,7 +22,7 @@ IRIS = os.environ.get("IRIS_BIN", str(ROOT / "target/release/iris"))
 LOADGEN = os.environ.get("IRIS_LOADGEN_BIN", str(ROOT / "target/release/iris-loadgen"))
 #: Debian puts brokers where the PATH of other users than root does not lead.
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
-HINT = "apt-get install mosquitto nats-server, or as root: make peers"
+HINT = "apt-get install mosquitto nats-server, or as root: make bench-peers"
 
 
 class Broker:
@@ -104,11 +104,11 @@ class Nats(Broker):
 
 
 class Jetstream(Nats):
-    """nats-server with one stream, as iris-loadgen --protocol jetstream wants it."""
+    """nats-server with one stream, as iris-loadgen --driver jetstream wants it."""
 
     def __init__(self, home):
         home = pathlib.Path(home)
-        super().__init__(home, ["--protocol", "jetstream"], "--jetstream", "--store_dir", str(home / "store"))
+        super().__init__(home, ["--driver", "jetstream"], "--jetstream", "--store_dir", str(home / "store"))
         try:
             self.ask("$JS.API.STREAM.CREATE.IRIS", JETSTREAM_STREAM)
         except BaseException:
@@ -160,18 +160,18 @@ def mosquitto(settings, *flags):
 STACKS = {
     "iris": (Iris, [], "`iris serve --dev`: synced to disk before ACCEPTED, kept until the receiver acknowledges"),
     "mosquitto, saved": (
-        mosquitto(MOSQUITTO_DURABLE, "--protocol", "mqtt", "--persistent"),
+        mosquitto(MOSQUITTO_DURABLE, "--driver", "mqtt", "--persistent"),
         ["mosquitto"],
         "MQTT 3.1.1, QoS 1, persistent sessions; `persistence true`, `autosave_interval 1`: the whole state is written"
         " each second, so what was answered in the last second is lost in a crash; mosquitto syncs no single message",
     ),
     "mosquitto, memory": (
-        mosquitto(MOSQUITTO_MEMORY, "--protocol", "mqtt"),
+        mosquitto(MOSQUITTO_MEMORY, "--driver", "mqtt"),
         ["mosquitto"],
         "MQTT 3.1.1, QoS 1, clean sessions; `persistence false`: nothing survives a crash",
     ),
     "nats": (
-        lambda home: Nats(home, ["--protocol", "nats"]),
+        lambda home: Nats(home, ["--driver", "nats"]),
         ["nats-server"],
         "core NATS, at most once, no answers: a message is delivered to who is there, or gone",
     ),

@@ -274,7 +274,7 @@ def main():
         (out / "summary.md").write_text(text)
         print(text)
         if not args.quick and not args.out:
-            raw = f"[{name}](runs/{name}/summary.md) has each run and the command of each figure (`make peers`)."
+            raw = f"[{name}](runs/{name}/summary.md) has each run and the command of each figure (`make bench-peers`)."
             put_into_readme(["", *lines, "", raw, ""])
     return 99 if run.troubles else 0
 

@@ -67,7 +67,7 @@ Examples:
   iris-loadgen throughput --report run.html      a page with charts of each second
   iris-loadgen compare before.json after.json    what changed
   iris-loadgen garbage -n 10000 --mix silent=1   connections that say nothing: when and how they end
-  iris-loadgen throughput --protocol mqtt        the same load for an MQTT broker on 127.0.0.1:1883";
+  iris-loadgen throughput --driver mqtt          the same load for an MQTT broker on 127.0.0.1:1883";
 
 /// A load; `iris-loadgen SCENARIO --help` has its flags.
 #[derive(Debug, Subcommand)]
@@ -206,7 +206,7 @@ pub enum Scenario {
 pub struct Flags {
     /// What the server speaks; for comparing Iris with other brokers
     #[arg(
-        long,
+        long = "driver",
         value_name = "NAME",
         default_value = "iris",
         long_help = "What the server speaks: iris; mqtt (3.1.1) or mqtt5, each user with a topic of its own called as the \
@@ -531,7 +531,7 @@ mod tests {
         for (name, port) in
             [("iris", 7400), ("mqtt", 1883), ("mqtt5", 1883), ("nats", 4222), ("jetstream", 4222)]
         {
-            let options = flags(&["--protocol", name]).unwrap();
+            let options = flags(&["--driver", name]).unwrap();
             assert_eq!((options.addr.port(), options.protocol.name()), (port, name));
         }
     }
@@ -561,10 +561,10 @@ mod tests {
             (&["--connections", "0"], "1"),
             (&["--window", "0"], "1"),
             (&["--addr", "192.0.2.1:7400", "--sources", "2"], "loopback"),
-            (&["--protocol", "amqp"], "mqtt5"),
-            (&["--protocol", "mqtt", "--qos", "2"], "0..=1"),
-            (&["--qos", "1"], "--protocol mqtt"),
-            (&["--protocol", "nats", "--persistent"], "--protocol mqtt"),
+            (&["--driver", "amqp"], "mqtt5"),
+            (&["--driver", "mqtt", "--qos", "2"], "0..=1"),
+            (&["--qos", "1"], "--driver mqtt"),
+            (&["--driver", "nats", "--persistent"], "--driver mqtt"),
         ] {
             let message = format!("{:#}", flags(args).unwrap_err());
             assert!(message.contains(hint), "{args:?}: {message}");

@@ -5,7 +5,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
-/// `--protocol`.
+/// `--driver`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Name {
     /// Iris's own protocol
@@ -20,7 +20,7 @@ pub enum Name {
     Jetstream,
 }
 
-/// A protocol with what it needs to know, as `--protocol`, `--qos` and `--persistent` say.
+/// A protocol with what it needs to know, as `--driver`, `--qos` and `--persistent` say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum Protocol {
     #[default]
@@ -60,8 +60,8 @@ impl Protocol {
             Name::Mqtt => Version::V311,
             Name::Mqtt5 => Version::V5,
             Name::Iris | Name::Nats | Name::Jetstream => {
-                ensure!(qos.is_none(), "--qos is of MQTT: add --protocol mqtt or mqtt5");
-                ensure!(!persistent, "--persistent is of MQTT: add --protocol mqtt or mqtt5");
+                ensure!(qos.is_none(), "--qos is of MQTT: add --driver mqtt or mqtt5");
+                ensure!(!persistent, "--persistent is of MQTT: add --driver mqtt or mqtt5");
                 return Ok(match name {
                     Name::Nats => Self::Nats,
                     Name::Jetstream => Self::Jetstream,
@@ -73,7 +73,7 @@ impl Protocol {
         Ok(Self::Mqtt(Mqtt { version, qos, persistent }))
     }
 
-    /// As `--protocol` names it.
+    /// As `--driver` names it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Iris => "iris",
@@ -151,7 +151,7 @@ impl Protocol {
                 "--qos 0: brokers need not keep such messages for users who are away: leave it out, or say --qos 1"
             ),
             Self::Nats => bail!(
-                "--protocol nats: core NATS keeps no message for a user who is away: use iris, mqtt, mqtt5 or jetstream"
+                "--driver nats: core NATS keeps no message for a user who is away: use iris, mqtt, mqtt5 or jetstream"
             ),
         }
     }
@@ -181,7 +181,7 @@ mod tests {
         for name in [Name::Iris, Name::Nats, Name::Jetstream] {
             for (qos, persistent) in [(Some(0), false), (None, true)] {
                 let error = Protocol::new(name, qos, persistent).unwrap_err();
-                assert!(error.to_string().contains("--protocol mqtt"), "{error}");
+                assert!(error.to_string().contains("--driver mqtt"), "{error}");
             }
             assert_eq!(Protocol::new(name, None, false).unwrap().qos(), None);
         }

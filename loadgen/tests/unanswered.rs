@@ -67,7 +67,7 @@ fn serve(
 
 fn run(addr: SocketAddr, line: &str) -> Report {
     let args =
-        format!("iris-loadgen {line} --protocol nats --addr {addr} --warmup 50ms --duration 1s");
+        format!("iris-loadgen {line} --driver nats --addr {addr} --warmup 50ms --duration 1s");
     scenario::run(Cli::try_parse_from(args.split(' ')).unwrap().scenario).unwrap().unwrap()
 }
 

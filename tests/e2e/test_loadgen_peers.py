@@ -21,9 +21,9 @@ import brokers  # noqa: E402
 Start = Callable[[str], Any]
 
 DAY = Path(__file__).resolve().parents[2] / "loadgen/examples/day.toml"
-MQTT = ("--protocol", "mqtt")
-MQTT5 = ("--protocol", "mqtt5")
-JETSTREAM = ("--protocol", "jetstream")
+MQTT = ("--driver", "mqtt")
+MQTT5 = ("--driver", "mqtt5")
+JETSTREAM = ("--driver", "jetstream")
 #: Flags of the generator by the stack of bench/peers that they are for.
 SPOKEN = {
     "mqtt": ("mosquitto, memory", MQTT),
@@ -31,7 +31,7 @@ SPOKEN = {
     "mqtt5": ("mosquitto, memory", MQTT5),
     "mqtt-qos0": ("mosquitto, memory", (*MQTT, "--qos", "0")),
     "mqtt5-qos0": ("mosquitto, memory", (*MQTT5, "--qos", "0")),
-    "nats": ("nats", ("--protocol", "nats")),
+    "nats": ("nats", ("--driver", "nats")),
     "jetstream": ("jetstream", JETSTREAM),
 }
 ANSWERS = {"mqtt": "PUBACK", "mqtt-saved": "PUBACK", "mqtt5": "PUBACK", "jetstream": "PubAck"}
@@ -158,7 +158,7 @@ def test_messages_that_a_broker_answers_and_drops_are_lost(start: Start, tmp_pat
 def test_a_broker_that_goes_away_makes_the_run_invalid(start: Start) -> None:
     broker = start("nats")
     load = subprocess.Popen(
-        [loadgen(), "throughput", "--protocol", "nats", "-n", "4", "--duration", "10m", "--drain-wait", "1s",
+        [loadgen(), "throughput", "--driver", "nats", "-n", "4", "--duration", "10m", "--drain-wait", "1s",
          "--addr", broker.addr],
         env=clean_env({}), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=dies_with_us,
     )  # fmt: skip
@@ -175,15 +175,15 @@ def test_a_broker_that_goes_away_makes_the_run_invalid(start: Start) -> None:
 @pytest.mark.parametrize(
     ("stack", "flags", "hint"),
     [
-        ("nats", ["offline", "--protocol", "nats"], "core NATS keeps no message"),
+        ("nats", ["offline", "--driver", "nats"], "core NATS keeps no message"),
         ("mosquitto, memory", ["offline", *MQTT, "--qos", "0"], "--qos 1"),
-        ("mosquitto, memory", ["throughput", "--qos", "1"], "--protocol mqtt"),
-        ("nats", ["fanin", "--protocol", "nats", "--threads", "2"], "one thread"),
-        ("nats", ["presence", "--protocol", "nats"], "what only Iris"),
+        ("mosquitto, memory", ["throughput", "--qos", "1"], "--driver mqtt"),
+        ("nats", ["fanin", "--driver", "nats", "--threads", "2"], "one thread"),
+        ("nats", ["presence", "--driver", "nats"], "what only Iris"),
         ("mosquitto, memory", ["churn", *MQTT], "what only Iris"),
         ("mosquitto, memory", ["run", str(DAY), *MQTT], "what only Iris"),
         ("nats", ["throughput", *MQTT], "undecodable"),
-        ("mosquitto, memory", ["throughput", "--protocol", "nats"], "no connection could log in"),
+        ("mosquitto, memory", ["throughput", "--driver", "nats"], "no connection could log in"),
     ],
 )
 def test_what_cannot_be_is_refused_with_the_reason(start: Start, stack: str, flags: list[str], hint: str) -> None:

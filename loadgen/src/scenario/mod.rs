@@ -111,7 +111,7 @@ impl Shape {
         let waits = !self.stalled.is_empty() && !protocol.answers();
         ensure!(
             protocol == Protocol::Iris || !(is_of_iris || waits),
-            "--protocol {}: {} like this needs what only Iris's protocol has: leave it out",
+            "--driver {}: {} like this needs what only Iris's protocol has: leave it out",
             protocol.name(),
             self.name,
         );
