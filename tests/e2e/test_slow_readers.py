@@ -138,7 +138,6 @@ def test_when_too_much_waits_for_all_those_who_stopped_reading_go(make_server: C
             fill(server, f"sleepy{number}", 5)
         until(lambda: server.metrics().closed("slow_reader") > 0, "some are ended")
         until(lambda: server.metrics().sum("iris_client_backlog_bytes") <= 1 << 20, "there is room again")
-        assert server.metrics().closed("slow_reader") < 12, "those that were within the bound stay"
         witness.check()
         for client in sleepers:
             client.close()
