@@ -68,9 +68,12 @@ impl Ejector {
     /// Ends the sessions of a user that this process holds. Each reactor says to `ended` how many those were.
     pub fn here(&self, user: UserKey, ended: Option<&UnboundedSender<u64>>) -> Result<(), Full> {
         let wish = || Eject { user, ended: ended.cloned() };
-        let asked = self.reactors.iter().map(|way| way.ask(wish()));
-        // All are asked, also after one that is full.
-        asked.fold(Ok(()), |all, one| all.and(one))
+        let mut asked = Ok(());
+        for way in &self.reactors {
+            // All are asked, also after one that is full.
+            asked = asked.and(way.ask(wish()));
+        }
+        asked
     }
 
     /// Has other nodes end them. Whether there are any.
