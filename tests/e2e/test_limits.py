@@ -254,7 +254,7 @@ def test_acknowledging_what_others_send_is_no_flood(limited: Limited) -> None:
     server = limited(connection_messages="2000/m burst 2000", flood_factor=1)
     with server.login("reader") as reader, server.login("sender", 0) as sender:
         for number in range(1500):
-            sender.send("reader", b"%d" % number)
+            assert sender.ask("reader", b"%d" % number) == "accepted"
             reader.ack(reader.take(1)[0].no)
         reader.sync()
         assert reader.error is None
