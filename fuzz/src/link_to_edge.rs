@@ -347,9 +347,9 @@ impl World {
         for client in self.clients.iter().filter(|client| client.is_in && !client.is_over) {
             assert!(client.unanswered.is_empty(), "no answer: {:?}", client.unanswered);
         }
-        for index in 0..self.clients.len() {
+        for (index, name) in USERS.iter().enumerate().take(self.clients.len()) {
             if self.clients[index].is_in {
-                let (conn, user) = (self.conn(index), UserKey::of(USERS[index]));
+                let (conn, user) = (self.conn(index), UserKey::of(name));
                 self.say(&ToCore::Logout { conn, user });
             }
         }

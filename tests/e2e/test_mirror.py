@@ -170,7 +170,7 @@ def test_a_core_with_an_old_image_of_its_disk_gets_back_what_it_had_said(pair: C
     send(edge, [b"old"])
     assert core.stop(signal.SIGTERM) == 0
     image = core.home / "image"
-    shutil.copytree(core.data, image)
+    shutil.copytree(core.data, image, ignore=shutil.ignore_patterns("*.sock"))
     core.start()
     until(lambda: is_whole(pair), "it is back")
     send(edge, [b"later"])
@@ -192,7 +192,7 @@ def test_a_life_that_the_mirror_remembers_is_not_lived_again(pair: Cluster) -> N
     now = identity(core)
     # Its clock stood far ahead for one life, of which this image of the disk knows nothing.
     image = core.home / "image"
-    shutil.copytree(core.data, image)
+    shutil.copytree(core.data, image, ignore=shutil.ignore_patterns("*.sock"))
     set_identity(core, {**now, "incarnation": now["incarnation"] + 1_000_000})
     core.start()
     until(lambda: is_whole(pair), "it is back")

@@ -22,6 +22,14 @@ def ends_with(client: Client, code: str) -> None:
 # ---- takeover
 
 
+def acknowledged(cluster: Cluster, count: int) -> None:
+    """Wait until the core knows of so many: what goes by another edge would overtake them."""
+    until(
+        lambda: cluster.cores[0].metrics().sum("iris_acked_total") == count,
+        f"{count} are acknowledged",
+    )
+
+
 def test_a_login_at_another_edge_takes_over_what_was_not_acknowledged(
     make_cluster: Callable[..., Cluster],
 ) -> None:
@@ -33,7 +41,7 @@ def test_a_login_at_another_edge_takes_over_what_was_not_acknowledged(
         got = old.take(6)
         old.ack(2)
         old.sync()
-        until(lambda: cluster.cores[0].metrics().sum("iris_acked_total") == 2, "two are acknowledged")
+        acknowledged(cluster, 2)
         with two.login("bob") as new:
             ends_with(old, "replaced")
             assert new.welcome and new.welcome.waiting == 4
@@ -41,12 +49,14 @@ def test_a_login_at_another_edge_takes_over_what_was_not_acknowledged(
             # The first edge takes over in turn; nobody is told twice.
             new.ack(1)
             new.sync()
+            acknowledged(cluster, 3)
             with one.login("bob") as third:
                 ends_with(new, "replaced")
                 rest = third.take(3)
                 assert [(one.no, one.payload) for one in rest] == [(1, b"3"), (2, b"4"), (3, b"5")]
                 third.ack(3)
                 third.sync()
+                acknowledged(cluster, 6)
     with two.login("bob") as last:
         assert last.welcome and last.welcome.waiting == 0
     assert one.metrics().sum("iris_connections_closed_total", reason="replaced") == 1

@@ -104,8 +104,9 @@ def taken() -> Iterator[str]:
 def test_a_port_in_use_is_named_with_its_key(tmp_path: Path, taken: str, which: str) -> None:
     ports = {"tcp": "127.0.0.1:0", "admin": "127.0.0.1:0", which: taken}
     args = ("--tcp", ports["tcp"], "--admin", ports["admin"])
-    code, said = refused(tmp_path, "--dev", "--data-dir", "data", *args)
+    code, said = refused(tmp_path, "--dev", "--data-dir", "data", *args, lines=2)
     assert code == IN_USE
+    assert f"{taken} is in use; waiting" in said
     assert taken in said and f"listen.{which}" in said and "ss -ltnp" in said
 
 
@@ -114,7 +115,7 @@ def test_a_port_of_another_server_is_not_shared_with_it(tmp_path: Path, server: 
     code, said = refused(
         settled(server).home,
         "--dev", "--data-dir", str(tmp_path / "other"), "--tcp", tcp, "--admin", server.admin,
-        lines=2,
+        lines=3,
     )  # fmt: skip
     assert code == IN_USE and tcp in said and server.admin in said
     assert not (tmp_path / "other").exists()

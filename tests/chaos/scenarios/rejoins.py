@@ -21,7 +21,7 @@ def rejoin(r: Round, change: str) -> None:
     if change == "old":
         # An image of the disk, as a snapshot would make it: of a node that is stopped.
         core.stop()
-        shutil.copytree(core.data, core.home / "image")
+        shutil.copytree(core.data, core.home / "image", ignore=shutil.ignore_patterns("*.sock"))
         core.start()
         r.wait_healthy()
         r.wait_flow(MESSAGES)

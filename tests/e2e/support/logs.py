@@ -87,7 +87,7 @@ def has_footer(path: Path) -> bool:
 def copy_of(server: Server, home: Path) -> Server:
     """Return a server, not started, on a copy of another's data directory."""
     other = Server(home, server.env)
-    shutil.copytree(server.data, other.data)
+    shutil.copytree(server.data, other.data, ignore=shutil.ignore_patterns("*.sock"))
     return other
 
 
