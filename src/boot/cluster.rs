@@ -198,6 +198,7 @@ impl Running {
                 region: config.node.region.clone(),
                 name: config.node.name.clone(),
             },
+            random,
             config: wiring.config,
             listener,
             waker: wiring.waker.clone(),

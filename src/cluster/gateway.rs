@@ -156,7 +156,7 @@ impl Gateway {
             leaving_since_ms: None,
             heard_ms: 0,
             said_goodbye_ms: None,
-            random: me.incarnation | 1,
+            random: parts.random | 1,
             plain: Vec::new(),
             metrics: parts.metrics,
             config: parts.config,

@@ -231,6 +231,8 @@ pub struct Parts {
     pub config: ClusterConfig,
     /// This node.
     pub me: Me,
+    /// A number that no other node has: the numbers of the wishes it tells begin with it.
+    pub random: u64,
     /// Where other nodes come in; only of a core.
     pub listener: Option<TcpListener>,
     /// How the gateway is woken.

@@ -3,7 +3,8 @@
 use super::*;
 use crate::config::CoreNode;
 use crate::link::links_into;
-use crossbeam_channel::{Receiver, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use iris_proto::id::UserKey;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::thread::JoinHandle;
@@ -18,6 +19,7 @@ struct Node {
     news: Vec<Receiver<MirrorNews>>,
     wakers: Vec<Waker>,
     gateway: Waker,
+    ejects: Sender<Eject>,
     leave: Arc<AtomicBool>,
     thread: JoinHandle<std::io::Result<()>>,
     metrics: Arc<GatewayMetrics>,
@@ -72,6 +74,7 @@ impl Node {
         };
         let leave = Arc::new(AtomicBool::new(false));
         let metrics = Arc::new(GatewayMetrics::default());
+        let (ejects, wishes) = unbounded();
         let parts = Parts {
             config,
             me: Me {
@@ -84,19 +87,20 @@ impl Node {
                 region: "here".to_owned(),
                 name: format!("node-{node}"),
             },
+            random: node.into(),
             listener: Some(listener),
             waker: gateway.clone(),
             started: crate::clock::now(),
             edge: None,
             core: Some(core),
             states: Arc::new(States::new(usize::from(PARTITIONS))),
-            ejects: crossbeam_channel::never(),
+            ejects: wishes,
             ejector: Ejector::default(),
             leave: Arc::clone(&leave),
             metrics: Arc::clone(&metrics),
         };
         let thread = std::thread::spawn(move || run(parts));
-        Self { news, wakers, gateway, leave, thread, metrics }
+        Self { news, wakers, gateway, ejects, leave, thread, metrics }
     }
 
     /// The next link of each partition, all of one number.
@@ -120,6 +124,17 @@ impl Node {
                 MirrorNews::Down { link, .. } => assert_eq!(link, number),
                 other => panic!("{other:?}"),
             }
+        }
+    }
+
+    /// Wants the sessions of a user ended, and waits until the `count`-th such wish has come to `there`.
+    fn eject(&self, there: &Node, count: u64) {
+        let _ = self.ejects.send(Eject { user: UserKey::of("bob"), ended: None });
+        self.gateway.wake();
+        let deadline = crate::clock::now() + PATIENCE;
+        while there.metrics.ejects.value() < count {
+            assert!(crate::clock::now() < deadline, "the wish never came");
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
 
@@ -219,6 +234,21 @@ fn a_stream_that_is_not_taken_stops_itself_and_no_other() {
     let bytes = vec![3; 2_000_000];
     carry(&mut ends_of_one[1].1, &two.wakers[1], &ends_of_two[1].0, &bytes);
     assert!(ends_of_one[0].1.backlog_bytes() > 0);
+    one.stop();
+    two.stop();
+}
+
+#[test]
+fn wishes_of_two_nodes_of_one_incarnation_are_not_taken_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let [(one_config, one_listener), (two_config, two_listener)] = pair(dir.path());
+    let one = Node::start(one_config, 1, one_listener);
+    let two = Node::start(two_config, 2, two_listener);
+    let _streams = (one.up(2), two.up(1));
+    for count in 1..=3 {
+        one.eject(&two, count);
+        two.eject(&one, count);
+    }
     one.stop();
     two.stop();
 }

@@ -77,10 +77,11 @@ def test_messages_between_workers_are_accounted_for(server: Server, tmp_path: Pa
     secret = tmp_path / "secret"
     secret.write_text("0123456789abcdef0123456789abcdef\n")
     addrs = ",".join(worker("--secret", str(secret))[0] for _ in range(2))
-    # Senders and the one inbox, or all recipients, are not of one process.
+    # Senders and the one inbox, or all recipients, are not of one process. Without a rate, a fast machine accepts more than
+    # one reader takes, until the inbox is full.
     page = tmp_path / "page.html"
     flags = ("--workers", addrs, "--secret", str(secret), "--warmup", "200ms", "--duration", "2s")
-    fanin = counts(server, tmp_path / "fanin", "fanin", "--connections", "51", *flags, "--report", str(page))
+    fanin = counts(server, tmp_path / "fanin", "fanin", "--connections", "51", "--rate", "20000", *flags, "--report", str(page))
     assert fanin["sent"] == fanin["accepted"] == fanin["delivered"] > 0
     assert "worker 2 of 2" in page.read_text()
     fanout = counts(server, tmp_path / "fanout", "fanout", "--connections", "100", *flags)
