@@ -17,8 +17,9 @@ use crate::link::{Inbox, Links as Ways, Outbox, links_into};
 use crate::metrics::Registry;
 use crate::partition::{self, Failed, PartitionStore};
 use crate::preflight::{explain_bind, explain_ring};
-use crate::reactor;
+use crate::reactor::{self, Listeners};
 use crate::rt::{self, Waker};
+use crate::tls::{Reloader, Renewals};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use iris_proto::admission::Gate;
 use iris_proto::core::CoreConfig;
@@ -26,6 +27,7 @@ use iris_proto::id::{Origin, ShardId};
 use iris_proto::limits::ENTRIES_PER_PARTITION_MAX;
 use iris_proto::session::{Outlast, Patience, SlowBounds};
 use iris_ring::Listener;
+use iris_tls::ServerConfig;
 use iris_wal::LogConfig;
 use iris_wal::disk::SyncMethod;
 use iris_wal::io::{Directory, Founding, Identity, NODE_NAME, OpenError, random_bytes, self_test};
@@ -63,12 +65,19 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
     let state = Arc::new(NodeState::new(NodeInfo::of(&config), registry));
     let listeners = bind(&config)?;
     let peers = cluster::bind(&config)?;
+    let address = |listener: fn(&Listeners) -> &Option<Listener>| {
+        listeners.first().and_then(|of_first| listener(of_first).as_ref().map(Listener::address))
+    };
     let bound = Bound {
-        tcp: listeners.first().map(Listener::address),
+        tcp: address(|listeners| &listeners.tcp),
+        tls: address(|listeners| &listeners.tls),
         link: peers.as_ref().map(TcpListener::local_addr).transpose()?,
         admin: config.listen.admin,
     };
-    let mut control = Control::start(&config.listen, Arc::clone(&state), reload)?;
+    let (reloader, tls) = Reloader::start(&config, state.registry())?
+        .map(|start| (start.reloader, (start.config, start.renewals)))
+        .unzip();
+    let mut control = Control::start(&config.listen, Arc::clone(&state), reload, reloader)?;
     let bound = Bound { admin: control.address(), ..bound };
     let directory = config.roles.core.then(|| open_directory(&config)).transpose()?.map(Arc::new);
 
@@ -112,7 +121,8 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
     let gateway = gateway.transpose()?;
     let (ways, inboxes_in) = (links.to_partitions, inboxes.of_reactors);
     let ends = (ends.reactors, ejects);
-    let reactors = node.start_reactors(listeners, &wakers, ways, inboxes_in, ends)?;
+    let doors = node.doors(listeners, tls);
+    let reactors = node.start_reactors(doors, &wakers, ways, inboxes_in, ends)?;
     let event = match node.wait_for_cores(gateway.as_ref())? {
         Some(event) => event,
         None => {
@@ -167,25 +177,33 @@ fn adopt_partitions(config: &mut Config) {
     }
 }
 
-/// A listener per reactor on one address. With port 0 the kernel picks it once, for all.
-fn bind(config: &Config) -> Result<Vec<Listener>, Failure> {
-    let mut address = config.listen.tcp;
-    let mut listeners = Vec::with_capacity(config.reactors());
+/// A listener of each kind per reactor, each kind on one address. With port 0 the kernel picks it once, for all.
+fn bind(config: &Config) -> Result<Vec<Listeners>, Failure> {
+    let mut addresses = [config.listen.tcp, config.listen.tls];
+    let mut each = Vec::with_capacity(config.reactors());
     for _ in 0..config.reactors() {
-        let listener = Listener::bind(address, u32::from(config.listen.backlog))
-            .map_err(|error| explain_bind("listen.tcp", address, &error))?;
-        // A failure leaves the kernel's own bound in force.
-        let limits = [
-            config.reactor.send_buffer.map(|bytes| listener.limit_send_buffer(bytes)),
-            config.reactor.unsent_max.map(|bytes| listener.limit_unsent(bytes)),
-        ];
-        for error in limits.into_iter().flatten().filter_map(Result::err) {
-            tracing::warn!(%error, "failed to limit send buffers");
+        let mut bound = [None, None];
+        for ((address, key), bound) in
+            addresses.iter_mut().zip(["listen.tcp", "listen.tls"]).zip(&mut bound)
+        {
+            let Some(address) = address else { continue };
+            let listener = Listener::bind(*address, u32::from(config.listen.backlog))
+                .map_err(|error| explain_bind(key, *address, &error))?;
+            // A failure leaves the kernel's own bound in force.
+            let limits = [
+                config.reactor.send_buffer.map(|bytes| listener.limit_send_buffer(bytes)),
+                config.reactor.unsent_max.map(|bytes| listener.limit_unsent(bytes)),
+            ];
+            for error in limits.into_iter().flatten().filter_map(Result::err) {
+                tracing::warn!(%error, "failed to limit send buffers");
+            }
+            *address = listener.address();
+            *bound = Some(listener);
         }
-        address = listener.address();
-        listeners.push(listener);
+        let [tcp, tls] = bound;
+        each.push(Listeners { tcp, tls });
     }
-    Ok(listeners)
+    Ok(each)
 }
 
 fn open_directory(config: &Config) -> Result<Directory, Failure> {
@@ -395,15 +413,34 @@ impl NodeParts<'_> {
         Ok(Some(threads))
     }
 
+    /// For each reactor its listeners, and what it needs for that of TLS.
+    fn doors(
+        &self,
+        listeners: Vec<Listeners>,
+        tls: Option<(Arc<ServerConfig>, Vec<Renewals>)>,
+    ) -> Vec<(Listeners, Option<reactor::TlsParts>)> {
+        let (Some((config, renewals)), Some(of)) = (tls, &self.config.tls) else {
+            return listeners.into_iter().map(|listeners| (listeners, None)).collect();
+        };
+        let parts = |renewals| reactor::TlsParts {
+            config: Arc::clone(&config),
+            renewals,
+            client_user: of.client_user.clone(),
+            handshakes_per_turn: of.handshakes_per_turn,
+            handshakes_waiting: of.handshakes_waiting,
+        };
+        listeners.into_iter().zip(renewals.into_iter().map(parts).map(Some)).collect()
+    }
+
     fn start_reactors(
         &self,
-        listeners: Vec<Listener>,
+        doors: Vec<(Listeners, Option<reactor::TlsParts>)>,
         wakers: &Wakers,
         links: Vec<Vec<Outbox>>,
         inboxes: Vec<Inbox>,
         (cluster, ejects): (Vec<reactor::ClusterParts>, Vec<Receiver<Eject>>),
     ) -> anyhow::Result<Vec<Joiner>> {
-        if listeners.is_empty() {
+        if doors.is_empty() {
             return Ok(Vec::new());
         }
         let settings = Arc::new(self.reactor_settings()?);
@@ -411,8 +448,8 @@ impl NodeParts<'_> {
         let verifier = self.config.verifier()?;
         let mut cluster = cluster.into_iter();
         let mut threads = Vec::new();
-        for (index, (((listener, links), inbox), ejects)) in
-            listeners.into_iter().zip(links).zip(inboxes).zip(ejects).enumerate()
+        for (index, ((((listeners, tls), links), inbox), ejects)) in
+            doors.into_iter().zip(links).zip(inboxes).zip(ejects).enumerate()
         {
             let cluster = cluster.next();
             let metrics = self.state.registry().reactor(index);
@@ -425,7 +462,8 @@ impl NodeParts<'_> {
                 index: index as u16,
                 settings: Arc::clone(&settings),
                 gate: Gate::new(limits, self.config.limits.sizes(), key, seed as u64),
-                listener,
+                listeners,
+                tls,
                 verifier: verifier.clone(),
                 links,
                 inbox,
@@ -461,7 +499,9 @@ impl NodeParts<'_> {
     }
 
     fn reactor_settings(&self) -> anyhow::Result<reactor::Settings> {
-        let Config { reactor, core, node, auth, .. } = self.config;
+        let Config { reactor, core, node, auth, listen, .. } = self.config;
+        // With two listeners, each has accepts armed for which the other cannot use the slots.
+        let reserved = if listen.tcp.and(listen.tls).is_some() { reactor::ACCEPTS } else { 0 };
         let seconds = |duration: Duration| duration.as_secs().clamp(2, 1 << 30) as u32;
         let (grace, jitter) = auth.expiry;
         Ok(reactor::Settings {
@@ -473,7 +513,7 @@ impl NodeParts<'_> {
             },
             connections_max: reactor.connections_per_reactor(),
             ring_slots: reactor.ring_slots as u32,
-            rings_max: reactor.rings_per_reactor(),
+            rings_max: (reactor.connections_per_reactor() + reserved).div_ceil(reactor.ring_slots),
             slow: SlowBounds {
                 bytes_max: reactor.out_bytes_max,
                 total_max: reactor.out_total_max,

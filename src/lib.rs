@@ -2,8 +2,8 @@
 //!
 //! In reading order: [`cli`] and [`config`] turn what was typed into a checked [`config::Config`]; [`preflight`] looks
 //! at the machine; [`boot`] brings the threads up; [`admin`] shows how they are, from what they count in [`metrics`];
-//! [`auth`] verifies tokens. The data path is [`reactor`] (connections), [`link`] (batches between threads) and
-//! [`partition`] (inboxes and their log), on the threads of [`rt`].
+//! [`auth`] verifies tokens, [`tls`] loads certificates. The data path is [`reactor`] (connections), [`link`] (batches
+//! between threads) and [`partition`] (inboxes and their log), on the threads of [`rt`].
 
 pub mod cli;
 pub mod config;
@@ -15,6 +15,7 @@ pub mod cluster;
 pub mod link;
 pub mod partition;
 pub mod reactor;
+pub mod tls;
 
 pub mod clock;
 pub mod eject;

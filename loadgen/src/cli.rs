@@ -2,12 +2,14 @@
 
 mod scenarios;
 mod searched;
+mod secured;
 mod values;
 
 pub use scenarios::{
     ChurnFlags, CompositeFlags, FanoutFlags, PresenceFlags, RunFlags, SlowFlags, StormFlags,
 };
 pub use searched::{SearchFlags, Searched, Varied};
+pub use secured::{TlsFlags, TlsVersion};
 pub use values::Part;
 
 use clap::{Args, Parser, Subcommand};
@@ -19,12 +21,16 @@ use crate::compare::CompareFlags;
 use crate::control::Load;
 use crate::fleet::{Fleet, FleetFlags, Wanted, WorkerFlags};
 use crate::garbage::GarbageFlags;
+use crate::net::TlsPlan;
 use crate::objective::Objectives;
 use crate::observe::Observe;
 use crate::payload::HEAD_BYTES;
 use crate::protocol::{Name, Protocol};
 use anyhow::{Context, ensure};
 use iris_proto::limits::{PAYLOAD_BYTES_MAX, SEND_WINDOW_MAX};
+
+/// Where Iris listens for TLS by default.
+const TLS_PORT: u16 = 7443;
 
 /// Load for Iris: how many, how fast, and how do you know.
 #[derive(Debug, Parser)]
@@ -300,6 +306,8 @@ pub struct Flags {
     #[command(flatten)]
     pub fleet: FleetFlags,
     #[command(flatten)]
+    pub secured: TlsFlags,
+    #[command(flatten)]
     pub observe: Observe,
     /// One run of many: what it does was said.
     #[arg(skip)]
@@ -334,6 +342,8 @@ pub struct OfflineFlags {
 pub struct Options {
     pub addr: SocketAddr,
     pub protocol: Protocol,
+    /// `None`: in the clear.
+    pub tls: Option<TlsPlan>,
     pub key: PathBuf,
     pub connections: u32,
     pub duration: Duration,
@@ -363,8 +373,14 @@ impl Flags {
     /// Checks the flags; `connections` is the scenario's default.
     pub fn check(self, connections: u32) -> anyhow::Result<Options> {
         let protocol = Protocol::new(self.protocol, self.qos, self.persistent)?;
-        let own = || format!("127.0.0.1:{}", protocol.port());
-        let addr = resolve(&self.addr.unwrap_or_else(own))?;
+        ensure!(
+            !self.secured.tls || protocol == Protocol::Iris,
+            "--tls is for Iris: peers are compared in the clear",
+        );
+        let port = if self.secured.tls { TLS_PORT } else { protocol.port() };
+        let own = || format!("127.0.0.1:{port}");
+        let addr = resolve(&self.addr.clone().unwrap_or_else(own))?;
+        let tls = self.secured.check(self.addr.as_deref(), addr)?;
         ensure!(
             (HEAD_BYTES..=PAYLOAD_BYTES_MAX).contains(&self.payload),
             "--payload {}: must be {HEAD_BYTES} to {PAYLOAD_BYTES_MAX} bytes, the first {HEAD_BYTES} are the check",
@@ -382,6 +398,7 @@ impl Flags {
         Ok(Options {
             addr,
             protocol,
+            tls,
             key: self.key,
             connections: self.connections.unwrap_or(connections),
             duration: self.duration,
@@ -537,6 +554,16 @@ mod tests {
     }
 
     #[test]
+    fn tls_brings_its_port_and_the_name_to_ask_for() {
+        let options = flags(&["--tls", "--insecure"]).unwrap();
+        assert_eq!(options.addr.port(), 7443);
+        assert_eq!(options.tls.unwrap().name.to_str(), "127.0.0.1");
+        let options = flags(&["--tls", "--insecure", "--addr", "localhost:1"]).unwrap();
+        assert_eq!(options.tls.unwrap().name.to_str(), "localhost");
+        assert!(flags(&[]).unwrap().tls.is_none());
+    }
+
+    #[test]
     fn every_flag_others_script_against_is_there() {
         let args = "--addr 127.0.0.1:1 --key k --connections 7 --duration 2m --rate 9 --payload 24 --pid 1 --json f \
                     --threads 2 --sources 3 --warmup 0s";
@@ -565,6 +592,9 @@ mod tests {
             (&["--driver", "mqtt", "--qos", "2"], "0..=1"),
             (&["--qos", "1"], "--driver mqtt"),
             (&["--driver", "nats", "--persistent"], "--driver mqtt"),
+            (&["--ca", "f"], "--tls"),
+            (&["--tls", "--driver", "mqtt", "--insecure"], "in the clear"),
+            (&["--tls", "--ca", "none.pem"], "no certificates"),
         ] {
             let message = format!("{:#}", flags(args).unwrap_err());
             assert!(message.contains(hint), "{args:?}: {message}");

@@ -3,7 +3,7 @@
 use crate::client::{Events, Login, Message, Session, Welcome};
 use crate::control::{Control, Counts, Window};
 use crate::names::user_name;
-use crate::net::{ConnIndex, Handler};
+use crate::net::{ConnIndex, Handler, Handshakes};
 use crate::payload::{Arrival, Arrivals, Checker, Head, Verdicts};
 use crate::presence::Watching;
 use crate::protocol::Protocol;
@@ -91,6 +91,8 @@ pub struct Findings {
     pub counts: Counts,
     /// What each sender sent.
     pub sent: Vec<SentBy>,
+    /// Handshakes of TLS, which the driver does not see.
+    pub handshakes: Handshakes,
 }
 
 /// What one sender sent.
@@ -370,7 +372,8 @@ impl<'a> Driver<'a> {
             })
             .collect();
         let (measured, verdicts) = (self.measured, self.checker.verdicts);
-        Findings { measured, verdicts, arrivals: self.checker.arrivals(), counts, sent }
+        let (arrivals, handshakes) = (self.checker.arrivals(), Handshakes::default());
+        Findings { measured, verdicts, arrivals, counts, sent, handshakes }
     }
 }
 

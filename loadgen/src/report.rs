@@ -5,6 +5,7 @@ mod sections;
 pub use sections::{Drift, Hold, PhaseReport, Presence, Returns, Stall, Storm, WorkerReport};
 
 use crate::floor::FloorReport;
+use crate::net::Handshakes;
 use crate::objective::Checked;
 use crate::protocol::Protocol;
 use crate::run::Outcome;
@@ -78,6 +79,9 @@ pub struct Report {
     pub errors: BTreeMap<String, u64>,
     /// Logging in.
     pub login: Rate,
+    /// Handshakes, with `--tls` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_handshakes: Option<Handshakes>,
     /// Connections that send and receive, `composite` only: the others are idle.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections_active: Option<u32>,
@@ -253,7 +257,8 @@ impl Environment {
 impl Report {
     /// Takes over what the threads found.
     pub fn fill(&mut self, outcome: Outcome, usage: Usage) {
-        let Outcome { mut measured, verdicts, counts, lost, series, workers } = outcome;
+        let Outcome { mut measured, verdicts, counts, lost, series, workers, handshakes } = outcome;
+        self.tls_handshakes = (handshakes != Handshakes::default()).then_some(handshakes);
         let wall = usage.wall.as_secs_f64().max(1e-9);
         (self.sent, self.accepted, self.lost) = (counts.sent, counts.accepted, lost);
         (self.delivered, self.duplicates) = (verdicts.delivered, verdicts.duplicates);
@@ -428,6 +433,9 @@ impl Report {
             ),
         );
         self.workers.iter().for_each(|worker| row("", worker.line()));
+        if let Some(Handshakes { full, resumed }) = self.tls_handshakes {
+            row("tls", format!("{} full handshakes, {} resumed", grouped(full), grouped(resumed)));
+        }
         self.rejected
             .iter()
             .for_each(|(code, n)| row("refused", format!("{} {code}", grouped(*n))));

@@ -6,6 +6,7 @@ use crate::driver::Findings;
 use crate::fleet::{Brought, Fleet, Running};
 use crate::live::{Goal, Live, Part};
 use crate::names::Topology;
+use crate::net::Handshakes;
 use crate::payload::Verdicts;
 use crate::protocol::Protocol;
 use crate::report::WorkerReport;
@@ -68,6 +69,8 @@ pub struct Outcome {
     pub series: Series,
     /// Of a fleet: what each process did.
     pub workers: Vec<WorkerReport>,
+    /// Handshakes of TLS.
+    pub handshakes: Handshakes,
 }
 
 impl Run {
@@ -305,8 +308,11 @@ impl Run {
             lost: lost.unwrap_or(0),
             series: Series::default(),
             workers,
+            handshakes: Handshakes::default(),
         };
         for found in findings.drain(..).flatten() {
+            outcome.handshakes.full += found.handshakes.full;
+            outcome.handshakes.resumed += found.handshakes.resumed;
             outcome.verdicts.add(&found.verdicts);
             outcome.measured.merge(found.measured);
         }

@@ -4,7 +4,7 @@ use crate::comeback::Comeback;
 use crate::control::{Control, Phase, Progress};
 use crate::driver::{Driver, DriverParts, Findings, Member};
 use crate::names::Topology;
-use crate::net::{ConnIndex, Connections, Load};
+use crate::net::{ConnIndex, Connections, Load, TlsPlan};
 use crate::payload::Checker;
 use crate::presence::Watching;
 use crate::protocol::Protocol;
@@ -41,6 +41,9 @@ pub struct Plan {
     pub target: SocketAddr,
     /// What it speaks.
     pub protocol: Protocol,
+    /// How connections are secured; `None`: not at all, as in a fleet.
+    #[serde(skip)]
+    pub tls: Option<TlsPlan>,
     /// Source addresses of this process, used in turn.
     #[serde(skip)]
     pub sources: Vec<IpAddr>,
@@ -172,7 +175,8 @@ fn work(
         .collect();
     let share = senders.len() as f64 / f64::from(plan.topology.senders().max(1));
     let (users, sending) = (members.len() as u32, senders.len() as u32);
-    let net = Connections::new(plan.target, users, sending, plan.per_ring, plan.load)?;
+    let tls = plan.tls.as_ref();
+    let net = Connections::new(plan.target, users, sending, plan.per_ring, plan.load, tls)?;
     let driver = Driver::new(DriverParts {
         control,
         protocol: plan.protocol,
@@ -281,7 +285,8 @@ impl Worker<'_> {
             self.go_on_after_arrivals();
         }
         self.progress.publish(&self.driver.counts(), false);
-        Ok(self.driver.findings())
+        let handshakes = self.net.handshakes();
+        Ok(Findings { handshakes, ..self.driver.findings() })
     }
 
     /// Takes up a new phase.

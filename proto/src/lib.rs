@@ -13,5 +13,6 @@ pub mod peer;
 pub mod replica;
 pub mod sabotage;
 pub mod session;
+pub mod turnstile;
 pub mod wheel;
 pub mod wire;

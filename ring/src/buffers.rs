@@ -55,6 +55,15 @@ impl Buffers {
         }
     }
 
+    pub(crate) fn get_mut(&mut self, id: BufferId, len: usize) -> &mut [u8] {
+        assert!(id < self.count && len <= self.bytes as usize);
+        // SAFETY: as in `get`; `&mut self` makes this the only slice.
+        unsafe {
+            let start = self.memory.add(usize::from(id) * self.bytes as usize);
+            std::slice::from_raw_parts_mut(start, len)
+        }
+    }
+
     pub(crate) fn give_back(&mut self, id: BufferId) {
         assert!(id < self.count);
         let index = usize::from(self.tail & (self.count - 1));

@@ -51,6 +51,8 @@ pub struct RingConfig {
 pub enum Event {
     /// A connection was accepted into a descriptor of this ring.
     Accepted {
+        /// The caller's name.
+        token: Token,
         /// Its direct descriptor.
         descriptor: u32,
         /// Where it comes from.
@@ -58,6 +60,8 @@ pub enum Event {
     },
     /// Accepting failed; ENFILE means the table is full.
     AcceptFailed {
+        /// The caller's name.
+        token: Token,
         /// The positive errno.
         errno: i32,
     },
@@ -171,11 +175,11 @@ impl Ring {
     }
 
     /// Accepts one connection into any free descriptor.
-    pub fn accept(&mut self, listener: &Listener) {
+    pub fn accept(&mut self, listener: &Listener, token: Token) {
         // SAFETY: all zeros is a valid sockaddr_storage.
         let raw: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         let len = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
-        let index = self.addresses.insert(Address { token: 0, raw: Box::new((raw, len)) });
+        let index = self.addresses.insert(Address { token, raw: Box::new((raw, len)) });
         let raw = &mut *self.addresses.get_mut(index).raw;
         let entry = opcode::Accept::new(
             Fd(listener.as_raw_fd()),
@@ -331,6 +335,11 @@ impl Ring {
         self.buffers.get(id, len)
     }
 
+    /// The bytes of a receive, to be overwritten: the kernel is done with them until [`Self::give_back`].
+    pub fn buffer_mut(&mut self, id: BufferId, len: usize) -> &mut [u8] {
+        self.buffers.get_mut(id, len)
+    }
+
     /// Lets the kernel use a buffer again.
     pub fn give_back(&mut self, id: BufferId) {
         self.buffers.give_back(id);
@@ -406,14 +415,14 @@ impl Ring {
             }
             POLL => Event::Readable { token },
             ACCEPT => {
-                let address = self.addresses.remove(token as u32);
-                match (u32::try_from(result), from_raw(&address.raw.0)) {
-                    (Ok(descriptor), Some(peer)) => Event::Accepted { descriptor, peer },
+                let Address { token, raw } = self.addresses.remove(token as u32);
+                match (u32::try_from(result), from_raw(&raw.0)) {
+                    (Ok(descriptor), Some(peer)) => Event::Accepted { token, descriptor, peer },
                     (Ok(descriptor), None) => {
                         self.close(descriptor, 0);
-                        Event::AcceptFailed { errno: libc::EAFNOSUPPORT }
+                        Event::AcceptFailed { token, errno: libc::EAFNOSUPPORT }
                     }
-                    (Err(_), _) => Event::AcceptFailed { errno: -result },
+                    (Err(_), _) => Event::AcceptFailed { token, errno: -result },
                 }
             }
             CONNECT => {

@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 use crate::cli::complain;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{ListenConfig, Reload};
+use crate::tls::Reloader;
 use reload::Reloads;
 
 /// What makes a node stop.
@@ -57,11 +58,12 @@ pub struct Control {
 
 impl Control {
     /// Binds the admin address and starts the thread. From here on SIGTERM and SIGINT are events, and SIGHUP has the
-    /// configuration read anew.
+    /// configuration and the files of TLS read anew.
     pub fn start(
         config: &ListenConfig,
         state: Arc<NodeState>,
         reload: Reload,
+        tls: Option<Reloader>,
     ) -> Result<Self, Failure> {
         let listener = bind(config)?;
         let failed = |error: io::Error| {
@@ -87,7 +89,7 @@ impl Control {
                 () = http::serve(listener, Arc::clone(&state), reloads.clone(), gate) => {}
                 () = http::serve_socket(of_socket, Arc::clone(&state), reloads.clone()) => {}
                 () = signals.watch(signal_events, reloads) => {}
-                () = reload::run(reload, asked, state) => {}
+                () = reload::run(reload, tls, asked, state) => {}
                 _ = stopped => {}
             }
         };

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::gate::{answer, refuse};
 use super::state::NodeState;
 use crate::config::{Host, Problems, Reload, Reloaded};
+use crate::tls::Reloader;
 
 /// Requests that wait for the one before.
 const WAITING_MAX: usize = 16;
@@ -50,10 +51,20 @@ impl Reloads {
 }
 
 /// Reloads when asked, for ever.
-pub(super) async fn run(mut reload: Reload, mut asked: Asked, state: Arc<NodeState>) {
+pub(super) async fn run(
+    mut reload: Reload,
+    tls: Option<Reloader>,
+    mut asked: Asked,
+    state: Arc<NodeState>,
+) {
     let mut revision = 0;
     while let Some(teller) = asked.recv().await {
-        let outcome = reload.read(&Host::detect()).map(|reloaded| {
+        let outcome = reload.read(&Host::detect());
+        if let Some(tls) = &tls {
+            // Files that do not fit are among the problems.
+            if outcome.is_ok() { tls.reload() } else { tls.note_problems() }
+        }
+        let outcome = outcome.map(|reloaded| {
             revision += 1;
             state.post_limits(revision, reloaded.limits.per_reactor(state.registry().reactors()));
             (revision, reloaded)

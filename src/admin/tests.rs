@@ -13,7 +13,8 @@ use crate::metrics::{LinkEnd, MirrorMetrics, Registry};
 
 fn config(admin: &str) -> ListenConfig {
     ListenConfig {
-        tcp: "127.0.0.1:0".parse().unwrap(),
+        tcp: Some("127.0.0.1:0".parse().unwrap()),
+        tls: None,
         admin: admin.parse().unwrap(),
         admin_allow_remote: false,
         admin_token: None,
@@ -36,7 +37,7 @@ fn start_at(admin: &str) -> (Control, Arc<NodeState>) {
         mirror: Some(4),
     };
     let state = Arc::new(NodeState::new(info, Registry::new(1, 2, 10)));
-    let control = Control::start(&config(admin), Arc::clone(&state), reload()).unwrap();
+    let control = Control::start(&config(admin), Arc::clone(&state), reload(), None).unwrap();
     (control, state)
 }
 
@@ -337,7 +338,8 @@ fn status_of_an_edge_shows_which_cores_it_sees() {
         mirror: None,
     };
     let state = Arc::new(NodeState::new(info, Registry::new(1, 0, 10)));
-    let control = Control::start(&config("127.0.0.1:0"), Arc::clone(&state), reload()).unwrap();
+    let control =
+        Control::start(&config("127.0.0.1:0"), Arc::clone(&state), reload(), None).unwrap();
     state.advance(Phase::Ready);
     assert_eq!(problems(&status(&control)), ["core_not_linked", "core_not_linked"]);
     let gateway = state.registry().gateway();
@@ -462,7 +464,7 @@ fn a_connection_that_was_answered_may_ask_again() {
 fn an_admin_port_in_use_is_one_clear_line() {
     let (control, state) = start();
     let taken = config(&control.address().to_string());
-    let failure = Control::start(&taken, state, reload()).unwrap_err();
+    let failure = Control::start(&taken, state, reload(), None).unwrap_err();
     assert_eq!(failure.exit, Exit::InUse);
     assert!(failure.to_string().contains("listen.admin"), "{failure}");
     control.stop();
@@ -478,7 +480,7 @@ fn with_a_token_tcp_shows_and_changes_for_who_has_it_and_nothing_else() {
     let (control, state) = start();
     control.stop();
     let config = ListenConfig { admin_token: token, ..config("127.0.0.1:0") };
-    let control = Control::start(&config, Arc::clone(&state), reload()).unwrap();
+    let control = Control::start(&config, Arc::clone(&state), reload(), None).unwrap();
     state.advance(Phase::Ready);
     let asked = |path: &str, shown: &str| {
         let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{shown}");

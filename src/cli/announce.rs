@@ -12,12 +12,15 @@ use super::print;
 use super::token::unix_s;
 use crate::auth::{self, DEV_KEY_FILE};
 use crate::config::Config;
+use crate::tls::DEV_CA_FILE;
 
 /// Where the node really listens: ports 0 have been replaced.
 #[derive(Clone, Copy, Debug)]
 pub struct Bound {
-    /// For clients; `None`: not an edge.
+    /// For clients in the clear; `None`: not an edge, or TLS alone.
     pub tcp: Option<SocketAddr>,
+    /// For clients by TLS; `None`: not an edge, or no TLS.
+    pub tls: Option<SocketAddr>,
     /// For other nodes; `None`: not a core of a cluster.
     pub link: Option<SocketAddr>,
     /// For the admin server.
@@ -30,19 +33,19 @@ const DEV_TOKEN_TTL_S: u64 = 24 * 3600;
 /// Writes the ports file and, under `--dev`, prints addresses, two tokens and the next command. Call it once, when
 /// clients are served.
 pub fn announce(config: &Config, bound: Bound) -> Result<(), Failure> {
-    let Bound { tcp, link, admin } = bound;
-    let (tcp, link) = (tcp.map(tracing::field::display), link.map(tracing::field::display));
-    tracing::info!(tcp, link, %admin, "ready");
+    let Bound { tcp, tls, link, admin } = bound;
+    let [tcp, tls, link] = [tcp, tls, link].map(|address| address.map(tracing::field::display));
+    tracing::info!(tcp, tls, link, %admin, "ready");
     if let Some(file) = &config.ports_file {
         write_ports(file, bound).map_err(|error| {
             let cause = format!("{}: failed to write the ports file: {error}", file.display());
             Failure::new(Exit::Usage, format!("{cause}; name a writable place with --ports-file"))
         })?;
     }
-    if let Some(tcp) = bound.tcp.filter(|_| config.dev) {
+    if config.dev && bound.tcp.or(bound.tls).is_some() {
         let secret = auth::load_or_create_dev_key(&config.node.data_dir)
             .map_err(|error| Failure::new(Exit::DataDir, error.to_string()))?;
-        print(&banner(config, (tcp, bound.admin), &secret, unix_s()));
+        print(&banner(config, bound, &secret, unix_s()));
     }
     Ok(())
 }
@@ -55,6 +58,9 @@ fn write_ports(file: &Path, bound: Bound) -> std::io::Result<()> {
     let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
     let admin = bound.admin.to_string();
     let mut ports = json!({ "tcp": text(bound.tcp), "admin": admin });
+    if bound.tls.is_some() {
+        ports["tls"] = json!(text(bound.tls));
+    }
     if bound.link.is_some() {
         ports["link"] = json!(text(bound.link));
     }
@@ -65,20 +71,29 @@ fn write_ports(file: &Path, bound: Bound) -> std::io::Result<()> {
     })
 }
 
-fn banner(
-    config: &Config,
-    (tcp, admin): (SocketAddr, SocketAddr),
-    secret: &[u8],
-    now_unix_s: u64,
-) -> String {
+fn banner(config: &Config, bound: Bound, secret: &[u8], now_unix_s: u64) -> String {
     let token = |user| auth::sign_hs256(secret, None, user, now_unix_s, DEV_TOKEN_TTL_S);
     let key = config.node.data_dir.join(DEV_KEY_FILE);
-    let key = key.display();
+    let (key, admin) = (key.display(), bound.admin);
+    let mut clients = String::new();
+    let mut next = String::new();
+    if let Some(tls) = bound.tls {
+        clients += &format!("\n  by TLS    {tls}");
+        next = format!("{tls} --tls");
+        if config.tls.as_ref().is_some_and(|tls| tls.certs.is_empty()) {
+            let ca = config.node.data_dir.join(DEV_CA_FILE);
+            clients += &format!("   certificates signed by {}", ca.display());
+            next += &format!(" --ca {}", ca.display());
+        }
+    }
+    if let Some(tcp) = bound.tcp {
+        clients = format!("\n  clients   {tcp}") + &clients;
+        next = tcp.to_string();
+    }
     format!(
         "
 Iris is ready, in development mode: do not expose it.
-
-  clients   {tcp}
+{clients}
   admin     http://{admin}/health?verbose   http://{admin}/metrics
   data      {data}
   key       {key}
@@ -88,7 +103,7 @@ Tokens, valid for 24 hours; others with: iris token --user NAME --key {key}
   alice     {alice}
   bob       {bob}
 
-Try next:   iris-loadgen latency --addr {tcp} --key {key} --duration 5s
+Try next:   iris-loadgen latency --addr {next} --key {key} --duration 5s
 Stop with Ctrl-C.
 
 ",

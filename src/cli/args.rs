@@ -67,6 +67,9 @@ pub(super) struct Serve {
     /// Address for clients (overrides listen.tcp); port 0 takes a free one
     #[arg(long, value_name = "ADDR")]
     pub(super) tcp: Option<String>,
+    /// Address for clients by TLS (overrides listen.tls); with --dev a certificate is made
+    #[arg(long, value_name = "ADDR")]
+    pub(super) tls: Option<String>,
     /// Address of the admin server (overrides listen.admin)
     #[arg(long, value_name = "ADDR")]
     pub(super) admin: Option<String>,

@@ -5,7 +5,9 @@ use serde_json::{Map, Value as Json, json};
 use super::args::Check;
 use super::exit::Exit;
 use super::print;
-use crate::config::{self, Data, Host, Layers, Origin, Sources, Value, schema};
+use super::token::unix_s;
+use crate::config::{self, Config, Data, Host, Layers, Origin, Sources, Value, schema};
+use crate::tls::CertSummary;
 
 pub(super) fn run(args: Check) -> anyhow::Result<Exit> {
     if args.defaults {
@@ -24,6 +26,7 @@ pub(super) fn run(args: Check) -> anyhow::Result<Exit> {
                     "ring_slots": config.reactor.ring_slots,
                     "partitions": config.core.partitions,
                     "keys": config.auth.keys.len(),
+                    "certificates": certificates(&config),
                 },
             });
             print(&format!("{report:#}\n"));
@@ -42,6 +45,10 @@ pub(super) fn run(args: Check) -> anyhow::Result<Exit> {
                 core.partitions,
                 config.auth.keys.len(),
             ));
+            for cert in summaries(&config) {
+                let (names, days) = (cert.names.join(", "), cert.days_left(unix_s()));
+                print(&format!("certificate for {names}: valid for {days} more days\n"));
+            }
             Ok(Exit::Ok)
         }
         Err(problems) => {
@@ -54,6 +61,18 @@ pub(super) fn run(args: Check) -> anyhow::Result<Exit> {
             Ok(Exit::Negative)
         }
     }
+}
+
+/// The certificates of TLS. They were loaded before, or there would be no configuration.
+fn summaries(config: &Config) -> Vec<CertSummary> {
+    let loaded = config.tls.as_ref().and_then(|tls| tls.load(unix_s()).ok());
+    loaded.map(|loaded| loaded.certs).unwrap_or_default()
+}
+
+fn certificates(config: &Config) -> Json {
+    let shown =
+        |cert: CertSummary| json!({ "names": cert.names, "expires_unix_s": cert.expires_unix_s });
+    summaries(config).into_iter().map(shown).collect()
 }
 
 /// Every key with its value and where it was written.

@@ -14,6 +14,7 @@ pub(super) fn run(args: Serve) -> anyhow::Result<Exit> {
     let flags = [
         ("node", "data_dir", "--data-dir", args.data_dir),
         ("listen", "tcp", "--tcp", args.tcp),
+        ("listen", "tls", "--tls", args.tls),
         ("listen", "admin", "--admin", args.admin),
     ];
     for (section, name, flag, value) in flags {

@@ -109,7 +109,7 @@ impl Credentials {
         let chain = certificates(&files.cert)
             .map_err(|cause| fail("cert", &files.cert, cause, no_certificate))?;
         let no_key = "name the private key of cluster.cert in PEM (PKCS #8, SEC 1 or PKCS #1)";
-        let key = read(&files.key)
+        let key = read_file(&files.key)
             .and_then(|pem| PrivateKeyDer::from_pem_slice(&pem).map_err(|e| e.to_string()))
             .map_err(|cause| fail("key", &files.key, cause, no_key))?;
         let roots = Arc::new(roots);
@@ -189,7 +189,8 @@ fn check_own(
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
+/// A file of at most a mebibyte.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>, String> {
     use std::io::Read;
     let mut bytes = Vec::new();
     std::fs::File::open(path)
@@ -201,8 +202,9 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     Ok(bytes)
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read(path)?;
+/// The certificates of a PEM file, one at least.
+pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let pem = read_file(path)?;
     let list: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     match list {
         Ok(list) if !list.is_empty() => Ok(list),

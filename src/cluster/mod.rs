@@ -20,6 +20,7 @@ mod wire;
 mod tests;
 
 pub use credentials::{CredentialError, CredentialFiles, Credentials, is_cluster_name, node_name};
+pub(crate) use credentials::{certificates, read_file};
 pub use gateway::run;
 
 use crate::config::{ClusterConfig, Roles};

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod limits;
+mod listen;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -20,8 +21,8 @@ use super::layers::{Data, Layers, Value};
 use super::problem::{Origin, Problem};
 use super::units::{ByteSize, Span};
 use super::{
-    AdminSocket, AuthConfig, Config, CoreConfig, Host, ListenConfig, LogConfig, LogFormat,
-    NodeConfig, ReactorConfig, SyncMode, WalConfig, schema,
+    AuthConfig, Config, CoreConfig, Host, LogConfig, LogFormat, NodeConfig, ReactorConfig,
+    SyncMode, WalConfig, schema,
 };
 use crate::auth::{Alg, Key, KeyError, Policy, Secret};
 
@@ -56,7 +57,8 @@ pub(super) fn check(
     let mut reader = Reader { layers, base, credentials, problems };
     let roles = reader.roles();
     let node = reader.node(host);
-    let listen = reader.listen();
+    let listen = reader.listen(roles);
+    let tls = reader.tls(dev, listen.as_ref());
     let reactor = reader.reactor(host);
     let limits = reader.limits();
     let core = reader.core(host);
@@ -71,6 +73,7 @@ pub(super) fn check(
         cluster: cluster?,
         node: node?,
         listen: listen?,
+        tls: tls?,
         reactor: reactor?,
         limits: limits?,
         core: core?,
@@ -108,51 +111,6 @@ impl Reader<'_> {
             region: region?,
             name: name.map(|name| if name.is_empty() { host.name.clone() } else { name })?,
             halt_poll: Duration::from_micros(halt_poll? as u64),
-        })
-    }
-
-    fn listen(&mut self) -> Option<ListenConfig> {
-        let tcp = self.address(("listen", "tcp"));
-        let admin = self.address(("listen", "admin"));
-        let remote = self.boolean(("listen", "admin_allow_remote"));
-        let token = self.secret(("listen", "admin_token"));
-        let socket = self.path(("listen", "admin_socket"));
-        let backlog = self.integer(("listen", "backlog"), 1..=65_535);
-        if let (Some(admin), Some(false)) = (admin, remote)
-            && !admin.ip().is_loopback()
-        {
-            self.note_key(
-                ("listen", "admin"),
-                format!("{} is not loopback", admin.ip()),
-                "use 127.0.0.1, or set admin_token and admin_allow_remote = true",
-            );
-        }
-        if remote == Some(true) && matches!(token, Some(None)) {
-            self.note_key(
-                ("listen", "admin_allow_remote"),
-                "whoever reaches the admin server would see everything",
-                "name a secret with admin_token: openssl rand -hex 32 > admin-token",
-            );
-        }
-        if let (Some(tcp), Some(admin)) = (tcp, admin)
-            && tcp.port() == admin.port()
-            && tcp.port() != 0
-            && (tcp.ip() == admin.ip() || tcp.ip().is_unspecified() || admin.ip().is_unspecified())
-        {
-            let cause = format!("port {} is that of listen.tcp, too", tcp.port());
-            self.note_key(("listen", "admin"), cause, "give each its own port");
-        }
-        Some(ListenConfig {
-            tcp: tcp?,
-            admin: admin?,
-            admin_allow_remote: remote?,
-            admin_token: token?,
-            admin_socket: match (socket?, self.text(("listen", "admin_socket"))?.as_str()) {
-                (_, "auto") => AdminSocket::Auto,
-                (_, "none" | "") => AdminSocket::None,
-                (path, _) => AdminSocket::At(path),
-            },
-            backlog: u16::try_from(backlog?).ok()?,
         })
     }
 

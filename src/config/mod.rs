@@ -22,6 +22,7 @@ use iris_proto::replica::WhenAlone;
 use crate::auth::{Key, KeyError, Policy, Secret, Verifier, load_or_create_dev_key};
 use crate::cli::exit::{Exit, Failure};
 use crate::cluster::Credentials;
+use crate::tls::TlsConfig;
 
 pub use layers::{Data, Layers, Value};
 pub use limits::LimitsConfig;
@@ -43,6 +44,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// Where it listens.
     pub listen: ListenConfig,
+    /// TLS for clients; `None`: there is no listener for it.
+    pub tls: Option<TlsConfig>,
     /// The threads that hold connections.
     pub reactor: ReactorConfig,
     /// How fast clients may go.
@@ -151,8 +154,10 @@ pub struct NodeConfig {
 /// Where the node listens. Port 0 asks for a free one.
 #[derive(Clone, Debug)]
 pub struct ListenConfig {
-    /// For clients.
-    pub tcp: SocketAddr,
+    /// For clients in the clear; one of this and `tls` is there.
+    pub tcp: Option<SocketAddr>,
+    /// For clients by TLS.
+    pub tls: Option<SocketAddr>,
     /// For the admin server; loopback unless `admin_allow_remote`.
     pub admin: SocketAddr,
     /// Whether `admin` may be other than loopback; only with a token.

@@ -19,9 +19,13 @@ pub struct Key {
 }
 
 /// Sections in the order of the reference, each with a sentence.
-pub const SECTIONS: [(&str, &str); 9] = [
+pub const SECTIONS: [(&str, &str); 10] = [
     ("node", "Who this node is."),
     ("listen", "Where it listens. Port 0 takes a free one; see --ports-file."),
+    (
+        "tls",
+        "TLS for clients, on listen.tls. SIGHUP loads the files of this section again; the rest needs a restart.",
+    ),
     ("reactor", "The threads that hold the client connections."),
     (
         "limits",
@@ -84,7 +88,13 @@ pub const KEYS: &[Key] = &[
         "listen",
         "tcp",
         (r#""0.0.0.0:7400""#, r#""127.0.0.1:7400""#),
-        "Address and port for clients.",
+        "Address and port for clients in the clear; empty: none, when listen.tls is set.",
+    ),
+    key(
+        "listen",
+        "tls",
+        r#""""#,
+        "Address and port for clients by TLS, such as \"0.0.0.0:7443\"; empty: none.",
     ),
     key(
         "listen",
@@ -117,6 +127,58 @@ pub const KEYS: &[Key] = &[
         "backlog",
         "4096",
         "Connections that may wait for accept, per reactor, 1 to 65535.",
+    ),
+    key(
+        "tls",
+        "certs",
+        "[]",
+        "Certificates: { cert = \"PATH\", key = \"PATH\" }, PEM, the chain in cert. The name that a client asks for (SNI)\n\
+         picks one; the first serves other names. With --dev and none, one is made in the data directory.",
+    ),
+    key(
+        "tls",
+        "versions",
+        r#"["1.3", "1.2"]"#,
+        "Versions that are spoken. 1.2 only with ECDHE and AEAD.",
+    ),
+    key(
+        "tls",
+        "groups",
+        r#"["x25519", "secp256r1", "secp384r1"]"#,
+        "Groups for the exchange of keys, the favourite first; also x25519mlkem768, which is safe from quantum computers.",
+    ),
+    key(
+        "tls",
+        "ticket_secrets",
+        r#""""#,
+        "A file with secrets for resuming on any node that has it: lines of 64 hex digits, the newest first; 8 at most.\n\
+         Empty: a random secret, so that clients resume on this process alone.",
+    ),
+    key(
+        "tls",
+        "client_auth",
+        r#""off""#,
+        "Certificates of clients: off (not asked for), optional, or required.",
+    ),
+    key("tls", "client_ca", r#""""#, "Certificates of the CAs that sign those of clients, PEM."),
+    key(
+        "tls",
+        "client_user",
+        r#""none""#,
+        "Which name of a client's certificate is its user: none (a token is needed), cn, dns, uri or email.",
+    ),
+    key("tls", "client_user_prefix", r#""""#, "What that name must begin with; it is cut off."),
+    key(
+        "tls",
+        "handshakes_per_turn",
+        "4",
+        "Steps of handshakes in one turn of a reactor, 1 to 256: at some 0.1 ms each, how long live clients wait for them.",
+    ),
+    key(
+        "tls",
+        "handshakes_waiting",
+        "16384",
+        "Handshakes that wait for one reactor, 1 to 1000000; one more is closed at once (handshakes_full).",
     ),
     key(
         "reactor",

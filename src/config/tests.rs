@@ -44,7 +44,7 @@ fn the_defaults_are_sound_and_follow_the_machine() {
     assert_eq!(config.reactor.rings_per_reactor(), 8);
     assert_eq!(config.node.name, "host");
     assert_eq!(config.node.data_dir, Path::new("./iris-data"));
-    assert_eq!(config.listen.tcp, "127.0.0.1:7400".parse().unwrap());
+    assert_eq!(config.listen.tcp, Some("127.0.0.1:7400".parse().unwrap()));
     assert_eq!(config.wal.segment_size, 64 << 20);
     assert_eq!(config.reactor.idle_timeout, Duration::from_secs(300));
     assert!(config.auth.keys.is_empty());
@@ -75,7 +75,7 @@ fn the_file_overrides_defaults_the_environment_the_file_and_flags_all() {
     let flags = vec![("listen", "tcp", "--tcp", "127.0.0.4:1".to_owned())];
     let sources = Sources { file: Some(file), dev: true, env, flags };
     let (config, layers) = load(&sources, &host()).unwrap();
-    assert_eq!(config.listen.tcp, "127.0.0.4:1".parse().unwrap());
+    assert_eq!(config.listen.tcp, Some("127.0.0.4:1".parse().unwrap()));
     assert_eq!(config.listen.admin, "127.0.0.3:2".parse().unwrap());
     assert_eq!((config.listen.backlog, config.reactor.count), (7, 3));
     assert_eq!(layers.value("listen", "tcp").origin, Origin::Flag("--tcp".to_owned()));
@@ -376,4 +376,62 @@ fn what_is_wrong_with_a_cluster_is_told_by_name() {
     assert!(cause(edge).contains("is listed and has not the role core"));
     let three = cluster.replace("cores = [", "cores = [{ node = 3, addr = \"10.0.0.3:1\" }, ");
     assert!(cause(three).contains("3 cores; 2 at most"));
+}
+
+#[test]
+fn clients_come_in_the_clear_or_by_tls_and_one_of_both_is_needed() {
+    let config = load_dev("listen = { tcp = \"\", tls = \"127.0.0.1:7443\" }", &[]).unwrap();
+    assert_eq!((config.listen.tcp, config.tls.is_some()), (None, true));
+    let config = load_dev("", &[]).unwrap();
+    assert!(config.listen.tls.is_none() && config.tls.is_none());
+    for (text, place, wanted) in [
+        ("[listen]\ntcp = \"\"", 2, "listen.tcp: clients could not connect"),
+        (
+            "[listen]\ntls = \"127.0.0.1:7400\"",
+            2,
+            "listen.tls: port 7400 is that of listen.tcp, too",
+        ),
+        ("[listen]\ntls = \"[::]:7480\"", 2, "listen.admin: port 7480 is that of listen.tls, too"),
+    ] {
+        let found = problems(text, &[]);
+        assert!(found.iter().any(|(_, problem)| problem.contains(wanted)), "{found:?}");
+        assert!(place > 0 && found.len() == 1, "{found:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_meant_by_tls_is_said() {
+    let tls = "[listen]\ntls = \"127.0.0.1:7443\"\n[tls]\n";
+    for (text, wanted) in [
+        ("versions = []", "tls.versions: it is empty"),
+        ("versions = [\"1.3\", \"1.3\"]", "tls.versions: \"1.3\" stands twice"),
+        ("versions = [\"1.1\"]", "tls.versions: \"1.1\" is none of the choices"),
+        ("groups = \"x25519\"", "tls.groups: this must be a list of strings"),
+        ("groups = [1]", "tls.groups: an item is a string, not an integer"),
+        ("certs = [{ cert = \"a\" }]", "tls.certs: a certificate needs cert and key"),
+        ("certs = [{ crt = \"a\" }]", "tls.certs: a certificate has no field \"crt\""),
+        ("certs = [\"a\"]", "tls.certs: a certificate is a table, not a string"),
+        ("client_auth = \"required\"", "tls.client_ca: clients show certificates"),
+        ("client_user = \"cn\"", "tls.client_user: certificates name users"),
+        ("client_user = \"name\"", "tls.client_user: \"name\" is none of the choices"),
+        ("handshakes_per_turn = 0", "tls.handshakes_per_turn: 0 is out of range"),
+    ] {
+        let found = problems(&format!("{tls}{text}"), &[]);
+        assert!(found.len() == 1 && found[0].1.contains(wanted), "{text}: {found:?}");
+        assert_eq!(found[0].0 == Origin::Default, text.starts_with("client_auth"), "{text}");
+    }
+    let server = load_file_text(&format!("{tls}[auth]\nkeys = []\n"));
+    assert!(
+        server.iter().any(|problem| problem.contains("tls.certs: listen.tls is set")),
+        "{server:?}"
+    );
+}
+
+/// What is wrong with a file without `--dev`.
+fn load_file_text(text: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("iris.toml");
+    std::fs::write(&file, text).unwrap();
+    let list = load_file(&file, false, &[]).unwrap_err().list;
+    list.into_iter().map(|problem| format!("{}: {}", problem.key, problem.cause)).collect()
 }

@@ -4,7 +4,8 @@ use iris_proto::peer::Purpose;
 
 use super::cell::{Counter, CounterBy, Gauge, Histogram, Label};
 use super::labels::{
-    CloseReason, DropReason, FrameType, LimitHit, LinkEnd, RejectReason, SegmentState,
+    CloseReason, DropReason, FrameType, LimitHit, LinkEnd, RejectReason, ReloadResult,
+    SegmentState, TlsFailure, TlsHandshake,
 };
 use crate::config::CORES_MAX;
 
@@ -89,6 +90,24 @@ pub struct ReactorMetrics {
     pub slots_used: Gauge,
     /// Descriptor table slots there are.
     pub slots_limit: Gauge,
+    /// Open connections of the TLS port, those in a handshake among them.
+    pub tls_connections: Gauge,
+    /// Handshakes done, by kind.
+    pub tls_handshakes: CounterBy<TlsHandshake, { TlsHandshake::COUNT }>,
+    /// Handshakes that came to nothing, by reason.
+    pub tls_failures: CounterBy<TlsFailure, { TlsFailure::COUNT }>,
+    /// Handshakes that wait for their turn.
+    pub tls_waiting: Gauge,
+}
+
+/// What the node counts of TLS. Its writer is the thread that loads the files.
+#[repr(align(128))]
+#[derive(Debug, Default)]
+pub struct TlsMetrics {
+    /// When the first certificate runs out, Unix seconds; 0: there is no TLS.
+    pub certificate_expires_s: Gauge,
+    /// Files loaded again, by result.
+    pub reloads: CounterBy<ReloadResult, { ReloadResult::COUNT }>,
 }
 
 /// What one partition counts.

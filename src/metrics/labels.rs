@@ -3,6 +3,7 @@
 use iris_proto::admission::Bound;
 use iris_proto::peer::EndCode;
 use iris_proto::wire::{Code, kind};
+use iris_tls::{Cause, Fault, Kind};
 
 use super::cell::{Label, label};
 use crate::auth::AuthError;
@@ -85,6 +86,10 @@ label! {
         Flood = "flood",
         /// No room was left for unfinished frames; the client is told [`Code::Unavailable`].
         Overloaded = "overloaded",
+        /// TLS failed, in the handshake or after it.
+        Tls = "tls",
+        /// Too many handshakes of TLS were waiting.
+        HandshakesFull = "handshakes_full",
         /// A code that does not end connections.
         Other = "other",
     }
@@ -139,6 +144,94 @@ impl From<Code> for CloseReason {
             Code::Flood => Self::Flood,
             _ => Self::Other,
         }
+    }
+}
+
+label! {
+    /// How the two sides of a TLS connection came to trust each other.
+    pub enum TlsHandshake {
+        /// By certificates.
+        Full = "full",
+        /// By a ticket of an earlier connection.
+        Resumed = "resumed",
+    }
+}
+
+impl From<Kind> for TlsHandshake {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Full => Self::Full,
+            Kind::Resumed => Self::Resumed,
+        }
+    }
+}
+
+label! {
+    /// Why a handshake of TLS came to nothing.
+    pub enum TlsFailure {
+        /// The client does not speak TLS, but Iris's protocol in the clear.
+        Plain = "plain",
+        /// The bytes are no TLS, or break its rules.
+        Garbage = "garbage",
+        /// The client speaks no version that is spoken here.
+        Version = "version",
+        /// No cipher suite, group or signature scheme in common.
+        Incompatible = "incompatible",
+        /// The client wants another protocol (ALPN).
+        Alpn = "alpn",
+        /// The client must show a certificate and did not.
+        CertificateMissing = "certificate_missing",
+        /// The client's certificate is not taken.
+        Certificate = "certificate",
+        /// The client gave up and said so; mostly it does not trust the server's certificate.
+        Alert = "alert",
+        /// Not done by the login timeout.
+        Timeout = "timeout",
+        /// The client closed or was lost before it was done.
+        Closed = "closed",
+        /// Too many were waiting.
+        Full = "full",
+        /// Another fault, of the node too: it drained, or had no room.
+        Other = "other",
+    }
+}
+
+impl From<&Fault> for TlsFailure {
+    fn from(fault: &Fault) -> Self {
+        match fault.cause() {
+            Cause::Garbage => Self::Garbage,
+            Cause::Incompatible if fault.is_version() => Self::Version,
+            Cause::Incompatible => Self::Incompatible,
+            Cause::Alpn => Self::Alpn,
+            Cause::CertificateMissing => Self::CertificateMissing,
+            Cause::Certificate => Self::Certificate,
+            Cause::Alert => Self::Alert,
+            Cause::Other => Self::Other,
+        }
+    }
+}
+
+impl TlsFailure {
+    /// What the end of a connection before its handshake was done counts as.
+    pub fn of_end(reason: CloseReason) -> Self {
+        match reason {
+            CloseReason::PeerClosed | CloseReason::PeerReset | CloseReason::PeerTimeout => {
+                Self::Closed
+            }
+            CloseReason::LoginTimeout => Self::Timeout,
+            CloseReason::HandshakesFull => Self::Full,
+            _ => Self::Other,
+        }
+    }
+}
+
+label! {
+    /// What came of loading TLS files again.
+    pub enum ReloadResult {
+        /// They are in use.
+        Ok = "ok",
+        /// Something was wrong with them; the old ones are in use.
+        Failed = "failed",
     }
 }
 
@@ -480,6 +573,8 @@ mod tests {
         assert_names::<MirrorState>();
         assert_names::<MirrorMode>();
         assert_names::<LinkRefusal>();
+        assert_names::<TlsHandshake>();
+        assert_names::<TlsFailure>();
     }
 
     #[test]

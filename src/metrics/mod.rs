@@ -16,12 +16,12 @@ pub mod text;
 
 pub use blocks::{
     BatchHistogram, CoreLink, CoreLinks, GatewayMetrics, LatencyHistogram, PartitionMetrics,
-    ReactorMetrics, WalMetrics,
+    ReactorMetrics, TlsMetrics, WalMetrics,
 };
 pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Snapshot};
 pub use labels::{
     CloseReason, DropReason, FrameType, LimitHit, LinkEnd, LinkRefusal, MirrorMode, MirrorState,
-    RejectReason, SegmentState,
+    RejectReason, ReloadResult, SegmentState, TlsFailure, TlsHandshake,
 };
 pub use mirror::MirrorMetrics;
 pub use process::{Process, resident_bytes_now};
@@ -39,6 +39,7 @@ struct Blocks {
     wals: Box<[Arc<WalMetrics>]>,
     mirrors: Box<[Arc<MirrorMetrics>]>,
     gateway: Arc<GatewayMetrics>,
+    tls: TlsMetrics,
     connections_max: u64,
     baseline_bytes: Gauge,
 }
@@ -52,6 +53,7 @@ impl Registry {
             wals: (0..partitions).map(|_| Arc::default()).collect(),
             mirrors: (0..partitions).map(|_| Arc::default()).collect(),
             gateway: Arc::default(),
+            tls: TlsMetrics::default(),
             connections_max: connections_max as u64,
             baseline_bytes: Gauge::default(),
         }))
@@ -127,6 +129,11 @@ impl Registry {
     /// Free bytes on the disk of the logs, at the last look.
     pub fn disk_free_bytes(&self) -> u64 {
         self.0.wals.iter().map(|wal| wal.disk_free_bytes.value()).min().unwrap_or(0)
+    }
+
+    /// What the node counts of TLS.
+    pub fn tls(&self) -> &TlsMetrics {
+        &self.0.tls
     }
 
     /// The block of the gateway.

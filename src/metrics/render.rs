@@ -1,6 +1,7 @@
 //! All metrics as Prometheus text. One table per kind of block: name, help, cell.
 
 mod mirror;
+mod tls;
 
 use super::cell::{Label, Snapshot};
 use super::text::Text;
@@ -193,6 +194,7 @@ impl Registry {
         self.render_partitions(&mut text);
         self.render_wals(&mut text);
         mirror::render(&mut text, &self.0.mirrors);
+        tls::render(&mut text, &self.0.reactors, &self.0.tls);
         self.render_gateway(&mut text);
         text.finish()
     }

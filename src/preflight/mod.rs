@@ -38,7 +38,10 @@ pub fn run(config: &Config) -> Result<(), Failure> {
     // Too little locked memory is one lack, though a ring may fail by it, too.
     failures.extend(check_memlock(limits::memlock().soft).and_then(|()| check_uring()).err());
     if config.roles.edge {
-        failures.extend(check_address("listen.tcp", config.listen.tcp, until).err());
+        for (key, address) in [("listen.tcp", config.listen.tcp), ("listen.tls", config.listen.tls)]
+        {
+            failures.extend(address.and_then(|address| check_address(key, address, until).err()));
+        }
     }
     failures.extend(check_address("listen.admin", config.listen.admin, until).err());
     if config.roles.core {

@@ -5,6 +5,7 @@ use iris_proto::id::{ConnId, UserKey};
 use iris_proto::session::{Changes, Seconds, Session};
 use iris_proto::wire::{AcceptedRun, kind, put_accepted};
 use iris_ring::SendId;
+use iris_tls::{Fault, ServerStream};
 use std::net::{IpAddr, SocketAddr};
 
 /// How a connection waits for bytes.
@@ -41,7 +42,6 @@ pub(super) enum Parting {
 pub(super) type Partial = Box<Vec<u8>>;
 
 /// One connection. A million of these is what a node holds, so each byte counts.
-#[derive(Debug)]
 pub(super) struct Conn {
     pub session: Session,
     pub user: UserKey,
@@ -51,6 +51,8 @@ pub(super) struct Conn {
     pub out: Option<Box<Out>>,
     /// What it has used up, while SENDs are limited and it says something.
     pub rates: Option<Box<SendRates>>,
+    /// On the TLS port: keys and the start of a record. A connection without costs 8 bytes for it.
+    pub tls: Option<Box<ServerStream>>,
     peer_ip: [u8; 16],
     peer_port: u16,
     pub lane: u16,
@@ -98,6 +100,7 @@ impl Conn {
             partial: None,
             out: None,
             rates: None,
+            tls: None,
             peer_ip: address_of(peer),
             peer_port: peer.port(),
             lane,
@@ -143,6 +146,8 @@ impl Conn {
 #[derive(Debug, Default)]
 pub(super) struct Out {
     pub pending: Vec<u8>,
+    /// On the TLS port: what TLS itself has to say, as it is sent, before what is pending.
+    pub sealed: Vec<u8>,
     pub frames: u32,
     pub sending: Option<SendId>,
     /// A buffer of which the kernel took only the beginning.
@@ -236,6 +241,7 @@ impl Out {
     /// Drops everything: the client is gone.
     pub(super) fn drop_all(&mut self) {
         self.drop_pending();
+        self.sealed.clear();
         if self.rest.take().is_some() {
             (self.under_way, self.taken) = (0, 0);
         }
@@ -261,6 +267,43 @@ impl Out {
         self.run = Some((copies, run));
     }
 
+    /// Forgets what waits for the client, but not what TLS has to say.
+    pub(super) fn drop_frames(&mut self) {
+        self.drop_pending();
+        self.run = None;
+        self.frames = 0;
+    }
+
+    /// On the TLS port, before [`Self::next`]: makes of what has gathered what is sent. First comes what TLS has to say,
+    /// then the frames in as few records as they fit, then the goodbye of a connection that ends.
+    pub(super) fn seal(
+        &mut self,
+        stream: &mut ServerStream,
+        buffer: impl FnOnce() -> Vec<u8>,
+        is_last: bool,
+    ) -> Result<(), Fault> {
+        if self.rest.is_some() {
+            return Ok(());
+        }
+        self.flush_run();
+        self.flush_changes();
+        let mut sealed = std::mem::take(&mut self.sealed);
+        // Whoever has not finished the handshake cannot be told anything but by TLS itself.
+        if stream.is_open() && !self.pending.is_empty() {
+            if sealed.capacity() == 0 {
+                sealed = buffer();
+            }
+            stream.seal(&self.pending, &mut sealed)?;
+        }
+        if is_last && !sealed.is_empty() {
+            stream.finish(&mut sealed);
+        }
+        self.pending.clear();
+        // The buffer of frames is that of the next records.
+        self.sealed = std::mem::replace(&mut self.pending, sealed);
+        Ok(())
+    }
+
     /// Writes the gathered answer out; to be called before anything that must come after it, and before sending.
     pub(super) fn flush_run(&mut self) {
         if let Some((copies, run)) = self.run.take() {
@@ -272,7 +315,6 @@ impl Out {
 
 const CHUNK: usize = 1024;
 
-#[derive(Debug)]
 struct Place {
     generation: u32,
     conn: Option<Conn>,
@@ -280,7 +322,6 @@ struct Place {
 
 /// Connections under slots that are reused with a new generation. Grows by chunks, so growing moves nothing and a
 /// connection's memory is its own size.
-#[derive(Debug)]
 pub(super) struct Conns {
     reactor: u16,
     chunks: Vec<Box<[Place]>>,

@@ -19,13 +19,22 @@ const HELLO_BYTES_MAX: usize = 64 + USER_BYTES_MAX + DEVICE_BYTES_MAX + TOKEN_BY
 
 impl Reactor {
     /// Bytes of a client. They are parsed where they lie; only the start of a frame whose rest is missing is kept.
-    pub(super) fn received(&mut self, id: ConnId, bytes: &[u8]) {
+    pub(super) fn received(&mut self, id: ConnId, bytes: &mut [u8]) {
         self.metrics.recvs.add(1);
         self.metrics.recv_bytes.add(bytes.len() as u64);
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.closing {
             return;
         }
+        match conn.tls {
+            None => self.take_bytes(id, bytes),
+            Some(_) => self.received_sealed(id, bytes),
+        }
+    }
+
+    /// What a client says, in the clear.
+    pub(super) fn take_bytes(&mut self, id: ConnId, bytes: &[u8]) {
+        let Some(conn) = self.conns.get_mut(id) else { return };
         let verdict = match conn.partial.take() {
             None => self.take_frames(id, bytes),
             Some(mut partial) => {
@@ -70,21 +79,27 @@ impl Reactor {
             return Ok(());
         }
         let header = Header::read(&partial)?;
-        let mut room = self.settings.partial_bytes_max;
         if conn.session.awaits_hello() {
             let needed = header.map_or(HEADER_BYTES, |h| HEADER_BYTES + h.body_bytes);
             if needed > HELLO_BYTES_MAX || !may_become_hello(&partial) {
                 return Err(Code::Garbage);
             }
-            room /= 2;
         }
-        if self.partial_bytes + partial.len() > room {
+        if self.partial_bytes + partial.len() > self.partial_room(id) {
             self.fail_because(id, Code::Unavailable, CloseReason::Overloaded);
             return Ok(());
         }
         self.partial_bytes += partial.len();
+        let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         conn.partial = Some(partial);
         Ok(())
+    }
+
+    /// Bytes of unfinished frames and records that may be there if this connection is to keep some of them.
+    pub(super) fn partial_room(&mut self, id: ConnId) -> usize {
+        let room = self.settings.partial_bytes_max;
+        let is_stranger = self.conns.get_mut(id).is_none_or(|conn| conn.session.awaits_hello());
+        if is_stranger { room / 2 } else { room }
     }
 
     /// `bytes` are those of the whole frame.
@@ -147,7 +162,12 @@ impl Reactor {
 
     fn log_in(&mut self, id: ConnId, hello: &Hello<'_>) -> Result<(), Code> {
         if hello.token.is_empty() {
-            return Err(Code::TokenMissing);
+            // Its certificate may say who a client is; the handshake has paid for the look at it.
+            let user = self.certificate_user(id).ok_or(Code::TokenMissing)?;
+            if !self.may_try_login(id) {
+                return Ok(());
+            }
+            return self.admit(id, hello, user.name, user.expires_unix_s);
         }
         if !self.may_try_login(id) {
             return Ok(());
@@ -167,28 +187,46 @@ impl Reactor {
                 return Ok(());
             }
         };
-        if !hello.user.is_empty() && hello.user != claims.user {
+        // A token must be that of the user whom the certificate names.
+        if self.certificate_user(id).is_some_and(|user| user.name != claims.user) {
             return Err(Code::TokenSubject);
+        }
+        self.admit(id, hello, claims.user, claims.expires_unix_s)
+    }
+
+    /// Logs a user in whose name is proved.
+    fn admit(
+        &mut self,
+        id: ConnId,
+        hello: &Hello<'_>,
+        name: String,
+        expires_unix_s: u64,
+    ) -> Result<(), Code> {
+        if !hello.user.is_empty() && hello.user != name {
+            return Err(Code::TokenSubject);
+        }
+        if self.clock.unix_ms() / 1000 >= expires_unix_s {
+            return Err(Code::TokenExpired);
         }
         if self.is_draining() {
             return Err(Code::Draining);
         }
-        let ends_s = self.clock.seconds_at_unix(claims.expires_unix_s);
+        let ends_s = self.clock.seconds_at_unix(expires_unix_s);
         let ends_s = ends_s.saturating_add(self.outlast_s(id));
-        let user = UserKey::of(&claims.user);
+        let user = UserKey::of(&name);
         if let Err(refused) = self.gate.handle_user_login(self.clock.monotonic_ns(), &user.0) {
             self.send_away(id, refused);
             return Ok(());
         }
         let window = hello.window.min(RECV_WINDOW_MAX);
-        let login = ToCore::Login { conn: id, user, window, session: 0, name: &claims.user };
+        let login = ToCore::Login { conn: id, user, window, session: 0, name: &name };
         self.tell_home(user, &login);
         let Some(conn) = self.conns.get_mut(id) else { return Ok(()) };
         self.gate.handle_settled(&mut conn.pass);
         conn.session.handle_verified(ends_s);
         conn.user = user;
         conn.window = window;
-        conn.name = Some(claims.user.into_boxed_str());
+        conn.name = Some(name.into_boxed_str());
         conn.logged_in = true;
         self.metrics.logged_in.add(1);
         self.look_again(id, ends_s);

@@ -17,19 +17,41 @@ use std::time::{Duration, Instant};
 
 /// Events taken from one ring in one turn (I8).
 pub(super) const EVENTS_PER_TURN: usize = 512;
-/// Accepts armed at a time: how many connections a turn can take.
-const ACCEPTS: u32 = 64;
+/// Accepts armed at a time for each listener: how many connections a turn can take.
+pub const ACCEPTS: usize = 64;
 /// Receive buffers of a ring, and bytes of each.
 const BUFFERS: u16 = 128;
 const BUFFER_BYTES: u32 = 8192;
 /// How long nothing is accepted after an accept failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Where clients of a reactor come in.
+#[derive(Debug, Default)]
+pub struct Listeners {
+    /// In the clear.
+    pub tcp: Option<Listener>,
+    /// By TLS.
+    pub tls: Option<Listener>,
+}
+
+/// Names of listeners in tokens of accepts, and their places in [`Lane::accepting`].
+const TCP: Token = 0;
+const TLS: Token = 1;
+
+impl Listeners {
+    fn each(&self) -> impl Iterator<Item = (Token, &Listener)> {
+        [(TCP, &self.tcp), (TLS, &self.tls)]
+            .into_iter()
+            .filter_map(|(door, listener)| Some((door, listener.as_ref()?)))
+    }
+}
+
 /// One ring and how full it is.
 pub(super) struct Lane {
     pub ring: Ring,
     used: u32,
-    accepting: u32,
+    /// Accepts armed, for each listener.
+    accepting: [u32; 2],
     /// Single receives under way: never more than there are buffers.
     receiving: u32,
     /// Connections with something to read, in the order the kernel told of them.
@@ -37,7 +59,7 @@ pub(super) struct Lane {
 }
 
 pub(super) struct Lanes {
-    listener: Listener,
+    listeners: Listeners,
     waker: Waker,
     lanes: Vec<Lane>,
     /// Accepting goes on; false once the node drains.
@@ -65,14 +87,13 @@ pub(super) fn reason_of(result: i32) -> CloseReason {
 }
 
 impl Lanes {
-    pub(super) fn new(listener: Listener, waker: Waker, settings: &Settings) -> io::Result<Self> {
+    pub(super) fn new(listeners: Listeners, waker: Waker, settings: &Settings) -> io::Result<Self> {
         let accept_after = Instant::now();
-        let mut lanes = Self { listener, waker, lanes: Vec::new(), open: true, accept_after };
-        lanes.add(settings)?;
-        Ok(lanes)
+        let first = Self::make(&waker, true, settings)?;
+        Ok(Self { listeners, waker, lanes: vec![first], open: true, accept_after })
     }
 
-    fn add(&mut self, settings: &Settings) -> io::Result<()> {
+    fn make(waker: &Waker, is_first: bool, settings: &Settings) -> io::Result<Lane> {
         let ring = Ring::new(RingConfig {
             entries: 1024,
             descriptors: settings.ring_slots,
@@ -80,15 +101,15 @@ impl Lanes {
             buffer_bytes: BUFFER_BYTES,
         })?;
         // The thread sleeps in the first ring; the others make it ring through the waker's eventfd.
-        let mut lane = Lane { ring, used: 0, accepting: 0, receiving: 0, waiting: VecDeque::new() };
-        if self.lanes.is_empty() {
-            lane.ring.poll_eventfd(self.waker.eventfd(), 0);
+        let waiting = VecDeque::new();
+        let mut lane = Lane { ring, used: 0, accepting: [0; 2], receiving: 0, waiting };
+        if is_first {
+            lane.ring.poll_eventfd(waker.eventfd(), 0);
         } else {
-            lane.ring.register_eventfd(self.waker.eventfd())?;
+            lane.ring.register_eventfd(waker.eventfd())?;
             lane.ring.wake_on_events(false);
         }
-        self.lanes.push(lane);
-        Ok(())
+        Ok(lane)
     }
 
     /// Sleeps until something completes, somebody wakes this thread, or the time is over.
@@ -126,24 +147,38 @@ impl Lanes {
         now: Instant,
         settings: &Settings,
     ) -> io::Result<()> {
-        let armed: u32 = self.lanes.iter().map(|lane| lane.accepting).sum();
-        let room = (settings.connections_max + ACCEPTS as usize).saturating_sub(connections);
-        let pausing = now < self.accept_after;
-        if !self.open || pausing || armed >= ACCEPTS / 2 || armed as usize >= room {
+        if !self.open || now < self.accept_after {
             return Ok(());
         }
-        let has_room = |lane: &Lane| lane.used + lane.accepting < settings.ring_slots;
-        if !self.lanes.iter().any(has_room) {
-            if self.lanes.len() == settings.rings_max {
-                return Ok(());
+        let armed_at = |lanes: &[Lane], door: Token| -> usize {
+            lanes.iter().map(|lane| lane.accepting[door as usize] as usize).sum()
+        };
+        let doors = self.listeners.each().count();
+        let mut room = (settings.connections_max + doors * ACCEPTS)
+            .saturating_sub(connections)
+            .saturating_sub(self.lanes.iter().map(Lane::armed).sum::<u32>() as usize);
+        for (door, listener) in self.listeners.each() {
+            let armed = armed_at(&self.lanes, door);
+            if armed >= ACCEPTS / 2 || room == 0 {
+                continue;
             }
-            self.add(settings)?;
-        }
-        let lane = self.lanes.iter_mut().find(|lane| has_room(lane)).expect("one was added");
-        let slots = (settings.ring_slots - lane.used - lane.accepting) as usize;
-        for _ in 0..((ACCEPTS - armed) as usize).min(slots).min(room - armed as usize) {
-            lane.ring.accept(&self.listener);
-            lane.accepting += 1;
+            let free = |lane: &Lane| settings.ring_slots - lane.used - lane.armed();
+            if !self.lanes.iter().any(|lane| free(lane) > 0) {
+                if self.lanes.len() == settings.rings_max {
+                    return Ok(());
+                }
+                let lane = Self::make(&self.waker, false, settings)?;
+                self.lanes.push(lane);
+            }
+            let lane = self.lanes.iter_mut().find(|lane| free(lane) > 0).expect("one was added");
+            // With two listeners each leaves room for the other in a ring that is nearly full.
+            let slots = (free(lane) as usize).div_ceil(doors);
+            let count = (ACCEPTS - armed).min(slots).min(room);
+            for _ in 0..count {
+                lane.ring.accept(listener, door);
+                lane.accepting[door as usize] += 1;
+            }
+            room -= count;
         }
         Ok(())
     }
@@ -151,8 +186,12 @@ impl Lanes {
     /// Takes no more connections.
     pub(super) fn stop_accepting(&mut self) {
         if std::mem::take(&mut self.open) {
-            for lane in self.lanes.iter_mut().filter(|lane| lane.accepting > 0) {
-                lane.ring.cancel_accepts(&self.listener);
+            for lane in &mut self.lanes {
+                for (door, listener) in self.listeners.each() {
+                    if lane.accepting[door as usize] > 0 {
+                        lane.ring.cancel_accepts(listener);
+                    }
+                }
             }
         }
     }
@@ -167,7 +206,7 @@ impl Lanes {
             Event::Received { token, result, buffer, once, more } => {
                 let id = conn_of(token, reactor);
                 if let (Some(buffer), Ok(len)) = (buffer, usize::try_from(result)) {
-                    reactor.received(id, lane.ring.buffer(buffer, len));
+                    reactor.received(id, lane.ring.buffer_mut(buffer, len));
                 }
                 if let Some(buffer) = buffer {
                     lane.ring.give_back(buffer);
@@ -180,15 +219,19 @@ impl Lanes {
                 let id = conn_of(token, reactor);
                 if let Some(conn) = reactor.conns.get_mut(id) {
                     conn.reading = Reading::Ready;
-                    lane.waiting.push_back(id);
-                    lane.receive_waiting(reactor);
+                    if conn.is_handshaking() {
+                        reactor.wait_for_handshake(id);
+                    } else {
+                        lane.waiting.push_back(id);
+                        lane.receive_waiting(reactor);
+                    }
                 }
             }
             Event::Sent { token, buffer, result } => {
                 reactor.sent(conn_of(token, reactor), buffer, result);
             }
-            Event::Accepted { descriptor, peer } => {
-                lane.accepting -= 1;
+            Event::Accepted { token: door, descriptor, peer } => {
+                lane.accepting[door as usize] -= 1;
                 lane.used += 1;
                 if !self.open {
                     lane.ring.close(descriptor, 0);
@@ -201,6 +244,12 @@ impl Lanes {
                 };
                 let mut conn = Conn::new(index as u16, descriptor, peer, reactor.now_s);
                 conn.pass = pass;
+                if door == TLS {
+                    let tls =
+                        reactor.tls.as_mut().expect("who listens for TLS has its configuration");
+                    conn.tls = Some(tls.accept());
+                    reactor.metrics.tls_connections.add(1);
+                }
                 let id = reactor.conns.insert(conn);
                 reactor.metrics.connections.add(1);
                 lane.ring.poll_readable(descriptor, token(id));
@@ -211,8 +260,8 @@ impl Lanes {
                     reactor.fail(id, Code::ConnectionLimit);
                 }
             }
-            Event::AcceptFailed { errno } => {
-                lane.accepting -= 1;
+            Event::AcceptFailed { token: door, errno } => {
+                lane.accepting[door as usize] -= 1;
                 if errno != libc::ECANCELED {
                     reactor.metrics.accept_errors.add(1);
                     self.accept_after = reactor.clock.instant() + ACCEPT_PAUSE;
@@ -232,6 +281,15 @@ impl Lanes {
             }
             Event::Woken { .. } => {}
             Event::Connected { .. } => unreachable!("a reactor connects to nobody"),
+        }
+    }
+
+    /// Receives of a connection that was found readable and had to wait.
+    pub(super) fn receive(&mut self, reactor: &mut Reactor, id: ConnId) {
+        if let Some(conn) = reactor.conns.get_mut(id) {
+            let lane = &mut self.lanes[usize::from(conn.lane)];
+            lane.waiting.push_back(id);
+            lane.receive_waiting(reactor);
         }
     }
 
@@ -265,6 +323,11 @@ fn pauses(conn: &mut Conn, settings: &Settings, metrics: &ReactorMetrics) -> boo
 }
 
 impl Lane {
+    /// Accepts armed, of all listeners.
+    fn armed(&self) -> u32 {
+        self.accepting.iter().sum()
+    }
+
     /// Receives of connections that have waited longest, as many as there are buffers. Submitting one for each readable
     /// connection would have most of them fail for lack of a buffer and start over, which takes the square of the time
     /// when thousands answer a PING at once.
@@ -314,7 +377,7 @@ impl Lane {
             return;
         }
         let stays_hot = conn.reading == Reading::Multishot;
-        if was_hot || stays_hot {
+        if (was_hot || stays_hot) && !conn.is_handshaking() {
             if !std::mem::replace(&mut conn.listed_hot, true) {
                 reactor.hot.push(id);
             }

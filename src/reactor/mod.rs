@@ -3,6 +3,7 @@
 //! The way of a message: [`inbound`] turns received bytes into frames, asks the session machine, and writes SENDs into
 //! the batch of their partition; the partition's answer comes back as a batch, and [`outbound`] writes it to the
 //! connections it names and sends once a turn, many frames at a time. [`lanes`] owns the rings, [`conn`] the slab.
+//! On the TLS port, [`sealed`] stands between the socket's bytes and both.
 //!
 //! No task, timer or buffer exists per idle connection: it is a place in a slab, an entry in a wheel and an armed poll.
 
@@ -14,16 +15,19 @@ mod lanes;
 mod logins;
 mod outbound;
 mod routing;
+mod sealed;
 mod timers;
 
+pub use lanes::{ACCEPTS, Listeners};
 pub use routing::{ClusterParts, GATEWAY};
+pub use sealed::TlsParts;
 
 use crate::admin::{NodeState, Phase};
 use crate::auth::Verifier;
 use crate::clock::Clock;
 use crate::eject::Eject;
 use crate::link::{Inbox, Outbox};
-use crate::metrics::{CloseReason, Label, ReactorMetrics};
+use crate::metrics::{CloseReason, Label, ReactorMetrics, TlsFailure};
 use crate::rt::{self, Waker};
 use conn::{Conns, Out, Parting, Reading};
 use ejects::Ejects;
@@ -32,10 +36,10 @@ use iris_proto::id::ConnId;
 use iris_proto::session::{Outlast, Patience, Seconds, SlowBounds, Waiting};
 use iris_proto::wheel::{STEP_MS, Wheel};
 use iris_proto::wire::{Code, put_error};
-use iris_ring::Listener;
 use lanes::Lanes;
 use logins::Logins;
 use routing::Routing;
+use sealed::Tls;
 use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
@@ -80,7 +84,9 @@ pub struct Parts {
     pub index: u16,
     pub settings: Arc<Settings>,
     pub gate: Gate,
-    pub listener: Listener,
+    pub listeners: Listeners,
+    /// With the TLS listener.
+    pub tls: Option<TlsParts>,
     pub verifier: Verifier,
     /// One per partition of this process, in order.
     pub links: Vec<Outbox>,
@@ -108,6 +114,7 @@ struct Reactor {
     /// SENDs are limited.
     metering: bool,
     verifier: Verifier,
+    tls: Option<Box<Tls>>,
     links: Vec<Outbox>,
     inbox: Inbox,
     /// In a cluster: the way to all partitions, those of `links` among them.
@@ -140,7 +147,7 @@ struct Reactor {
 pub async fn run(parts: Parts) -> io::Result<()> {
     let clock = Clock::new(parts.started);
     let settings = Arc::clone(&parts.settings);
-    let mut lanes = Lanes::new(parts.listener, parts.waker, &settings)?;
+    let mut lanes = Lanes::new(parts.listeners, parts.waker, &settings)?;
     let mut links = parts.links;
     let routing =
         parts.cluster.map(|cluster| Box::new(Routing::new(cluster, std::mem::take(&mut links))));
@@ -148,6 +155,7 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         metering: parts.gate.limits().meter_sends(),
         gate: parts.gate,
         verifier: parts.verifier,
+        tls: parts.tls.map(|parts| Box::new(Tls::new(parts))),
         links,
         inbox: parts.inbox,
         routing,
@@ -197,6 +205,7 @@ impl Reactor {
         lanes.enter()?;
         let mut worked = self.take_batches();
         worked |= self.take_logins();
+        worked |= self.take_handshakes(lanes);
         worked |= self.take_events(lanes)?;
         worked |= self.take_time(lanes);
         worked |= self.eject_some();
@@ -282,6 +291,12 @@ impl Reactor {
         let Some(out) = &mut conn.out else { return self.all_sent(lanes, id) };
         if out.sending.is_none() {
             let pool = &mut self.pool;
+            if let Some(stream) = &mut conn.tls
+                && out.seal(stream, || pool.pop().unwrap_or_default(), conn.closing).is_err()
+            {
+                // Its keys are used up.
+                return self.lose(id, CloseReason::Tls);
+            }
             let Some((bytes, start)) = out.next(|| pool.pop().unwrap_or_default()) else {
                 self.out_bytes -= out.counted;
                 conn.out = None;
@@ -429,7 +444,7 @@ impl Reactor {
         conn.bytes_s = self.now_s + CLOSING_S;
         let partial = conn.partial.take().map_or(0, |partial| partial.len());
         let (logged_in, user) = (std::mem::take(&mut conn.logged_in), conn.user);
-        let watches = conn.watches;
+        let (watches, is_handshaking) = (conn.watches, conn.is_handshaking());
         self.gate.handle_settled(&mut conn.pass);
         if let Some(rates) = conn.rates.take() {
             self.gate.keep_user_rates(self.clock.monotonic_ns(), &user.0, rates.user());
@@ -437,6 +452,9 @@ impl Reactor {
         tracing::debug!(peer = %conn.peer(), reason = reason.name(), "connection ended");
         self.partial_bytes -= partial;
         self.metrics.closed.add(reason, 1);
+        if is_handshaking {
+            self.metrics.tls_failures.add(TlsFailure::of_end(reason), 1);
+        }
         if logged_in {
             self.metrics.logged_in.sub(1);
             self.log_out(id, user, watches);
@@ -480,6 +498,10 @@ impl Reactor {
         self.gate.handle_end(conn.pass, &conn.address());
         self.out_bytes -= conn.out.as_ref().map_or(0, |out| out.counted);
         self.metrics.connections.sub(1);
+        if let Some(stream) = &conn.tls {
+            self.partial_bytes -= stream.kept_bytes();
+            self.metrics.tls_connections.sub(1);
+        }
         if conn.split_sends > 0 {
             self.splits.remove(&id);
         }

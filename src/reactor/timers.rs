@@ -35,6 +35,9 @@ impl Reactor {
         }
         self.demote_quiet(lanes);
         self.look_at_limits();
+        if let Some(tls) = &mut self.tls {
+            tls.renew();
+        }
         if let Some(routing) = &mut self.routing {
             routing.count(&self.metrics);
         }

@@ -7,15 +7,16 @@ use crate::tree::{Faults, File, files};
 const PAGE: &str = "docs/decisions/0008-dependencies.md";
 
 /// What a crate of ours may depend on of ours.
-const ARROWS: [(&str, &[&str]); 8] = [
+const ARROWS: [(&str, &[&str]); 9] = [
     ("proto/Cargo.toml", &[]),
     ("wal/Cargo.toml", &["iris-proto"]),
     ("ring/Cargo.toml", &[]),
-    ("loadgen/Cargo.toml", &["iris-proto", "iris-ring"]),
+    ("tls/Cargo.toml", &[]),
+    ("loadgen/Cargo.toml", &["iris-proto", "iris-ring", "iris-tls"]),
     ("sim/Cargo.toml", &["iris-proto", "iris-wal"]),
     ("bench/micro/Cargo.toml", &["iris-proto", "iris-wal"]),
     ("fuzz/Cargo.toml", &["iris-proto", "iris-wal"]),
-    ("Cargo.toml", &["iris-proto", "iris-wal", "iris-ring"]),
+    ("Cargo.toml", &["iris-proto", "iris-wal", "iris-ring", "iris-tls"]),
 ];
 
 const KINDS: [&str; 3] = ["dependencies", "dev-dependencies", "build-dependencies"];

@@ -72,6 +72,10 @@ const BANS: [Ban; 4] = [
         but: &[
             ("src/queue.rs", "the bounded queue itself"),
             ("wal/src/disk/mem.rs", "the disk of tests, shared with the test that crashes it"),
+            (
+                "tls/src/client.rs",
+                "rustls asks for a store that threads may share; each has its own",
+            ),
             ("loadgen/tests/", "a peer for tests, which its test looks into"),
         ],
     },

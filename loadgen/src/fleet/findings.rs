@@ -3,6 +3,7 @@
 use crate::control::Counts;
 use crate::driver::{Findings, SentBy};
 use crate::names::Topology;
+use crate::net::Handshakes;
 use crate::payload::{Arrivals, Came, Verdicts};
 use crate::ranges::Ranges;
 use crate::stats::Measured;
@@ -24,7 +25,8 @@ pub enum Part {
 
 /// Takes findings apart.
 pub fn parts(findings: Findings) -> impl Iterator<Item = Part> {
-    let Findings { measured, verdicts, arrivals, counts, sent } = findings;
+    // A fleet connects in the clear: there are no handshakes.
+    let Findings { measured, verdicts, arrivals, counts, sent, handshakes: _ } = findings;
     let came = chunks(arrivals.into_came(), |came| &came.missing).into_iter().map(Part::Came);
     let sent = chunks(sent, |sent| &sent.not_accepted).into_iter().map(Part::Sent);
     came.chain(sent).chain(std::iter::once(Part::Rest {
@@ -80,7 +82,9 @@ impl Assembly {
                 let none = Arrivals::none(self.topology);
                 let arrivals = std::mem::replace(&mut self.arrivals, none);
                 let (sent, measured) = (std::mem::take(&mut self.sent), *measured);
-                self.whole.push(Findings { measured, verdicts, arrivals, counts, sent });
+                let handshakes = Handshakes::default();
+                let findings = Findings { measured, verdicts, arrivals, counts, sent, handshakes };
+                self.whole.push(findings);
                 Ok(())
             }
         }
@@ -116,6 +120,7 @@ mod tests {
             arrivals,
             counts: Counts { sent: 6, ..Counts::default() },
             sent: (0..60_000).map(sent).collect(),
+            handshakes: Handshakes::default(),
         };
         let mut assembly = Assembly::new(topology);
         let mut count = 0;

@@ -118,7 +118,8 @@ pub fn run(flags: &GarbageFlags) -> anyhow::Result<u8> {
     let rss = |pid: Option<u32>| pid.and_then(Process::read).map(|process| process.rss_bytes);
     let before = rss(flags.pid);
     ensure!(flags.pid.is_none() || before.is_some(), "--pid: no such process");
-    let mut net = Connections::new(addr, flags.connections, 0, capacity.per_ring, Load::Quiet)?;
+    let per_ring = capacity.per_ring;
+    let mut net = Connections::new(addr, flags.connections, 0, per_ring, Load::Quiet, None)?;
     let mut crowd = Crowd::new(flags.mix.clone(), flags.connections, u64::from(run) << 20 | 7);
     let began = Instant::now();
     let mut made = Made { started: 0, next: 0 };

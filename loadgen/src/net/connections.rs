@@ -1,6 +1,6 @@
 //! The connections of one thread, of whichever kind its load needs.
 
-use super::{ConnIndex, Handler, Net, Plain};
+use super::{ConnIndex, Handler, Handshakes, Net, Plain, Tls, TlsPlan};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -34,14 +34,24 @@ impl Connections {
         senders: u32,
         per_ring: u32,
         load: Load,
+        tls: Option<&TlsPlan>,
     ) -> anyhow::Result<Self> {
+        let tls = tls.map(|plan| Tls::new(plan, connections)).transpose()?;
         let busy = match load {
-            Load::OneByOne => return Ok(Self::Plain(Plain::new(target))),
+            Load::OneByOne => return Ok(Self::Plain(Plain::new(target).secured(tls))),
             Load::Busy => connections,
             Load::Mixed => senders,
             Load::Quiet => 0,
         };
-        Ok(Self::Rings(Net::new(target, busy, connections - busy, per_ring)?))
+        Ok(Self::Rings(Net::new(target, busy, connections - busy, per_ring)?.secured(tls)))
+    }
+
+    /// Handshakes of TLS that were done.
+    pub fn handshakes(&self) -> Handshakes {
+        match self {
+            Self::Rings(net) => net.handshakes(),
+            Self::Plain(plain) => plain.handshakes(),
+        }
     }
 
     /// Starts the next connection from this source address, and gives its index.

@@ -15,16 +15,19 @@
 
 mod connections;
 mod plain;
+mod tls;
 mod wake;
 
 pub use connections::{Connections, Load};
 pub use plain::Plain;
+pub use tls::{Handshakes, Tls, TlsPlan, read_ca};
 
 use anyhow::Context;
 use iris_ring::{Event, Ring, RingConfig, SendId, bound_stream_socket};
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use tls::Sealed;
 use wake::Wake;
 
 /// Events handled between two submissions, so that sends leave in time.
@@ -70,9 +73,10 @@ enum Wait {
     Buffer,
 }
 
-#[derive(Debug)]
 struct Conn {
     pending: Vec<u8>,
+    /// By TLS.
+    sealed: Option<Box<Sealed>>,
     sending: Option<SendId>,
     state: State,
     wait: Wait,
@@ -85,6 +89,14 @@ struct Conn {
 }
 
 impl Conn {
+    /// Whether there is something to send.
+    fn has_something(&self) -> bool {
+        match &self.sealed {
+            None => !self.pending.is_empty(),
+            Some(sealed) => sealed.has_something(&self.pending),
+        }
+    }
+
     fn is_read(&self) -> bool {
         self.state == State::Open && !self.paused
     }
@@ -115,6 +127,8 @@ pub struct Net {
     spares: Vec<Vec<u8>>,
     sends_under_way: usize,
     wake: Option<Wake>,
+    /// Connections are secured by it.
+    tls: Option<Tls>,
 }
 
 impl Net {
@@ -139,7 +153,18 @@ impl Net {
             spares: Vec::new(),
             sends_under_way: 0,
             wake,
+            tls: None,
         })
+    }
+
+    /// With connections that are secured, or not.
+    pub fn secured(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Handshakes of TLS that were done.
+    pub fn handshakes(&self) -> Handshakes {
+        self.tls.as_ref().map(|tls| tls.handshakes).unwrap_or_default()
     }
 
     /// Starts the next connection from this source address, and gives its index.
@@ -147,6 +172,7 @@ impl Net {
         let conn = u32::try_from(self.conns.len()).context("too many connections")?;
         self.conns.push(Conn {
             pending: Vec::new(),
+            sealed: None,
             sending: None,
             state: State::Gone,
             wait: Wait::Nothing,
@@ -166,6 +192,7 @@ impl Net {
         let socket = bound_stream_socket(source)
             .with_context(|| format!("cannot make a socket from {source}"))?;
         let target = self.target;
+        self.conns[conn as usize].sealed = self.tls.as_ref().map(Tls::connect).transpose()?;
         let (Lane { ring, .. }, descriptor) = self.place(conn);
         ring.install(descriptor, &socket).context("cannot put a socket into the ring's table")?;
         ring.connect(descriptor, &target, u64::from(conn));
@@ -249,6 +276,12 @@ impl Net {
             return;
         }
         conn.pending = out;
+        self.list(index);
+    }
+
+    /// Has a connection sent at the end of the turn.
+    fn list(&mut self, index: ConnIndex) {
+        let conn = &mut self.conns[index as usize];
         if conn.sending.is_none() && !conn.listed {
             conn.listed = true;
             self.dirty.push(index);
@@ -264,7 +297,7 @@ impl Net {
 
     /// Sends what was written, waits up to `wait` for something to happen and has `handler` act on it.
     pub fn turn(&mut self, wait: Duration, handler: &mut impl Handler) -> anyhow::Result<()> {
-        self.flush();
+        self.flush(handler);
         self.receive_waiting(handler);
         self.wait(wait).context("io_uring_enter failed")?;
         for lane in 0..self.lanes.len() {
@@ -288,15 +321,29 @@ impl Net {
         }
     }
 
-    fn flush(&mut self) {
+    fn flush(&mut self, handler: &mut impl Handler) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for index in dirty.drain(..) {
             let conn = &mut self.conns[index as usize];
             conn.listed = false;
-            if conn.state != State::Open || conn.sending.is_some() || conn.pending.is_empty() {
+            if conn.state != State::Open || conn.sending.is_some() || !conn.has_something() {
                 continue;
             }
-            let bytes = std::mem::take(&mut conn.pending);
+            let bytes = match &mut conn.sealed {
+                None => std::mem::take(&mut conn.pending),
+                Some(sealed) => {
+                    let mut bytes = self.spares.pop().unwrap_or_default();
+                    if let Err(reason) = sealed.seal(&mut conn.pending, &mut bytes) {
+                        self.end(index, &reason, handler);
+                        continue;
+                    }
+                    if conn.pending.is_empty() {
+                        let spare = std::mem::take(&mut conn.pending);
+                        self.keep_spare(spare);
+                    }
+                    bytes
+                }
+            };
             self.sends_under_way += 1;
             let (Lane { ring, .. }, descriptor) = self.place(index);
             let send = ring.send(descriptor, bytes, u64::from(index));
@@ -398,9 +445,19 @@ impl Net {
             return self.end(conn, &format!("connect_{}", errno_name(-result)), handler);
         }
         entry.state = State::Open;
-        let mut out = self.take_out(conn);
-        handler.connected(conn, &mut out);
-        self.put_out(conn, out);
+        match &mut entry.sealed {
+            None => {
+                let mut out = self.take_out(conn);
+                handler.connected(conn, &mut out);
+                self.put_out(conn, out);
+            }
+            Some(sealed) => {
+                if let Err(reason) = sealed.start() {
+                    return self.end(conn, &reason, handler);
+                }
+                self.list(conn);
+            }
+        }
         self.arm(conn);
     }
 
@@ -416,9 +473,20 @@ impl Net {
             return;
         }
         let mut out = self.take_out(conn);
-        let verdict = handler.received(conn, self.lanes[lane].ring.buffer(id, len), &mut out);
+        let ring = &mut self.lanes[lane].ring;
+        let verdict = match (&mut self.tls, &mut self.conns[conn as usize].sealed) {
+            (Some(tls), Some(sealed)) => {
+                tls.receive(sealed, conn, ring.buffer_mut(id, len), &mut out, handler)
+            }
+            _ => handler.received(conn, ring.buffer(id, len), &mut out),
+        };
         match verdict {
-            Ok(()) => self.put_out(conn, out),
+            Ok(()) => {
+                self.put_out(conn, out);
+                if self.conns[conn as usize].has_something() {
+                    self.list(conn);
+                }
+            }
             Err(reason) => {
                 self.keep_spare(out);
                 self.end(conn, &reason, handler);
@@ -457,9 +525,8 @@ impl Net {
         self.keep_spare(buffer);
         let entry = &mut self.conns[conn as usize];
         entry.sending = None;
-        if entry.state == State::Open && !entry.pending.is_empty() && !entry.listed {
-            entry.listed = true;
-            self.dirty.push(conn);
+        if entry.state == State::Open && entry.has_something() {
+            self.list(conn);
         }
         if result < 0 {
             self.end(conn, &format!("send_{}", errno_name(-result)), handler);
@@ -482,6 +549,7 @@ impl Net {
         let entry = &mut self.conns[conn as usize];
         entry.state = State::Ended;
         entry.pending = Vec::new();
+        entry.sealed = None;
         let (wait, sending) = (entry.wait, entry.sending);
         match wait {
             // A connect ends by itself, and the connection when it has.

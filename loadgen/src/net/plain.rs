@@ -5,6 +5,7 @@
 //! on an idle CPU, which takes 20 us more on a virtual machine. The floor's echo is measured on ordinary sockets, and what
 //! is compared to it has to wait in the same way.
 
+use super::tls::{Handshakes, Sealed, Tls};
 use super::{ConnIndex, Handler};
 use anyhow::Context;
 use std::io::{self, Read, Write};
@@ -19,6 +20,7 @@ pub struct Plain {
     target: SocketAddr,
     conns: Vec<Conn>,
     read: Vec<u8>,
+    tls: Option<Tls>,
 }
 
 struct Conn {
@@ -26,12 +28,26 @@ struct Conn {
     stream: Option<TcpStream>,
     greeted: bool,
     pending: Vec<u8>,
+    /// By TLS.
+    sealed: Option<Box<Sealed>>,
+    /// What goes to the socket of a connection by TLS.
+    records: Vec<u8>,
 }
 
 impl Plain {
     /// No connections yet.
     pub fn new(target: SocketAddr) -> Self {
-        Self { target, conns: Vec::new(), read: vec![0; READ_BYTES] }
+        Self { target, conns: Vec::new(), read: vec![0; READ_BYTES], tls: None }
+    }
+
+    /// With connections that are secured, or not.
+    pub fn secured(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Handshakes of TLS that were done.
+    pub fn handshakes(&self) -> Handshakes {
+        self.tls.as_ref().map(|tls| tls.handshakes).unwrap_or_default()
     }
 
     /// Makes the next connection, and gives its index.
@@ -43,7 +59,13 @@ impl Plain {
             stream.set_nonblocking(true)?;
             Ok(stream)
         });
-        self.conns.push(Conn { stream: stream.ok(), greeted: false, pending: Vec::new() });
+        self.conns.push(Conn {
+            stream: stream.ok(),
+            greeted: false,
+            pending: Vec::new(),
+            sealed: self.tls.as_ref().map(Tls::connect).transpose()?,
+            records: Vec::new(),
+        });
         Ok(conn)
     }
 
@@ -81,10 +103,17 @@ impl Plain {
 
     fn greet(&mut self, handler: &mut impl Handler) {
         for (index, conn) in self.conns.iter_mut().enumerate() {
-            if !std::mem::replace(&mut conn.greeted, true) {
-                match conn.stream {
-                    Some(_) => handler.connected(index as ConnIndex, &mut conn.pending),
-                    None => handler.ended(index as ConnIndex, "connect_refused"),
+            if std::mem::replace(&mut conn.greeted, true) {
+                continue;
+            }
+            match (&conn.stream, &mut conn.sealed) {
+                (None, _) => handler.ended(index as ConnIndex, "connect_refused"),
+                (Some(_), None) => handler.connected(index as ConnIndex, &mut conn.pending),
+                (Some(_), Some(sealed)) => {
+                    if let Err(reason) = sealed.start() {
+                        conn.stream = None;
+                        handler.ended(index as ConnIndex, &reason);
+                    }
                 }
             }
         }
@@ -99,10 +128,19 @@ impl Plain {
     fn flush(&mut self, index: usize, handler: &mut impl Handler) {
         let conn = &mut self.conns[index];
         let Some(stream) = &mut conn.stream else { return };
-        while !conn.pending.is_empty() {
-            match stream.write(&conn.pending) {
+        let out = match &mut conn.sealed {
+            None => &mut conn.pending,
+            Some(sealed) => {
+                if let Err(reason) = sealed.seal(&mut conn.pending, &mut conn.records) {
+                    return self.end(index, &reason, handler);
+                }
+                &mut conn.records
+            }
+        };
+        while !out.is_empty() {
+            match stream.write(out) {
                 Ok(written) => {
-                    conn.pending.drain(..written);
+                    out.drain(..written);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -116,7 +154,15 @@ impl Plain {
         let Some(stream) = &mut conn.stream else { return };
         let verdict = match stream.read(&mut self.read) {
             Ok(0) => Err("closed_by_server".to_owned()),
-            Ok(len) => handler.received(index as ConnIndex, &self.read[..len], &mut conn.pending),
+            Ok(len) => {
+                let (bytes, out) = (&mut self.read[..len], &mut conn.pending);
+                match (&mut self.tls, &mut conn.sealed) {
+                    (Some(tls), Some(sealed)) => {
+                        tls.receive(sealed, index as ConnIndex, bytes, out, handler)
+                    }
+                    _ => handler.received(index as ConnIndex, bytes, out),
+                }
+            }
             Err(error)
                 if matches!(
                     error.kind(),
@@ -143,7 +189,11 @@ impl Conn {
     fn polled(&self) -> libc::pollfd {
         // poll(2) passes over a negative descriptor.
         let fd = self.stream.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let out = if self.pending.is_empty() { 0 } else { libc::POLLOUT };
+        let is_sent = match self.sealed {
+            None => self.pending.is_empty(),
+            Some(_) => self.records.is_empty(),
+        };
+        let out = if is_sent { 0 } else { libc::POLLOUT };
         libc::pollfd { fd, events: libc::POLLIN | out, revents: 0 }
     }
 }

@@ -14,6 +14,7 @@ fn outcome() -> Outcome {
         lost: 0,
         series: Series::default(),
         workers: Vec::new(),
+        handshakes: Handshakes::default(),
     }
 }
 
@@ -67,7 +68,8 @@ fn where_nothing_answers_rates_are_of_deliveries_and_nothing_is_waited_for() {
     let counts = Counts { sent: 100, unanswerable: 100, ..Counts::default() };
     let verdicts = Verdicts { delivered: 90, ..Verdicts::default() };
     let (series, workers) = (Series::default(), Vec::new());
-    let outcome = Outcome { measured, verdicts, counts, lost: 10, series, workers };
+    let handshakes = Handshakes { full: 3, resumed: 4 };
+    let outcome = Outcome { measured, verdicts, counts, lost: 10, series, workers, handshakes };
     report.fill(outcome, Usage { wall: Duration::from_secs(2), ..Usage::default() });
     report.valid = report.invalid_reasons.is_empty();
     assert_eq!((report.rate_per_s, report.accepted, report.lost), (40.0, 0, 10));

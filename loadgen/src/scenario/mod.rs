@@ -180,6 +180,7 @@ impl Stage {
         let plan = Plan {
             target: options.addr,
             protocol,
+            tls: options.tls.clone(),
             sources,
             topology: shape.topology,
             load: shape.load,
@@ -455,6 +456,7 @@ fn at_least(connections: u32, least: u32, why: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::Handshakes;
     use crate::payload::Verdicts;
     use crate::series::Series;
     use crate::stats::Measured;
@@ -475,6 +477,7 @@ mod tests {
             lost: 0,
             series: Series::default(),
             workers: vec![worker("a", 10, 0.95), worker("b", 11, 0.5), worker("c", 0, 0.96)],
+            handshakes: Handshakes::default(),
         };
         let meter = Meter::new(None, Generator::default());
         let reasons = saturation(&outcome, &meter);

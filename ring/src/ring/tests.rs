@@ -17,9 +17,11 @@ fn wait_for(ring: &mut Ring) -> Event {
 
 fn accepted(ring: &mut Ring) -> (u32, TcpStream) {
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
-    ring.accept(&listener);
+    ring.accept(&listener, 7);
     let client = TcpStream::connect(listener.address()).unwrap();
-    let Event::Accepted { descriptor, peer } = wait_for(ring) else { panic!("expected accept") };
+    let Event::Accepted { token: 7, descriptor, peer } = wait_for(ring) else {
+        panic!("expected accept")
+    };
     assert_eq!(peer, client.local_addr().unwrap());
     (descriptor, client)
 }
@@ -111,16 +113,18 @@ fn an_eventfd_tells_of_completions_only_while_asked_to() {
 fn a_full_table_says_so_and_a_closed_descriptor_is_used_again() {
     let mut ring = Ring::new(RingConfig { descriptors: 1, ..CONFIG }).unwrap();
     let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
-    ring.accept(&listener);
-    ring.accept(&listener);
+    ring.accept(&listener, 1);
+    ring.accept(&listener, 2);
     let _one = TcpStream::connect(listener.address()).unwrap();
     let Event::Accepted { descriptor, .. } = wait_for(&mut ring) else { panic!("expected accept") };
     let _two = TcpStream::connect(listener.address()).unwrap();
-    let Event::AcceptFailed { errno } = wait_for(&mut ring) else { panic!("expected a failure") };
+    let Event::AcceptFailed { errno, .. } = wait_for(&mut ring) else {
+        panic!("expected a failure")
+    };
     assert_eq!(errno, libc::ENFILE);
     ring.close(descriptor, 5);
     assert!(matches!(wait_for(&mut ring), Event::Closed { token: 5 }));
-    ring.accept(&listener);
+    ring.accept(&listener, 7);
     let _three = TcpStream::connect(listener.address()).unwrap();
     assert!(matches!(wait_for(&mut ring), Event::Accepted { .. }));
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import time
 from collections import deque
@@ -39,6 +40,9 @@ class Client:
         rcvbuf: int | None = None,
         timeout: float = PATIENCE,
         source: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        name: str = "localhost",
+        session: ssl.SSLSession | None = None,
     ) -> None:
         self.timeout = timeout
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
@@ -49,6 +53,8 @@ class Client:
             self.socket.bind((source, 0))
         self.socket.connect(address)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname=name, session=session)
         self.address = self.socket.getsockname()
         self.reader = p.FrameReader()
         self.welcome: p.Welcome | None = None

@@ -59,6 +59,7 @@ class Server:
         self.env = {**SMALL_LOG, **(env or {})}
         self.process: subprocess.Popen[bytes] | None = None
         self.tcp: tuple[str, int] = ("", 0)
+        self.tls: tuple[str, int] = ("", 0)
         self.admin = ""
         #: What the admin server asks for, if anything.
         self.admin_token = ""
@@ -112,6 +113,9 @@ class Server:
         if said["tcp"]:
             host, port = said["tcp"].rsplit(":", 1)
             self.tcp = (host, int(port))
+        if said.get("tls"):
+            host, port = said["tls"].rsplit(":", 1)
+            self.tls = (host, int(port))
 
     @property
     def pid(self) -> int:

@@ -1,0 +1,109 @@
+//! Loading the files again while the node runs.
+
+use super::dev;
+use super::{EXPIRES_SOON_S, Loaded, TlsConfig};
+use crate::cli::exit::{Exit, Failure};
+use crate::clock::unix_ms;
+use crate::config::Config;
+use crate::metrics::{Registry, ReloadResult};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use iris_tls::ServerConfig;
+use std::sync::Arc;
+
+/// Configurations that wait for a reactor, which looks each second at the latest.
+const RENEWALS_MAX: usize = 4;
+
+/// A reactor's end: configurations for connections from then on, newest last.
+pub type Renewals = Receiver<Arc<ServerConfig>>;
+
+/// Loads the files again when told to, and hands the outcome to the reactors.
+#[derive(Debug)]
+pub struct Reloader {
+    config: TlsConfig,
+    reactors: Vec<Sender<Arc<ServerConfig>>>,
+    registry: Registry,
+}
+
+/// What a node with TLS starts with.
+#[derive(Debug)]
+pub struct Start {
+    /// For the control thread.
+    pub reloader: Reloader,
+    /// For the first connections.
+    pub config: Arc<ServerConfig>,
+    /// An end for each reactor.
+    pub renewals: Vec<Renewals>,
+}
+
+impl Reloader {
+    /// Loads the files for a start. `None`: there is no TLS. Under `--dev` a certificate is made if none is named.
+    pub fn start(config: &Config, registry: &Registry) -> Result<Option<Start>, Failure> {
+        let Some(tls) = config.tls.as_ref().filter(|_| config.roles.edge) else { return Ok(None) };
+        let (mut tls, now_unix_s) = (tls.clone(), unix_ms() / 1000);
+        if tls.certs.is_empty() {
+            let made = dev::load_or_create(&config.node.data_dir, now_unix_s);
+            tls.certs.push(made.map_err(|error| Failure::new(Exit::DataDir, error))?);
+        }
+        let loaded = tls.load(now_unix_s).map_err(|problems| {
+            let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            Failure::new(Exit::Config, lines.join("\n"))
+        })?;
+        let (reactors, renewals) = (0..config.reactors()).map(|_| bounded(RENEWALS_MAX)).unzip();
+        let reloader = Self { config: tls, reactors, registry: registry.clone() };
+        reloader.show(&loaded, now_unix_s);
+        Ok(Some(Start { reloader, config: loaded.config, renewals }))
+    }
+
+    /// Loads the files. What is there stays if any of them is bad, and the log says which and why.
+    pub fn reload(&self) {
+        let now_unix_s = unix_ms() / 1000;
+        let result = match self.config.load(now_unix_s) {
+            Ok(loaded) => {
+                self.show(&loaded, now_unix_s);
+                let is_full =
+                    |reactor: &Sender<_>| reactor.try_send(Arc::clone(&loaded.config)).is_err();
+                match self.reactors.iter().filter(|reactor| is_full(reactor)).count() {
+                    0 => {
+                        tracing::info!(certificates = loaded.certs.len(), "TLS files loaded again");
+                        ReloadResult::Ok
+                    }
+                    stuck => {
+                        tracing::error!(
+                            stuck,
+                            "reactors did not take the TLS files; send SIGHUP again"
+                        );
+                        ReloadResult::Failed
+                    }
+                }
+            }
+            Err(problems) => {
+                for problem in problems {
+                    tracing::error!(%problem, "TLS files not loaded; the old ones stay in use");
+                }
+                ReloadResult::Failed
+            }
+        };
+        self.registry.tls().reloads.add(result, 1);
+    }
+
+    /// The configuration has problems, so nothing was loaded.
+    pub fn note_problems(&self) {
+        tracing::error!("TLS files not loaded; the old ones stay in use");
+        self.registry.tls().reloads.add(ReloadResult::Failed, 1);
+    }
+
+    fn show(&self, loaded: &Loaded, now_unix_s: u64) {
+        self.registry.tls().certificate_expires_s.set(loaded.expires_unix_s());
+        for cert in &loaded.certs {
+            let (names, days_left) = (cert.names.join(", "), cert.days_left(now_unix_s));
+            if cert.expires_unix_s < now_unix_s + EXPIRES_SOON_S {
+                tracing::warn!(names, days_left, "a TLS certificate is about to expire: renew it");
+            } else {
+                tracing::info!(names, days_left, "TLS certificate");
+            }
+        }
+        if self.config.ticket_secrets.is_none() {
+            tracing::info!("tls.ticket_secrets is not set: clients resume on this process alone");
+        }
+    }
+}
