@@ -275,15 +275,16 @@ impl Out {
     }
 
     /// On the TLS port, before [`Self::next`]: makes of what has gathered what is sent. First comes what TLS has to say,
-    /// then the frames in as few records as they fit, then the goodbye of a connection that ends.
+    /// then the frames in as few records as they fit, then the goodbye of a connection that ends. Gives back the buffer
+    /// that the frames were in: a client that takes nothing must not hold it beside what it is sent.
     pub(super) fn seal(
         &mut self,
         stream: &mut ServerStream,
         buffer: impl FnOnce() -> Vec<u8>,
         is_last: bool,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Vec<u8>>, Fault> {
         if self.rest.is_some() {
-            return Ok(());
+            return Ok(None);
         }
         self.flush_run();
         self.flush_changes();
@@ -298,10 +299,7 @@ impl Out {
         if is_last && !sealed.is_empty() {
             stream.finish(&mut sealed);
         }
-        self.pending.clear();
-        // The buffer of frames is that of the next records.
-        self.sealed = std::mem::replace(&mut self.pending, sealed);
-        Ok(())
+        Ok(Some(std::mem::replace(&mut self.pending, sealed)))
     }
 
     /// Writes the gathered answer out; to be called before anything that must come after it, and before sending.

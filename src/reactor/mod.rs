@@ -196,6 +196,14 @@ pub async fn run(parts: Parts) -> io::Result<()> {
     }
 }
 
+/// Keeps a buffer for the next use.
+fn keep(pool: &mut Vec<Vec<u8>>, mut buffer: Vec<u8>) {
+    if (1..=POOLED_BYTES_MAX).contains(&buffer.capacity()) && pool.len() < POOLED_BUFFERS {
+        buffer.clear();
+        pool.push(buffer);
+    }
+}
+
 impl Reactor {
     /// One turn: what came from partitions, what came from clients, what is due, and all of it out again. Whether there
     /// was anything.
@@ -291,11 +299,12 @@ impl Reactor {
         let Some(out) = &mut conn.out else { return self.all_sent(lanes, id) };
         if out.sending.is_none() {
             let pool = &mut self.pool;
-            if let Some(stream) = &mut conn.tls
-                && out.seal(stream, || pool.pop().unwrap_or_default(), conn.closing).is_err()
-            {
-                // Its keys are used up.
-                return self.lose(id, CloseReason::Tls);
+            if let Some(stream) = &mut conn.tls {
+                match out.seal(stream, || pool.pop().unwrap_or_default(), conn.closing) {
+                    Ok(frames) => frames.into_iter().for_each(|buffer| keep(pool, buffer)),
+                    // Its keys are used up.
+                    Err(_) => return self.lose(id, CloseReason::Tls),
+                }
             }
             let Some((bytes, start)) = out.next(|| pool.pop().unwrap_or_default()) else {
                 self.out_bytes -= out.counted;
@@ -363,12 +372,8 @@ impl Reactor {
         }
     }
 
-    /// Keeps a buffer for the next use.
-    fn pool(&mut self, mut buffer: Vec<u8>) {
-        if buffer.capacity() <= POOLED_BYTES_MAX && self.pool.len() < POOLED_BUFFERS {
-            buffer.clear();
-            self.pool.push(buffer);
-        }
+    fn pool(&mut self, buffer: Vec<u8>) {
+        keep(&mut self.pool, buffer);
     }
 
     fn mark_dirty(&mut self, id: ConnId) {

@@ -4,9 +4,9 @@
 //! reactor, and encrypted from the frames of a turn into the buffer that is sent. A handshake goes on when its turn has
 //! come (`proto/src/turnstile.rs`): until then its bytes stay in the kernel, so waiting costs 8 bytes.
 
-use super::Reactor;
 use super::conn::Conn;
 use super::lanes::Lanes;
+use super::{Reactor, keep};
 use crate::metrics::{CloseReason, TlsFailure};
 use crate::tls::{CertificateUser, Renewals, UserRule};
 use iris_proto::id::ConnId;
@@ -117,7 +117,7 @@ impl Reactor {
         let taken = stream.receive(bytes, &mut plain, &mut answer);
         *partial_bytes = *partial_bytes - kept + stream.kept_bytes();
         if answer.is_empty() {
-            pool.push(answer);
+            keep(pool, answer);
         } else {
             conn.out.get_or_insert_default().sealed.append(&mut answer);
             self.pool(answer);

@@ -140,6 +140,20 @@ impl ClientStream {
     }
 }
 
+#[cfg(test)]
+impl ClientStream {
+    /// Changes the keys of its direction and asks the other side to do so, too (RFC 8446, section 4.6.3).
+    pub(crate) fn change_keys(&mut self, out: &mut Vec<u8>) {
+        let Ok(ConnectionState::WriteTraffic(traffic)) =
+            self.connection.process(&mut self.kept).state
+        else {
+            panic!("an open connection that has said everything")
+        };
+        traffic.refresh_traffic_keys().unwrap();
+        self.start(out).unwrap();
+    }
+}
+
 impl<S: Side> Stream<S> {
     fn of(connection: S) -> Self {
         Self { connection, kept: Vec::new(), phase: Phase::Handshake, has_said_goodbye: false }

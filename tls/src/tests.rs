@@ -217,6 +217,41 @@ fn a_goodbye_is_said_once_and_what_follows_it_is_dropped() {
 }
 
 #[test]
+fn who_changes_keys_is_answered_with_the_next_word_and_may_not_do_nothing_else() {
+    let (client, server) = configs(Version::Tls13);
+    let mut pair = connect(&client, &server, "a.example").unwrap();
+    for round in 0..20 {
+        (0..32).for_each(|_| pair.0.stream.change_keys(&mut pair.0.out));
+        pair.0.stream.seal(&[round], &mut pair.0.out).unwrap();
+        talk(&mut pair, || if round < 10 { usize::MAX } else { 7 }).unwrap();
+        // However many were asked for: one change, and only when there is something to say.
+        assert!(pair.1.out.is_empty());
+        if round % 2 == 1 {
+            pair.1.stream.seal(&[round], &mut pair.1.out).unwrap();
+            assert!(pair.1.out.len() < 64, "{}", pair.1.out.len());
+            talk(&mut pair, || if round < 10 { usize::MAX } else { 7 }).unwrap();
+        }
+    }
+    assert_eq!(pair.1.plain, (0..20).collect::<Vec<u8>>());
+    assert_eq!(pair.0.plain, (0..20).filter(|round| round % 2 == 1).collect::<Vec<u8>>());
+    (0..40).for_each(|_| pair.0.stream.change_keys(&mut pair.0.out));
+    assert_eq!(talk(&mut pair, || usize::MAX).unwrap_err().cause(), Cause::Garbage);
+}
+
+#[test]
+fn a_record_that_says_it_is_longer_than_any_is_refused_before_it_is_kept() {
+    for version in Version::ALL {
+        let (client, server) = configs(version);
+        let mut pair = connect(&client, &server, "a.example").unwrap();
+        let mut head = vec![23, 3, 3, 0xff, 0xff];
+        let fault = pair.1.hear(&mut head).unwrap_err();
+        assert_eq!(fault.cause(), Cause::Garbage, "{fault}");
+        assert_eq!(pair.1.stream.kept_bytes(), 0);
+        assert!(matches!(pair.1.hear(&mut [0; 8192]), Err(Fault::NotOpen)));
+    }
+}
+
+#[test]
 fn nothing_can_be_said_before_the_handshake_is_done() {
     let (client, server) = configs(Version::Tls13);
     let mut pair = pair(&client, &server, "a.example");
@@ -413,6 +448,54 @@ proptest! {
         talk(&mut pair, || next.next().unwrap_or(1)).unwrap();
         assert_eq!((&pair.1.plain, &pair.0.plain), (&said_up, &said_down));
         assert_eq!((pair.0.stream.kept_bytes(), pair.1.stream.kept_bytes()), (0, 0));
+    }
+
+    #[test]
+    fn a_byte_that_is_changed_on_the_way_ends_it_and_nobody_hears_what_was_not_said(
+        is_13 in any::<bool>(),
+        of_client in any::<bool>(),
+        at in prop_oneof![0..300_usize, 0..3000_usize],
+        flip in 1_u8..,
+        cuts in cuts(),
+    ) {
+        let version = if is_13 { Version::Tls13 } else { Version::Tls12 };
+        let (client, server) = configs(version);
+        let (mut client, mut server) = pair(&client, &server, "a.example");
+        let mut next = cuts.iter().cycle().copied();
+        let (mut passed, mut said) = (0, 0);
+        // The first fault ends it: what was said by then is heard as a beginning, if at all.
+        'talk: while said < 4 || !client.out.is_empty() || !server.out.is_empty() {
+            if said < 4 && client.stream.is_open() && server.stream.is_open() {
+                client.stream.seal(&[7; 200], &mut client.out).unwrap();
+                server.stream.seal(&[7; 200], &mut server.out).unwrap();
+                said += 1;
+            }
+            if client.out.is_empty() && server.out.is_empty() {
+                break;
+            }
+            for up in [true, false] {
+                let out = if up { &mut client.out } else { &mut server.out };
+                let mut bytes = std::mem::take(out);
+                if up == of_client {
+                    if (passed..passed + bytes.len()).contains(&at) {
+                        bytes[at - passed] ^= flip;
+                    }
+                    passed += bytes.len();
+                }
+                while !bytes.is_empty() {
+                    let mut rest = bytes.split_off(next.next().unwrap_or(1).clamp(1, bytes.len()));
+                    let heard = if up { server.hear(&mut bytes) } else { client.hear(&mut bytes) };
+                    if heard.is_err() {
+                        break 'talk;
+                    }
+                    std::mem::swap(&mut bytes, &mut rest);
+                }
+            }
+        }
+        for plain in [&client.plain, &server.plain] {
+            assert!(plain.len() <= 800 && plain.len() % 200 == 0, "{}", plain.len());
+            assert!(plain.iter().all(|byte| *byte == 7));
+        }
     }
 
     #[test]
