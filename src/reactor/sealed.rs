@@ -196,3 +196,110 @@ impl Reactor {
         rule.user_of(stream.peer_certificate()?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::conn::Out;
+    use iris_tls::client::{self, Trust};
+    use iris_tls::pki_types::{PrivateKeyDer, ServerName};
+    use iris_tls::server::{self, ClientAuth, Identity};
+    use iris_tls::tickets::Secret;
+    use iris_tls::{ClientStream, Group, ServerStream, Version};
+    use rcgen::{CertificateParams, KeyPair};
+
+    fn streams() -> (ClientStream, ServerStream) {
+        let key = KeyPair::generate().unwrap();
+        let params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+        let chain = vec![params.self_signed(&key).unwrap().der().clone()];
+        let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
+        let server = server::config(server::Settings {
+            identities: vec![Identity::new(chain, key).unwrap()],
+            versions: Version::ALL.to_vec(),
+            groups: vec![Group::X25519],
+            secrets: vec![Secret::random()],
+            client_auth: ClientAuth::Off,
+            client_ca: Vec::new(),
+        });
+        let client = client::config(client::Settings {
+            trust: Trust::Anybody,
+            versions: Version::ALL.to_vec(),
+            tickets_max: 0,
+            identity: None,
+        });
+        let name = ServerName::try_from("a.example").unwrap();
+        let client = ClientStream::connect(&client.unwrap(), name).unwrap();
+        (client, ServerStream::accept(&server.unwrap()).unwrap())
+    }
+
+    /// Sends all that waits, of which the kernel takes so many bytes at a time. What `meanwhile` is queues after the first
+    /// of them.
+    fn send(
+        out: &mut Out,
+        server: &mut ServerStream,
+        piece: usize,
+        mut meanwhile: Option<&[u8]>,
+        is_last: bool,
+    ) -> Vec<u8> {
+        let mut wire = Vec::new();
+        loop {
+            out.seal(server, Vec::new, is_last).unwrap();
+            assert_eq!(out.sealed.capacity(), 0, "nothing is held beside what is sent");
+            let Some((buffer, start)) = out.next(Vec::new) else { return wire };
+            if let Some(frame) = meanwhile.take() {
+                out.frame(frame);
+            }
+            let end = buffer.len().min(start + piece);
+            wire.extend_from_slice(&buffer[start..end]);
+            out.sent(buffer, end - start);
+        }
+    }
+
+    #[test]
+    fn frames_follow_what_tls_says_and_the_goodbye_is_last_however_little_the_kernel_takes() {
+        for piece in [1, 1000, 1 << 20] {
+            let (mut client, mut server) = streams();
+            let (mut up, mut heard, mut none) = (Vec::new(), Vec::new(), Vec::new());
+            client.start(&mut up).unwrap();
+            let mut out = Out::default();
+            server.receive(&mut up, &mut none, &mut out.sealed).unwrap();
+            // What is for a client that cannot read it yet is dropped, and nothing of TLS with it.
+            out.frame(b"early");
+            let mut wire = send(&mut out, &mut server, piece, None, false);
+            up.clear();
+            client.receive(&mut wire, &mut heard, &mut up).unwrap();
+            assert!(client.is_open());
+            // The ticket comes before the first frames.
+            server.receive(&mut up, &mut none, &mut out.sealed).unwrap();
+            out.frame(&[1; 50_000]);
+            let mut wire = send(&mut out, &mut server, piece, Some(&[2; 100]), false);
+            assert!(!client.receive(&mut wire, &mut heard, &mut none).unwrap().closed);
+            out.frame(b"last");
+            let mut wire = send(&mut out, &mut server, piece, None, true);
+            assert!(client.receive(&mut wire, &mut heard, &mut none).unwrap().closed);
+            assert!(heard == [&[1; 50_000][..], &[2; 100], b"last"].concat(), "{}", heard.len());
+            assert!(none.is_empty());
+        }
+    }
+
+    #[test]
+    fn who_says_goodbye_gets_one_and_nothing_of_what_waited() {
+        let (mut client, mut server) = streams();
+        let (mut up, mut heard, mut none) = (Vec::new(), Vec::new(), Vec::new());
+        let mut out = Out::default();
+        client.start(&mut up).unwrap();
+        while !up.is_empty() {
+            server.receive(&mut up, &mut none, &mut out.sealed).unwrap();
+            up.clear();
+            let mut wire = send(&mut out, &mut server, 1 << 20, None, false);
+            client.receive(&mut wire, &mut heard, &mut up).unwrap();
+        }
+        client.finish(&mut up);
+        assert!(server.receive(&mut up, &mut none, &mut out.sealed).unwrap().closed);
+        out.frame(b"waited");
+        out.drop_frames();
+        server.finish(&mut out.sealed);
+        let mut wire = send(&mut out, &mut server, 1, None, true);
+        assert!(client.receive(&mut wire, &mut heard, &mut none).unwrap().closed);
+        assert!(heard.is_empty() && none.is_empty());
+    }
+}

@@ -37,12 +37,14 @@ def run(server: Server, out: Path, *args: str, trust: tuple[str, ...] | None = N
         ("throughput", "-n", "10", "--payload", "20000"),
         ("latency", "-n", "1"),
         ("latency", "-n", "20", "--rate", "200"),
+        ("offline", "-n", "4", "--messages", "2000", "--payload", "2000"),
     ],
 )
 def test_nothing_is_lost_by_tls(secured: Server, tmp_path: Path, version: str, args: tuple[str, ...]) -> None:
     times = ("--duration", "1s", "--warmup", "100ms", "--tls-version", version)
     code, report, said = run(secured, tmp_path / "out.json", *args, *times)
-    assert code == 0, said
+    # On a busy machine an open loop starts late, which makes its figures invalid and loses nothing.
+    assert code == 0 or "more than 10 ms late" in said, said
     assert report["lost"] == report["duplicates"] == report["corrupted"] == 0
     handshakes = report["tls_handshakes"]
     assert handshakes == {"full": report["connections_open"], "resumed": 0}
