@@ -122,9 +122,15 @@ pub struct Settings {
 pub fn config(settings: Settings) -> Result<Arc<ServerConfig>, Error> {
     let provider = Arc::new(provider(&settings.groups));
     let versions: Vec<_> = settings.versions.iter().map(|version| version.of_rustls()).collect();
+    // Who resumes is not asked for a certificate: a ticket counts only where the same was asked for.
+    let asked = |mode| {
+        let ca = settings.client_ca.iter().flat_map(|ca| ca.iter().copied());
+        std::iter::once(mode).chain(ca).collect()
+    };
     let context: Vec<u8> = match settings.client_auth {
         ClientAuth::Off => Vec::new(),
-        _ => settings.client_ca.iter().flat_map(|ca| ca.to_vec()).collect(),
+        ClientAuth::Optional => asked(1),
+        ClientAuth::Required => asked(2),
     };
     let tickets = Tickets::new(settings.secrets, &context, Arc::new(DefaultTimeProvider));
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))

@@ -309,10 +309,17 @@ fn a_client_shows_its_certificate_and_shows_it_when_it_resumes_but_not_to_anothe
         let nobody = client::config(client_settings(&ca, version)).unwrap();
         let fault = connect(&nobody, &known, "a.example").err().unwrap();
         assert_eq!(fault.cause(), Cause::CertificateMissing);
+        // A ticket from where none was needed does not open where one is.
+        let settings = client::Settings { tickets_max: 9, ..client_settings(&ca, version) };
+        let nobody = client::config(settings).unwrap();
         let welcome = server(&clients, ClientAuth::Optional);
-        assert!(
-            connect(&nobody, &welcome, "a.example").unwrap().1.stream.peer_certificate().is_none()
-        );
+        for wanted in [Kind::Full, Kind::Resumed] {
+            let pair = connect(&nobody, &welcome, "a.example").unwrap();
+            assert_eq!(kind(&pair), wanted);
+            assert!(pair.1.stream.peer_certificate().is_none());
+        }
+        let fault = connect(&nobody, &known, "a.example").err().unwrap();
+        assert_eq!(fault.cause(), Cause::CertificateMissing);
     }
 }
 

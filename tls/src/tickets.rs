@@ -14,9 +14,10 @@
 //! | 9 | 12 | nonce, random |
 //! | 21 | n + 16 | AES-256-GCM-SIV (RFC 8452) of the session; the first 9 bytes are authenticated, too |
 //!
-//! The key is HKDF-SHA-256 (RFC 5869) of secret, epoch and what clients are verified by: a ticket brings the client's
-//! certificate back without another look at its chain, so it must not outlive a change of the CA. GCM-SIV stays safe
-//! when two of very many random nonces are alike, which plain GCM does not.
+//! The key is HKDF-SHA-256 (RFC 5869) of secret, epoch, and what is asked of clients and verifies them: a ticket brings
+//! the client's certificate back, or that there was none, without another look. So it must not outlive a change of the CA,
+//! and not open where a certificate is required if it is from where none was. GCM-SIV stays safe when two of very many
+//! random nonces are alike, which plain GCM does not.
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, Nonce, RandomizedNonceKey};
 use aws_lc_rs::digest::SHA256;
