@@ -41,7 +41,7 @@ struct User {
     is_paused: bool,
     /// Delivered or not, all that is not acknowledged.
     inbox: VecDeque<Message>,
-    delayed: Option<Message>,
+    delayed: Vec<Message>,
     /// Whatever came, so that a repeat makes no second entry.
     seen: HashSet<(MsgId, String)>,
 }
@@ -200,14 +200,15 @@ impl User {
             Fault::Lose => return,
             Fault::Damage => payload[30] ^= 1,
             Fault::Delay => {
-                self.delayed = Some((id, from.to_owned(), payload));
+                self.delayed.push((id, from.to_owned(), payload));
                 return;
             }
             Fault::Repeat => self.inbox.push_back((id, from.to_owned(), payload.clone())),
             _ => {}
         }
         self.inbox.push_back((id, from.to_owned(), payload));
-        self.inbox.extend(self.delayed.take());
+        // After a later one of the same sender: among those of others it is in its place.
+        self.inbox.extend(self.delayed.extract_if(.., |(_, of, _)| of == from));
         self.deliver();
     }
 
