@@ -43,7 +43,8 @@ fn config(dir: &Path, node: u32, cores: Vec<CoreNode>) -> ClusterConfig {
         listen: "127.0.0.1:0".parse().unwrap(),
         cores,
         credentials: Credentials::load(&files, "test", node).unwrap(),
-        heartbeat: Duration::from_millis(50),
+        // A machine that keeps a thread waiting for four of them ends the link.
+        heartbeat: Duration::from_secs(1),
         send_wait: Duration::from_secs(5),
         degrade: Duration::from_millis(250),
         heal_rate: 16 << 20,
@@ -173,7 +174,9 @@ fn bind_again(address: SocketAddr) -> TcpListener {
 fn carry(outbox: &mut Outbox, there: &Waker, inbox: &Inbox, bytes: &[u8]) {
     let mut got = Vec::new();
     let mut rest = bytes.chunks(100_000);
+    let deadline = crate::clock::now() + PATIENCE;
     while got.len() < bytes.len() {
+        assert!(crate::clock::now() < deadline, "{} of {} bytes", got.len(), bytes.len());
         if outbox.backlog_bytes() < 1 << 20
             && let Some(part) = rest.next()
         {
