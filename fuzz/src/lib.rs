@@ -17,6 +17,8 @@ pub mod link_to_edge;
 pub mod replica;
 pub mod session;
 #[cfg(feature = "server")]
+pub mod tls;
+#[cfg(feature = "server")]
 pub mod token;
 pub mod wal_records;
 pub mod wal_recovery;
@@ -43,4 +45,6 @@ pub const TARGETS: &[Target] = &[
     ("config", config::run),
     #[cfg(feature = "server")]
     ("token", token::run),
+    #[cfg(feature = "server")]
+    ("tls", tls::run),
 ];

@@ -62,6 +62,7 @@ corpora! {
     wal_records,
     config,
     token,
+    tls,
 }
 
 #[test]

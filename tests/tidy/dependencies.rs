@@ -15,7 +15,7 @@ const ARROWS: [(&str, &[&str]); 9] = [
     ("loadgen/Cargo.toml", &["iris-proto", "iris-ring", "iris-tls"]),
     ("sim/Cargo.toml", &["iris-proto", "iris-wal"]),
     ("bench/micro/Cargo.toml", &["iris-proto", "iris-wal"]),
-    ("fuzz/Cargo.toml", &["iris-proto", "iris-wal"]),
+    ("fuzz/Cargo.toml", &["iris-proto", "iris-wal", "iris-tls"]),
     ("Cargo.toml", &["iris-proto", "iris-wal", "iris-ring", "iris-tls"]),
 ];
 
