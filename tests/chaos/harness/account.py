@@ -3,7 +3,7 @@
 The words are those of docs/PROTOCOL.md. The checks:
 
 - *lost*: ACCEPTED for a recipient, and delivered to that recipient in no connection that could acknowledge it.
-- *doubled*: delivered twice within one connection during which nothing failed: two inbox entries.
+- *doubled*: delivered twice within one connection during which nothing failed and no shard moved: two inbox entries.
 - *resurrected*: delivered in a connection that began after its ACK was known to be durable. A client knows that from a
   receipt (made once the ACK is durable), or because all cores said that no inbox holds anything. An ACK alone promises
   nothing about a crash: such a message may come again, and counts as `repeated`.
@@ -45,7 +45,7 @@ class Life(NamedTuple):
 
     user: str
     began: float
-    #: Nothing failed as long as it lasted.
+    #: Nothing failed as long as it lasted, and no shard moved.
     quiet: bool
     #: It acknowledged nothing, so all that it saw must come again.
     peek: bool

@@ -16,7 +16,7 @@ from support.server import iris
 from support.wait import until
 
 from .account import Account, Verdict
-from .cluster import CLIENT_PORT, ChaosCluster, ChaosNode, names, shard
+from .cluster import CLIENT_PORT, ChaosCluster, ChaosNode, names, preferred, shard
 from .crowd import Crowd, User
 from .net import Network
 
@@ -290,6 +290,7 @@ class Round:
         self.end_load()
         self.launch()
         everybody = list(self.crowd.users.values())
+        self.go_home(everybody)
         self.relogin(everybody)
         missing = lambda: self.account.accepted.keys() - self.account.arrived()  # noqa: E731
         try:
@@ -313,6 +314,22 @@ class Round:
         for user in everybody:
             if user.refused_for_good:
                 self.failures.append(f"{user.name} was refused for good: {sorted(set(user.refused_for_good))}")
+
+    def go_home(self, users: list[User]) -> None:
+        """Wait until each user's shard is at the core that edges prefer for it.
+
+        Shards go back there in order once it has everything, and what was not acknowledged is delivered again then, which
+        is no fault (docs/PROTOCOL.md, section 7). Nobody acknowledges anything here, so all of it comes later, too.
+        """
+        assert self.cluster
+        self.log_out(users)
+        for user in users:
+            user.acks, user.quiet, user.online = False, False, True
+        self.wait(lambda: all(user.is_live for user in users), "everybody looks in")
+        numbers = [core.number for core in self.cluster.cores]
+        there = Counter(preferred(user.name, numbers) for user in users)
+        at_home = lambda core: core.metrics().sum("iris_users_online") >= there[core.number]  # noqa: E731
+        self.wait(lambda: all(map(at_home, self.cluster.cores)), "everybody is at the core that is preferred")
 
     def restart_cores(self) -> None:
         """Both cores at once, in order: what was acknowledged stays gone when logs are read again."""
