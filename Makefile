@@ -38,8 +38,8 @@ sim-sabotage: needs-rust ## Machines that are wrong on purpose: the simulator mu
 	$(CARGO) run --release --locked -p iris-sim --features sabotage -- --sabotage all --seeds 1000
 	$(CARGO) test --release --locked -p iris-proto --features sabotage --test takeover wrong
 
-fuzz: needs-rust needs-cxx ## Fuzz all that takes bytes from outside: SECONDS=60 for each, TARGET=name for one
-	$(PYTHON) fuzz/run.py --seconds $(or $(SECONDS),60) $(foreach name,$(TARGET),--target $(name))
+fuzz: needs-rust needs-cxx ## Fuzz all that takes bytes from outside: SECONDS=60 for each, TARGET=one JOBS=at-once
+	$(PYTHON) fuzz/run.py --seconds $(or $(SECONDS),60) --jobs $(or $(JOBS),1) $(foreach name,$(TARGET),--target $(name))
 
 lint: needs-rust ## Formatting and lints, warnings are errors
 	$(CARGO) fmt --all --check

@@ -40,6 +40,12 @@ def memory_available_bytes():
     return int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]) * 1024
 
 
+def stolen_cpu_seconds():
+    """Time in which the host ran somebody else instead of this machine's CPUs, of all CPUs since the start (proc(5))."""
+    ticks = pathlib.Path("/proc/stat").read_text().split()[8]
+    return int(ticks) / os.sysconf("SC_CLK_TCK")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--connections", type=int, default=1_000_000, help="default 1000000")
@@ -47,6 +53,8 @@ def main():
     parser.add_argument("--hold", default="10m", help="time before that; default 10m")
     parser.add_argument("--rate", type=int, default=10_000, help="messages a second of all of them; default 10000")
     parser.add_argument("--duration", default="60s", help="time in which they exchange messages; default 60s")
+    parser.add_argument("--threads", type=int, default=2, help="of the generator; default 2")
+    parser.add_argument("--batch-interval", default="2ms", help="wal.batch_interval of the server; default 2ms")
     parser.add_argument("--plain", action="store_true", help="in the present network namespace")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
@@ -61,10 +69,10 @@ def main():
     free_before = memory_available_bytes()
     samples = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("IRIS_BENCH_DIR")) as temporary:
-        settings = {"IRIS_REACTOR__CONNECTIONS_MAX": str(args.connections)}
+        settings = {"IRIS_REACTOR__CONNECTIONS_MAX": str(args.connections), "IRIS_WAL__BATCH_INTERVAL": args.batch_interval}
         server = recovery.Server(pathlib.Path(temporary) / "data", settings)
         flags = ["composite", "--connections", str(args.connections), "--active", args.active, "--hold", args.hold]
-        flags += ["--rate", str(args.rate), "--warmup", "5s", "--duration", args.duration]
+        flags += ["--threads", str(args.threads), "--rate", str(args.rate), "--warmup", "5s", "--duration", args.duration]
         shown = shlex.join(["iris-loadgen", *flags, "--pid", "SERVER"])
         command = [recovery.LOADGEN, *flags, "--addr", server.ports["tcp"], "--key", str(server.data / "dev.key")]
         command += ["--pid", str(server.process.pid), "--json", str(path)]
@@ -86,7 +94,8 @@ def main():
     if not path.exists() or not path.stat().st_size:
         sys.exit("the load generator could not run; its own words stand above")
     figures = json.loads(path.read_text())
-    figures["environment"]["command"] = f"{shown} (server with IRIS_REACTOR__CONNECTIONS_MAX={args.connections})"
+    with_settings = " ".join(f"{key}={value}" for key, value in settings.items())
+    figures["environment"]["command"] = f"{shown} (server with {with_settings})"
     path.write_text(json.dumps(figures, indent=1) + "\n")
     (out / "samples.json").write_text("\n".join(map(json.dumps, samples)) + "\n")
     return report(out, args, now, cpus, figures, samples, free_before)
@@ -121,6 +130,7 @@ def look(server, load, started):
         "server_rss_bytes": rss_bytes(server.process.pid),
         "generator_rss_bytes": rss_bytes(load.pid),
         "memory_available_bytes": memory_available_bytes(),
+        "stolen_cpu_seconds": stolen_cpu_seconds(),
     }
 
 

@@ -11,6 +11,7 @@ record.md. `--merge` writes the smallest corpus of the same coverage to fuzz/cor
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
 import datetime
 import json
 import os
@@ -101,15 +102,17 @@ def run(binary: Path, name: str, seconds: int) -> dict[str, object]:
     log = out_dir() / f"{name}.log"
     started = time.monotonic()
     with log.open("w") as file:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file)
+        _, status, used = os.wait4(child.pid, 0)
     text = log.read_text(errors="replace")
     covered = re.findall(r"cov: (\d+) ft: (\d+) corp: (\d+)/(\d+[KMG]?b)", text)
     executed = re.findall(r"stat::number_of_executed_units:\s+(\d+)", text)
     edges, features, inputs, size = covered[-1] if covered else ("0", "0", "0", "0b")
     return {
         "target": name,
-        "ok": done.returncode == 0,
+        "ok": status == 0,
         "seconds": round(time.monotonic() - started, 1),
+        "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
         "executions": int(executed[-1]) if executed else 0,
         "edges": int(edges),
         "features": int(features),
@@ -149,10 +152,12 @@ def record(results: list[dict[str, object]], sanitizer: bool) -> None:
     }
     (out_dir() / "record.json").write_text(json.dumps(about, indent=1) + "\n")
     lines = [f"{about['date']}, revision {about['revision']}, {about['machine']}, sanitizer: {about['sanitizer']}", ""]
-    lines += ["| target | seconds | executions | edges | features | corpus | findings |", "|---|---|---|---|---|---|---|"]
+    lines += ["| target | seconds | of a CPU | executions | edges | features | corpus | findings |"]
+    lines += ["|---|---|---|---|---|---|---|---|"]
     for one in results:
         corpus = f"{one['inputs']} inputs, {one['corpus']}"
-        cells = [one["target"], one["seconds"], f"{one['executions']:,}", one["edges"], one["features"], corpus]
+        cells = [one["target"], one["seconds"], one["cpu_seconds"], f"{one['executions']:,}", one["edges"], one["features"]]
+        cells += [corpus]
         lines.append("| " + " | ".join(map(str, [*cells, len(one["findings"]) or "none"])) + " |")
     (out_dir() / "record.md").write_text("\n".join(lines) + "\n")
 
@@ -162,6 +167,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=int, default=60, help="how long each target runs (60)")
     parser.add_argument("--target", action="append", choices=list(targets()), help="only this one; may be repeated")
+    parser.add_argument("--jobs", type=int, default=1, help="how many run at once (1); beyond the CPUs, each has less of one")
     parser.add_argument("--merge", action="store_true", help="afterwards, write the smallest corpus to fuzz/corpus")
     parser.add_argument("--no-sanitizer", action="store_true", help="without AddressSanitizer: faster")
     args = parser.parse_args()
@@ -175,8 +181,9 @@ def main() -> int:
         print("the targets cannot be built; libFuzzer needs a C++ compiler: apt-get install g++", file=sys.stderr)
         return 2
     results = []
-    for name in names if args.seconds else []:
-        one = run(binaries / name, name, args.seconds)
+    pool = concurrent.futures.ThreadPoolExecutor(max(1, args.jobs))
+    for one in pool.map(lambda name: run(binaries / name, name, args.seconds), names if args.seconds else []):
+        name = one["target"]
         results.append(one)
         verdict = "ok" if one["ok"] else f"FAILED, see {one['log']} and {out_dir() / 'findings' / name}"
         print(

@@ -562,6 +562,7 @@ impl NodeParts<'_> {
                 ..LogConfig::default()
             },
             disk_reserve: wal.disk_reserve,
+            batch_interval: wal.batch_interval,
         })
     }
 

@@ -74,7 +74,7 @@ pub fn run(data: &[u8]) {
                 model.unanswered = model.unanswered.saturating_sub(count.into());
             }
             _ => {
-                let due = session.handle_time(now_s, &patience);
+                let due = session.handle_time(now_s, &patience, 0);
                 model.check_due(now_s, due);
                 if matches!(due, Due::Close(_)) {
                     return;

@@ -189,6 +189,8 @@ impl Reader<'_> {
     fn wal(&mut self) -> Option<WalConfig> {
         let segment = self.size(("wal", "segment_size"), MIB..=GIB);
         let batch = self.size(("wal", "batch_max"), 128 * KIB..=8 * MIB);
+        let interval =
+            self.span(("wal", "batch_interval"), Duration::ZERO..=Duration::from_millis(100));
         let recent = self.size(("wal", "recent_window"), 0..=64 * GIB);
         let reserve = self.size(("wal", "disk_reserve"), 0..=1024 * GIB);
         let methods = [
@@ -223,6 +225,7 @@ impl Reader<'_> {
         Some(WalConfig {
             segment_size: segment?,
             batch_max: batch? as usize,
+            batch_interval: interval?,
             recent_window: recent? as usize,
             sync: sync?,
             disk_reserve: reserve?,

@@ -277,6 +277,8 @@ pub struct WalConfig {
     pub segment_size: u64,
     /// Largest batch of one sync; at most a quarter of a segment.
     pub batch_max: usize,
+    /// From the begin of one batch to that of the next, at the least; zero: a batch begins when the one before is done.
+    pub batch_interval: Duration,
     /// Newest bytes of the log kept in memory, per partition.
     pub recent_window: usize,
     /// How a batch is made durable.

@@ -401,6 +401,13 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "wal",
+        "batch_interval",
+        r#""0ms""#,
+        "From one sync to the next, at the least, up to 100ms: fewer and larger batches, later answers. 0ms: a sync \
+         begins when the one before is done.",
+    ),
+    key(
+        "wal",
         "recent_window",
         r#""16MiB""#,
         "Newest bytes of the log kept in memory, per partition, to deliver from.",

@@ -13,6 +13,7 @@ mod effects;
 mod housekeeping;
 mod inputs;
 mod mirror;
+mod pace;
 mod recover;
 mod rewrite;
 
@@ -31,6 +32,7 @@ use iris_proto::core::{Core, CoreConfig};
 use iris_proto::replica::ScanFrom;
 use iris_wal::LogConfig;
 use mirror::Mirror;
+use pace::{Open, Pace};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +59,8 @@ pub struct Settings {
     pub log: LogConfig,
     /// Free bytes on the disk below which new messages are refused.
     pub disk_reserve: u64,
+    /// From the begin of one batch to that of the next, at the least.
+    pub batch_interval: Duration,
 }
 
 /// What a partition is made of; [`run`] takes it inside the executor.
@@ -96,8 +100,7 @@ struct Partition {
     metrics: Arc<PartitionMetrics>,
     /// A batch of which frames before the offset were taken, until the log had no more room.
     unfinished: Option<(Vec<u8>, usize)>,
-    /// Since when there are records that nobody waits for.
-    unawaited_since: Option<Instant>,
+    pace: Pace,
     more: bool,
 }
 
@@ -291,20 +294,22 @@ impl Partition {
         if self.disk.writes_under_way() > 0 {
             return false;
         }
-        let now = self.clock.instant();
+        let now = self.clock.monotonic_ns();
         if self.fx.log.is_idle() {
-            self.unawaited_since = None;
+            self.pace.nothing();
             return false;
         }
-        if !self.fx.awaited && self.fx.log.has_room() {
-            let since = *self.unawaited_since.get_or_insert(now);
-            if now - since < self.unawaited_max() {
-                return false;
-            }
+        let open = Open {
+            awaited: self.fx.awaited,
+            has_room: self.fx.log.has_room(),
+            unawaited_max: if self.fx.low_disk { UNAWAITED_LOW_DISK } else { UNAWAITED_MAX },
+        };
+        if !self.pace.is_due(now, open) {
+            return false;
         }
         let Some(write) = self.fx.log.take_write() else { return false };
         self.fx.awaited &= self.fx.log.has_unwritten();
-        self.unawaited_since = None;
+        self.pace.begun(now);
         let now = self.now();
         if let Some(mirror) = &mut self.mirror {
             let place = ScanFrom { segment: write.segment(), offset: write.offset() as u32 };
@@ -318,12 +323,8 @@ impl Partition {
 
     /// How long this thread may sleep.
     fn sleep_max(&self) -> Duration {
-        let own = if self.unawaited_since.is_some() { self.unawaited_max() } else { SLEEP_MAX };
+        let own = self.pace.sleep_max(self.clock.monotonic_ns()).unwrap_or(SLEEP_MAX);
         let now_ms = self.clock.monotonic_ms();
         self.mirror.as_ref().map_or(own, |mirror| mirror.sleep_max(now_ms).min(own)).min(SLEEP_MAX)
-    }
-
-    fn unawaited_max(&self) -> Duration {
-        if self.fx.low_disk { UNAWAITED_LOW_DISK } else { UNAWAITED_MAX }
     }
 }

@@ -5,6 +5,7 @@ use super::edges::Edges;
 use super::effects::Fx;
 use super::housekeeping::{Housekeeping, Past};
 use super::mirror::Mirror;
+use super::pace::Pace;
 use super::{Failed, Partition, Parts};
 use crate::clock::Clock;
 use crossbeam_channel::Sender;
@@ -100,7 +101,7 @@ impl Partition {
             clock,
             metrics: parts.metrics,
             unfinished: None,
-            unawaited_since: None,
+            pace: Pace::new(parts.settings.batch_interval),
             more: true,
         };
         // Known from the first SEND on, and not only when the disk is next looked at.

@@ -235,7 +235,12 @@ impl Reactor {
 
     /// How long a connection may outlast its token.
     pub(super) fn outlast_s(&self, id: ConnId) -> Seconds {
-        self.settings.outlast.seconds(id.0 ^ self.settings.seed)
+        self.settings.outlast.seconds(self.chance(id))
+    }
+
+    /// A number of the connection's own, another one in each life of the node.
+    pub(super) fn chance(&self, id: ConnId) -> u64 {
+        id.0 ^ self.settings.seed
     }
 
     /// Tells the partition of the user, and every partition that may hold watches of the connection.

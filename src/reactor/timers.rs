@@ -63,6 +63,7 @@ impl Reactor {
     fn look_at(&mut self, lanes: &mut Lanes, id: ConnId) {
         let now_s = self.now_s;
         let (patience, slow) = (self.settings.patience, self.settings.slow);
+        let chance = self.chance(id);
         let Some(conn) = self.conns.get_mut(id) else { return };
         if conn.timer_s > now_s {
             return;
@@ -88,7 +89,7 @@ impl Reactor {
             self.look_again(id, slow.look_s(&waiting));
         }
         let Some(conn) = self.conns.get_mut(id) else { return };
-        match conn.session.handle_time(now_s, &patience) {
+        match conn.session.handle_time(now_s, &patience, chance) {
             Due::At(at_s) => self.look_again(id, at_s),
             Due::Ping(at_s) => {
                 self.look_again(id, at_s);

@@ -23,8 +23,16 @@ pub type Seconds = u32;
 pub struct Patience {
     /// From the first byte to a complete login.
     pub login_s: Seconds,
-    /// From the last whole frame to the end; the PING comes at half of it. At least 2.
+    /// From the last whole frame to the end; the PING comes at three eighths to a half of it. At least 2.
     pub idle_s: Seconds,
+}
+
+impl Patience {
+    /// After how much silence one of the connections gets its PING. Those that logged in or were heard together, as after
+    /// a restart, are apart after some PINGs, and the node has no waves of them.
+    fn ping_s(&self, chance: u64) -> Seconds {
+        self.idle_s / 2 - share(chance, self.idle_s / 8)
+    }
 }
 
 /// How long connections may outlast their tokens.
@@ -39,12 +47,16 @@ pub struct Outlast {
 impl Outlast {
     /// How long one of them may; `chance` is a number of its own, of which all bits count.
     pub fn seconds(&self, chance: u64) -> Seconds {
-        // The finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): neighbours are apart.
-        let mixed = (chance ^ chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let jitter = (mixed ^ mixed >> 31) % (u64::from(self.jitter_s) + 1);
-        self.grace_s.saturating_add(jitter as Seconds)
+        self.grace_s.saturating_add(share(chance, self.jitter_s))
     }
+}
+
+/// Evenly one of 0 to `most`, inclusive, by the finalizer of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): neighbours
+/// are apart.
+fn share(chance: u64, most: Seconds) -> Seconds {
+    let mixed = (chance ^ chance >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((mixed ^ mixed >> 31) % (u64::from(most) + 1)) as Seconds
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -166,8 +178,8 @@ impl Session {
         self.unanswered = self.unanswered.saturating_sub(count);
     }
 
-    /// What is due now.
-    pub fn handle_time(&mut self, now_s: Seconds, patience: &Patience) -> Due {
+    /// What is due now. `chance` is a number of the connection's own, of which all bits count.
+    pub fn handle_time(&mut self, now_s: Seconds, patience: &Patience, chance: u64) -> Due {
         if !self.is_active() {
             let end = self.heard_s.saturating_add(patience.login_s);
             return if now_s >= end { Due::Close(Code::LoginTimeout) } else { Due::At(end) };
@@ -176,7 +188,7 @@ impl Session {
             return Due::Close(Code::TokenExpired);
         }
         let end = self.heard_s.saturating_add(patience.idle_s);
-        let ping = self.heard_s.saturating_add(patience.idle_s / 2);
+        let ping = self.heard_s.saturating_add(patience.ping_s(chance));
         if now_s >= end {
             Due::Close(Code::IdleTimeout)
         } else if now_s >= ping && !self.pinged {

@@ -3,6 +3,8 @@ use crate::id::MsgId;
 use crate::wire::{Names, Reader, Send};
 
 const PATIENCE: Patience = Patience { login_s: 10, idle_s: 60 };
+/// Of a connection whose PING comes as late as any.
+const CHANCE: u64 = 0;
 
 fn hello() -> ClientFrame<'static> {
     ClientFrame::Hello(crate::wire::Hello {
@@ -49,30 +51,48 @@ fn a_second_hello_is_out_of_order() {
 #[test]
 fn a_login_that_is_not_complete_in_time_ends() {
     let mut session = Session::new(5);
-    assert_eq!(session.handle_time(5, &PATIENCE), Due::At(15));
+    assert_eq!(session.handle_time(5, &PATIENCE, CHANCE), Due::At(15));
     session.handle_frame(14, &hello()).unwrap();
-    assert_eq!(session.handle_time(15, &PATIENCE), Due::Close(Code::LoginTimeout));
+    assert_eq!(session.handle_time(15, &PATIENCE, CHANCE), Due::Close(Code::LoginTimeout));
 }
 
 #[test]
 fn silence_brings_one_ping_and_then_the_end() {
     let mut session = active(100);
-    assert_eq!(session.handle_time(100, &PATIENCE), Due::At(130));
-    assert_eq!(session.handle_time(130, &PATIENCE), Due::Ping(160));
-    assert_eq!(session.handle_time(131, &PATIENCE), Due::At(160));
-    assert_eq!(session.handle_time(160, &PATIENCE), Due::Close(Code::IdleTimeout));
+    assert_eq!(session.handle_time(100, &PATIENCE, CHANCE), Due::At(130));
+    assert_eq!(session.handle_time(130, &PATIENCE, CHANCE), Due::Ping(160));
+    assert_eq!(session.handle_time(131, &PATIENCE, CHANCE), Due::At(160));
+    assert_eq!(session.handle_time(160, &PATIENCE, CHANCE), Due::Close(Code::IdleTimeout));
     let mut session = active(100);
-    assert_eq!(session.handle_time(130, &PATIENCE), Due::Ping(160));
+    assert_eq!(session.handle_time(130, &PATIENCE, CHANCE), Due::Ping(160));
     session.handle_frame(140, &ClientFrame::Pong([0; 8])).unwrap();
-    assert_eq!(session.handle_time(160, &PATIENCE), Due::At(170));
+    assert_eq!(session.handle_time(160, &PATIENCE, CHANCE), Due::At(170));
+}
+
+#[test]
+fn pings_of_connections_that_were_heard_together_are_spread_evenly() {
+    let mut due = [0_u32; 61];
+    for conn in 0..8_000_u64 {
+        let Due::At(at_s) = active(100).handle_time(100, &PATIENCE, conn << 24) else { panic!() };
+        let mut session = active(100);
+        assert_eq!(session.handle_time(at_s - 1, &PATIENCE, conn << 24), Due::At(at_s));
+        assert_eq!(
+            session.handle_time(at_s, &PATIENCE, conn << 24),
+            Due::Ping(160),
+            "silence ends when it did"
+        );
+        due[at_s as usize - 100] += 1;
+    }
+    assert_eq!(due[23..=30].iter().sum::<u32>(), 8_000);
+    assert!(due[23..=30].iter().all(|due| (900..1100).contains(due)), "{due:?}");
 }
 
 #[test]
 fn a_token_that_ends_ends_a_busy_connection() {
     let mut session = active(990);
     session.handle_frame(999, &send(0)).unwrap();
-    assert_eq!(session.handle_time(999, &PATIENCE), Due::At(1000));
-    assert_eq!(session.handle_time(1000, &PATIENCE), Due::Close(Code::TokenExpired));
+    assert_eq!(session.handle_time(999, &PATIENCE, CHANCE), Due::At(1000));
+    assert_eq!(session.handle_time(1000, &PATIENCE, CHANCE), Due::Close(Code::TokenExpired));
 }
 
 #[test]

@@ -212,7 +212,7 @@ fn lives() -> Box<dyn Work> {
                 rest = after;
             }
             session.handle_answers(SENDS as u16);
-            black_box(session.handle_time(now_s + 40, &PATIENCE));
+            black_box(session.handle_time(now_s + 40, &PATIENCE, u64::from(now_s)));
             lives += u64::from(session.is_active());
         }
         lives
