@@ -168,30 +168,50 @@ pub fn size(facts: &Facts, request: Request) -> Sizing {
     let partition_cpus: Vec<u32> =
         (0..partitions).map(|index| cpus[cpus.len() - 1 - index % cpus.len()]).collect();
 
-    let share = share(request.connections, reactors as u64);
-    let most = if profile == Profile::Loadgen { LOADGEN_SLOTS_MAX } else { SLOTS_MAX };
-    // Some slots of a table are armed for connections that have not come yet.
-    let wanted = match profile {
-        Profile::Core => 1024,
-        _ => (share + 1024).next_power_of_two().clamp(4096, most),
-    };
-    let ring_slots = wanted.min(nofile_reachable(facts)).max(1);
-    let rings_per_reactor = if reactors == 0 { 0 } else { share.div_ceil(ring_slots) };
+    let rings = Rings::of(facts, request, reactors as u64);
     let files = FILES_OTHER
-        + reactors as u64 * (FILES_PER_REACTOR + FILES_PER_RING * rings_per_reactor)
+        + reactors as u64 * (FILES_PER_REACTOR + FILES_PER_RING * rings.per_reactor)
         + partitions as u64 * FILES_PER_PARTITION;
-    let out_total = out_total(facts, reactors as u64);
     Sizing {
-        connections_per_reactor: if reactors == 0 { 0 } else { share },
-        ring_slots,
-        rings_per_reactor,
+        connections_per_reactor: rings.share,
+        ring_slots: rings.slots,
+        rings_per_reactor: rings.per_reactor,
         files,
-        nofile: wanted.max(files),
+        nofile: rings.slots_wanted.max(files),
         backlog: if request.connections >= STORM { 65_535 } else { 4096 },
-        out_total,
-        memory: memory(facts, request, reactors as u64, rings_per_reactor, ring_slots, partitions),
+        out_total: out_total(facts, reactors as u64),
+        memory: memory(facts, request, reactors as u64, partitions as u64),
         reactor_cpus,
         partition_cpus,
+    }
+}
+
+/// The rings of each reactor.
+struct Rings {
+    /// Connections that a reactor must hold.
+    share: u64,
+    /// Slots with which one ring holds them, if a ring can have as many.
+    slots_wanted: u64,
+    /// Slots that a ring has.
+    slots: u64,
+    /// Rings.
+    per_reactor: u64,
+}
+
+impl Rings {
+    fn of(facts: &Facts, request: Request, reactors: u64) -> Self {
+        let share = share(request.connections, reactors);
+        let loadgen = request.profile == Profile::Loadgen;
+        let most = if loadgen { LOADGEN_SLOTS_MAX } else { SLOTS_MAX };
+        // Some slots of a table are armed for connections that have not come yet.
+        let slots_wanted = match request.profile {
+            Profile::Core => 1024,
+            _ => (share + 1024).next_power_of_two().clamp(4096, most),
+        };
+        let slots = slots_wanted.min(nofile_reachable(facts)).max(1);
+        let (share, per_reactor) =
+            if reactors == 0 { (0, 0) } else { (share, share.div_ceil(slots)) };
+        Self { share, slots_wanted, slots, per_reactor }
     }
 }
 
@@ -214,14 +234,7 @@ fn out_total(facts: &Facts, reactors: u64) -> u64 {
     power.clamp(OUT_TOTAL_MIN, OUT_TOTAL_MAX)
 }
 
-fn memory(
-    facts: &Facts,
-    request: Request,
-    reactors: u64,
-    rings: u64,
-    slots: u64,
-    partitions: usize,
-) -> Memory {
+fn memory(facts: &Facts, request: Request, reactors: u64, partitions: u64) -> Memory {
     let (kernel_each, server_each) = match request.profile {
         Profile::Core => (0, USER_BYTES),
         Profile::Loadgen => (LOADGEN_BYTES - SERVER_BYTES, SERVER_BYTES),
@@ -229,21 +242,27 @@ fn memory(
         _ => (KERNEL_BYTES, SERVER_BYTES),
     };
     let available = facts.memory_available();
-    let rings = reactors * rings * (RING_BYTES + slots * SLOT_BYTES);
-    let queues = reactors * out_total(facts, reactors);
-    let log = partitions as u64 * LOG_BYTES;
-    let system = (128 << 20) + available / 50;
-    let fixed = rings + queues + log + system;
-    Memory {
-        available,
-        kernel: request.connections.saturating_mul(kernel_each),
-        server: request.connections.saturating_mul(server_each),
-        rings,
-        queues,
-        log,
-        system,
-        connections_max: available.saturating_sub(fixed) / (kernel_each + server_each),
+    let at = |connections: u64| {
+        let rings = Rings::of(facts, Request { connections, ..request }, reactors);
+        Memory {
+            available,
+            kernel: connections.saturating_mul(kernel_each),
+            server: connections.saturating_mul(server_each),
+            rings: reactors * rings.per_reactor * (RING_BYTES + rings.slots * SLOT_BYTES),
+            queues: reactors * out_total(facts, reactors),
+            log: partitions * LOG_BYTES,
+            system: (128 << 20) + available / 50,
+            connections_max: 0,
+        }
+    };
+    // More connections never take less, so the most that fits is where the halves meet.
+    let (mut fit, mut too_many) = (0, available / (kernel_each + server_each) + 1);
+    while too_many - fit > 1 {
+        let middle = fit + (too_many - fit) / 2;
+        let is_fit = at(middle).total() <= available;
+        if is_fit { fit = middle } else { too_many = middle }
     }
+    Memory { connections_max: fit, ..at(request.connections) }
 }
 
 #[cfg(test)]
@@ -298,8 +317,9 @@ mod tests {
                 let most =
                     size(&facts, Request { tls, ..of(1000, profile) }).memory.connections_max;
                 let at = |connections| size(&facts, Request { connections, profile, tls }).memory;
-                assert!(at(most).total() <= at(most).available + (64 << 20), "{profile:?}");
-                assert!(at(most * 2).total() > at(most).available, "{profile:?}");
+                assert!(at(most).total() <= at(most).available, "{profile:?}");
+                assert!(at(most + 1).total() > at(most).available, "{profile:?}");
+                assert_eq!(at(most * 9).connections_max, most, "whatever is asked for");
             }
         }
     }
