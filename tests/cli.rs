@@ -405,6 +405,17 @@ fn too_few_descriptors_or_too_little_locked_memory_are_named() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was touched");
 }
 
+#[test]
+fn more_connections_than_memory_holds_are_refused_by_the_name_of_the_key() {
+    let dir = tempfile::tempdir().unwrap();
+    let serve = ["serve", "--dev", "--tcp", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+    let mut command = iris(dir.path(), &serve);
+    // 468 GB of idle connections.
+    let (code, error) = fail(command.env("IRIS_REACTOR__CONNECTIONS_MAX", "100000000"));
+    assert_eq!(code, 69, "{error}");
+    assert!(error.contains("reactor.connections_max is 100000000"), "{error}");
+}
+
 /// A filter that fails io_uring_setup(2) with EPERM, as container runtimes do, and allows the rest.
 fn block_io_uring() -> std::io::Result<()> {
     const LOAD_WORD: u16 = 0x20;

@@ -23,8 +23,11 @@ pub(super) fn run(args: Serve) -> anyhow::Result<Exit> {
     let (mut config, layers) = config::load(&sources, &Host::detect())
         .map_err(|problems| Failure::new(Exit::Config, problems.to_string()))?;
     config.ports_file = args.ports_file;
-    preflight::run(&config)?;
+    let notices = preflight::run(&config, &layers)?;
     logging::init(&config.log);
+    for notice in notices {
+        tracing::warn!("{notice}");
+    }
     boot::run(config, Reload::new(sources, layers))?;
     Ok(Exit::Ok)
 }

@@ -1,5 +1,6 @@
 //! What the machine must offer, checked before anything is touched. Each lack is one line: cause, then next step.
 
+mod holds;
 pub mod limits;
 mod uring;
 
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 use iris_ring::{Ring, RingConfig};
 
 use crate::cli::exit::{Exit, Failure};
-use crate::config::Config;
+use crate::config::{Config, Layers, Origin};
 
 /// Locked memory that glommio asks for (RLIMIT_MEMLOCK, soft).
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
@@ -30,9 +31,15 @@ const FDS_PER_PARTITION: u64 = 64;
 const FDS_OTHER: u64 = 128;
 
 /// Looks at limits, io_uring, addresses and the data directory, and raises the soft limit of open files. All that is
-/// lacking comes back at once, one line each; the exit code is that of the first.
-pub fn run(config: &Config) -> Result<(), Failure> {
+/// lacking comes back at once, one line each; the exit code is that of the first. What somebody wrote is refused if the
+/// machine does not hold it; of a default that it does not hold a line for the log comes back.
+pub fn run(config: &Config, layers: &Layers) -> Result<Vec<String>, Failure> {
     let mut failures = Vec::new();
+    let is_default =
+        |lack: &holds::Lack| layers.value(lack.key.0, lack.key.1).origin == Origin::Default;
+    let lacks = holds::Machine::read(Path::new("/")).lacks(config);
+    let (notices, lacks): (Vec<_>, Vec<_>) = lacks.into_iter().partition(is_default);
+    failures.extend(lacks.into_iter().map(|lack| Failure::new(Exit::Unavailable, lack.message)));
     let until = Instant::now() + ADDRESS_PATIENCE;
     failures.extend(check_files(config).err());
     // Too little locked memory is one lack, though a ring may fail by it, too.
@@ -49,7 +56,9 @@ pub fn run(config: &Config) -> Result<(), Failure> {
         failures.extend(link.and_then(|link| check_address("cluster.listen", link, until).err()));
         failures.extend(check_data_dir(&config.node.data_dir).err());
     }
-    let Some(first) = failures.first() else { return Ok(()) };
+    let Some(first) = failures.first() else {
+        return Ok(notices.into_iter().map(|lack| lack.message).collect());
+    };
     let exit = first.exit;
     let mut lines = String::new();
     for failure in failures {

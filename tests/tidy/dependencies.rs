@@ -7,13 +7,14 @@ use crate::tree::{Faults, File, files};
 const PAGE: &str = "docs/decisions/0008-dependencies.md";
 
 /// What a crate of ours may depend on of ours.
-const ARROWS: [(&str, &[&str]); 9] = [
+const ARROWS: [(&str, &[&str]); 10] = [
     ("proto/Cargo.toml", &[]),
     ("wal/Cargo.toml", &["iris-proto"]),
     ("ring/Cargo.toml", &[]),
     ("tls/Cargo.toml", &[]),
     ("loadgen/Cargo.toml", &["iris-proto", "iris-ring", "iris-tls"]),
     ("sim/Cargo.toml", &["iris-proto", "iris-wal"]),
+    ("tuning/Cargo.toml", &["iris-ring"]),
     ("bench/micro/Cargo.toml", &["iris-proto", "iris-wal"]),
     ("fuzz/Cargo.toml", &["iris-proto", "iris-wal", "iris-tls"]),
     ("Cargo.toml", &["iris-proto", "iris-wal", "iris-ring", "iris-tls"]),
