@@ -28,7 +28,7 @@ test-rust: needs-rust ## Unit, property, and tidy tests of the Rust crates
 test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vectors and a real server
 	cd clients/python && ../../$(PYTEST) -q -rs tests
 
-test-e2e: build needs-peers has-browser $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
+test-e2e: build needs-peers has-prometheus has-browser $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
 	$(PYTEST) -q -rs tests/e2e
 
 chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for one, ROUNDS=n of each; root
@@ -67,7 +67,7 @@ $(VENV)/.ready: tests/requirements.txt | needs-python
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
-.PHONY: needs-rust needs-cxx needs-python needs-peers has-browser
+.PHONY: needs-rust needs-cxx needs-python needs-peers has-prometheus has-browser
 needs-rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo not found: install Rust 1.92 or later (https://rustup.rs)" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "no C compiler: apt-get install gcc" >&2; exit 1; }
@@ -92,12 +92,20 @@ needs-peers:
 	    systemctl disable --now mosquitto nats-server >/dev/null 2>&1 || true; \
 	  else echo "mosquitto or nats-server not found, so nothing is compared with it: apt-get install mosquitto nats-server" >&2; fi; }
 
-# One test looks at a page of iris-loadgen; without a browser it is skipped, and says so.
+# Debian starts it, too; the tests start their own. Without it they are skipped, and say so.
+has-prometheus:
+	@command -v prometheus >/dev/null && command -v promtool >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -q -y --no-install-recommends prometheus; \
+	    systemctl disable --now prometheus >/dev/null 2>&1 || true; \
+	  else false; fi; } || echo "prometheus not found, its tests are skipped: apt-get install prometheus" >&2
+
+# Some tests look at pages: of iris-loadgen, and the dashboard; without a browser they are skipped, and say so.
 has-browser:
 	@command -v chromium >/dev/null || { \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    apt-get update -q && apt-get install -q -y --no-install-recommends chromium; \
-	  else false; fi; } || echo "chromium not found, its test is skipped: apt-get install chromium" >&2
+	  else false; fi; } || echo "chromium not found, its tests are skipped: apt-get install chromium" >&2
 
 clean: ## Remove what was built
 	$(CARGO) clean

@@ -62,6 +62,7 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
     adopt_partitions(&mut config);
     let connections_max = config.reactor.connections_max;
     let registry = Registry::new(config.reactors(), config.partitions(), connections_max);
+    registry.bounds().set(&config);
     let state = Arc::new(NodeState::new(NodeInfo::of(&config), registry));
     let listeners = bind(&config)?;
     let peers = cluster::bind(&config)?;
@@ -135,7 +136,7 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
     state.advance(Phase::Draining);
     let result = match event {
         Event::Signal(name) => {
-            tracing::info!(signal = name, "draining");
+            tracing::info!(event = "draining", signal = name, "draining");
             wakers.reactors.iter().for_each(Waker::wake);
             join_within(reactors, DRAIN_TIMEOUT, &wakers.reactors, "reactors");
             if let Some(gateway) = gateway {
@@ -144,7 +145,7 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
             state.advance(Phase::Stopping);
             stop.store(true, Ordering::Release);
             join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions");
-            tracing::info!("stopped");
+            tracing::info!(event = "stopped", "stopped");
             Ok(())
         }
         // Nothing is acknowledged any more; what is on disk is read at the next start (I6).

@@ -25,6 +25,7 @@ pub mod rt;
 
 pub mod admin;
 pub mod auth;
+pub mod events;
 pub mod logging;
 pub mod metrics;
 

@@ -9,6 +9,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogConfig, LogFormat};
+use crate::events;
 
 /// What `log.level` names: levels and `MODULE=LEVEL`, separated by commas; the longest module that fits decides.
 ///
@@ -53,7 +54,7 @@ pub fn init(config: &LogConfig) {
         lines.with_ansi(terminal).with_target(false).with_filter(filter).boxed()
     };
     // Failing means that a subscriber is there already, which is then the one that was wanted.
-    let _ = tracing_subscriber::registry().with(lines).try_init();
+    let _ = tracing_subscriber::registry().with(lines).with(events::layer()).try_init();
 }
 
 #[cfg(test)]

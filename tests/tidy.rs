@@ -8,6 +8,8 @@
 mod architecture;
 #[path = "tidy/dependencies.rs"]
 mod dependencies;
+#[path = "tidy/monitoring.rs"]
+mod monitoring;
 #[path = "tidy/operating.rs"]
 mod operating;
 #[path = "tidy/sources.rs"]

@@ -1,6 +1,6 @@
 //! Who may see and who may change what.
 //!
-//! | through | `/livez`, `/readyz` | other pages | `POST` |
+//! | through | `/`, `/livez`, `/readyz` | other pages | `POST` |
 //! |---|---|---|---|
 //! | the socket, as root or as the server's own user | yes | yes | yes |
 //! | TCP with the token of `listen.admin_token` | yes | yes | yes |
@@ -58,9 +58,10 @@ pub(super) async fn guard(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_probe = matches!(request.uri().path(), "/livez" | "/readyz");
+    // The dashboard's page is the same for everybody: what it shows, it asks for at /events, and for a token if need be.
+    let is_open = matches!(request.uri().path(), "/livez" | "/readyz" | "/");
     let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
-    if is_probe {
+    if is_open {
         return next.run(request).await;
     }
     match gate.judge(asker, request.headers(), changes) {

@@ -2,6 +2,8 @@
 //!
 //! | path | answer |
 //! |---|---|
+//! | `/` | the dashboard: a page that shows what follows, live |
+//! | `/events` | what the dashboard shows, each second (server-sent events) |
 //! | `/livez` | 200 while the process runs |
 //! | `/readyz` | 200 when clients are served; 503 before that and as soon as the node drains, with the reason |
 //! | `/health` | JSON, `ok` and the phase; `?verbose` adds every check, with usage and limit |
@@ -27,23 +29,20 @@ use tokio::sync::oneshot;
 use super::gate::{Asker, Gate, guard};
 use super::listener::Bounded;
 use super::logout::logout;
+use super::page;
 use super::reload::{self, Reloads};
 use super::retire::retire;
 use super::state::{NodeState, Phase};
 use super::status::{status, unready};
+use super::watch::{self, Pages};
 use crate::metrics::{Process, text};
 
 /// Serves the address until the future is dropped.
-pub(super) async fn serve(
-    listener: TcpListener,
-    state: Arc<NodeState>,
-    reloads: Reloads,
-    gate: Gate,
-) {
+pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>, tasks: Tasks, gate: Gate) {
     let listener = tokio::net::TcpListener::from_std(listener);
     let listener = Bounded::new(listener.expect("a listener that does not block"));
     // It returns only on errors of accept, which axum waits out itself.
-    let service = router(state, reloads, gate).into_make_service_with_connect_info::<Asker>();
+    let service = router(state, tasks, gate).into_make_service_with_connect_info::<Asker>();
     let _ = axum::serve(listener, service).await;
 }
 
@@ -51,19 +50,24 @@ pub(super) async fn serve(
 pub(super) async fn serve_socket(
     socket: oneshot::Receiver<(UnixListener, u32)>,
     state: Arc<NodeState>,
-    reloads: Reloads,
+    tasks: Tasks,
 ) {
     let Ok((listener, owner)) = socket.await else { return std::future::pending().await };
     let listener = tokio::net::UnixListener::from_std(listener);
     let listener = Bounded::new(listener.expect("a listener that does not block"));
     let gate = Gate { token: None, owner: Some(owner) };
-    let service = router(state, reloads, gate).into_make_service_with_connect_info::<Asker>();
+    let service = router(state, tasks, gate).into_make_service_with_connect_info::<Asker>();
     let _ = axum::serve(listener, service).await;
 }
 
-fn router(state: Arc<NodeState>, reloads: Reloads, gate: Gate) -> Router {
+/// The ways to those who reload and who watch.
+type Tasks = (Reloads, Pages);
+
+fn router(state: Arc<NodeState>, (reloads, pages): Tasks, gate: Gate) -> Router {
+    let events = Router::new().route("/events", get(watch::events));
     let reload = Router::new().route("/reload", post(reload::page));
     Router::new()
+        .route("/", get(page::dashboard))
         .route("/livez", get(async || "ok\n"))
         .route("/readyz", get(readyz))
         .route("/health", get(health))
@@ -72,10 +76,12 @@ fn router(state: Arc<NodeState>, reloads: Reloads, gate: Gate) -> Router {
         .route("/retire", post(retire))
         .route("/logout", post(logout))
         .fallback(async || {
-            let pages = "there are /livez, /readyz, /health?verbose, /status and /metrics\n";
+            let pages =
+                "there are /, /events, /livez, /readyz, /health?verbose, /status and /metrics\n";
             (StatusCode::NOT_FOUND, pages)
         })
         .with_state(Arc::clone(&state))
+        .merge(events.with_state(pages))
         .merge(reload.with_state((state, reloads)))
         .layer(from_fn_with_state(gate, guard))
 }
@@ -88,6 +94,7 @@ async fn readyz(State(state): State<Arc<NodeState>>) -> Response {
 }
 
 async fn metrics(State(state): State<Arc<NodeState>>) -> Response {
+    state.registry().set_ready(unready(&state).is_none());
     ([(header::CONTENT_TYPE, text::CONTENT_TYPE)], state.registry().render()).into_response()
 }
 
@@ -122,6 +129,8 @@ fn checks(state: &NodeState) -> Vec<Value> {
                 "detail": "sends are refused while the disk is nearly full" }),
         json!({ "name": "log", "ok": !registry.is_damaged(), "value": unreadable,
                 "detail": "unreadable ranges; see iris wal verify" }),
+        json!({ "name": "routes", "ok": registry.unroutable_shards() == 0,
+                "value": registry.unroutable_shards(), "detail": "shards that no core serves" }),
         json!({ "name": "connections", "ok": open < max, "value": open, "limit": max }),
         json!({ "name": "open_files", "ok": process.open_fds < process.max_fds,
                 "value": process.open_fds, "limit": process.max_fds }),

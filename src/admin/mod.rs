@@ -7,11 +7,14 @@ mod gate;
 mod http;
 mod listener;
 mod logout;
+mod page;
 mod reload;
 mod retire;
+mod snapshot;
 mod socket;
 mod state;
 mod status;
+mod watch;
 
 pub(crate) use socket::short;
 pub use state::{NodeInfo, NodeState, Phase};
@@ -81,13 +84,15 @@ impl Control {
         let signal_events = events.0.clone();
         let (stop, stopped) = oneshot::channel();
         let (reloads, asked) = Reloads::new();
+        let (pages, opened) = watch::Pages::new();
         let (socket, of_socket) = oneshot::channel();
         let gate = gate::Gate { token: config.admin_token.clone(), owner: None };
         let shared = Arc::clone(&state);
         let main = async move {
             tokio::select! {
-                () = http::serve(listener, Arc::clone(&state), reloads.clone(), gate) => {}
-                () = http::serve_socket(of_socket, Arc::clone(&state), reloads.clone()) => {}
+                () = http::serve(listener, Arc::clone(&state), (reloads.clone(), pages.clone()), gate) => {}
+                () = http::serve_socket(of_socket, Arc::clone(&state), (reloads.clone(), pages)) => {}
+                () = watch::run(Arc::clone(&state), opened) => {}
                 () = signals.watch(signal_events, reloads) => {}
                 () = reload::run(reload, tls, asked, state) => {}
                 _ = stopped => {}

@@ -81,15 +81,19 @@ fn say(outcome: &Outcome) {
     match outcome {
         Ok((revision, reloaded)) => {
             let changed = reloaded.changed.join(", ");
-            tracing::info!(revision, changed, "the limits were read anew");
+            tracing::info!(event = "reloaded", revision, changed, "the limits were read anew");
             if !reloaded.needs_restart.is_empty() {
                 let keys = reloaded.needs_restart.join(", ");
-                tracing::warn!(keys, "these keys have changed, too, and need a restart");
+                tracing::warn!(
+                    event = "restart_needed",
+                    keys,
+                    "these keys have changed, too, and need a restart"
+                );
             }
         }
         Err(problems) => {
             for line in problems.to_string().lines() {
-                tracing::error!("not reloaded: {line}");
+                tracing::error!(event = "reload_failed", "not reloaded: {line}");
             }
         }
     }

@@ -46,7 +46,7 @@ pub(super) async fn retire(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    tracing::warn!(node, "the mirror was retired by an operator");
+    tracing::warn!(event = "mirror_retired", node, "the mirror was retired by an operator");
     answer(StatusCode::OK, json!({ "retired": node, "partitions": mirrors.len() }))
 }
 

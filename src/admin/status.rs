@@ -63,11 +63,21 @@ pub(super) fn report(state: &NodeState) -> Value {
             "unanswered_sends": registry.unanswered(),
             "unroutable_shards": registry.unroutable_shards(),
             "shard_failovers": registry.shard_failovers(),
+            "routes": routes(state),
         })),
         "inboxes": info.roles.core.then(|| inboxes(state)),
         "mirror": mirror(state),
         "links": (!info.cores.is_empty()).then(|| links(state)),
     })
+}
+
+/// To which core shards' traffic goes; empty: a node alone.
+fn routes(state: &NodeState) -> Value {
+    let cores = (0..).zip(&state.info().cores);
+    let routes = cores.map(|(place, node): (usize, _)| {
+        json!({ "core": node, "shards": state.registry().shards_at(place) })
+    });
+    routes.collect()
 }
 
 fn inboxes(state: &NodeState) -> Value {
@@ -204,6 +214,7 @@ fn links(state: &NodeState) -> Value {
     json!({
         "up": gateway.links.value(),
         "cores": cores.collect::<Value>(),
+        "edges": info.roles.core.then(|| gateway.edges.nodes()),
         "ended": ended.collect::<Map<_, _>>(),
     })
 }

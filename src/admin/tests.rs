@@ -128,7 +128,7 @@ fn metrics_and_health_show_what_the_threads_count() {
 fn other_paths_methods_and_garbage_change_nothing() {
     let (control, _state) = start();
     let address = control.address();
-    assert_eq!(get(address, "/").0, 404);
+    assert_eq!(get(address, "/nowhere").0, 404);
     assert_eq!(get(address, "/metrics/../etc/passwd").0, 404);
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
@@ -539,4 +539,97 @@ fn sessions_of_a_user_are_ended_through_the_socket_and_each_thread_is_asked() {
     let path = socket.clone();
     control.stop();
     assert!(!path.exists(), "nothing is left of the socket");
+}
+
+/// Opens `/events`; what is read of it begins with the answer's head.
+fn open_events(address: SocketAddr, more: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    stream.write_all(format!("GET /events HTTP/1.1\r\nHost: x\r\n{more}\r\n").as_bytes()).unwrap();
+    stream
+}
+
+/// The next snapshot of a stream.
+fn next_snapshot(stream: &mut TcpStream) -> serde_json::Value {
+    let mut text = Vec::new();
+    let mut part = [0; 4096];
+    loop {
+        let bytes = stream.read(&mut part).unwrap();
+        assert!(bytes > 0, "closed after {:?}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&part[..bytes]);
+        let text = String::from_utf8_lossy(&text);
+        if let Some((_, rest)) = text.split_once("data: ")
+            && let Some((data, _)) = rest.split_once("\n\n")
+        {
+            return serde_json::from_str(data).unwrap();
+        }
+    }
+}
+
+#[test]
+fn dashboards_are_told_at_once_and_further_ones_are_refused() {
+    let (control, state) = start();
+    state.advance(Phase::Ready);
+    state.registry().reactor(0).connections.set(4);
+    state.registry().reactor(0).rejected.add(crate::metrics::RejectReason::Overloaded, 2);
+    let address = control.address();
+    let mut pages: Vec<TcpStream> = (0..16).map(|_| open_events(address, "")).collect();
+    for page in &mut pages {
+        let snapshot = next_snapshot(page);
+        assert_eq!(snapshot["status"]["phase"], "ready");
+        assert_eq!(snapshot["threads"][0]["connections"], 4);
+        assert_eq!(snapshot["refused"], serde_json::json!({ "overloaded": 2 }));
+        let resource = &snapshot["resources"][0];
+        assert_eq!((&resource["name"], &resource["used"]), (&"connections".into(), &4.into()));
+    }
+    assert_eq!(get(address, "/events").0, 503);
+    let again = next_snapshot(&mut pages[0]);
+    assert!(again["uptime_ms"].as_u64().unwrap() > 0, "it goes on");
+    // A page that is closed makes room.
+    pages.pop();
+    let mut last = loop {
+        let mut stream = open_events(address, "");
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        match &head {
+            b"HTTP/1.1 200" => break stream,
+            b"HTTP/1.1 503" => std::thread::yield_now(),
+            other => panic!("{:?}", String::from_utf8_lossy(other)),
+        }
+    };
+    assert_eq!(next_snapshot(&mut last)["status"]["node"]["id"], 3);
+    control.stop();
+}
+
+#[test]
+fn the_dashboard_is_for_everybody_and_what_it_shows_is_behind_the_gate() {
+    let (control, state) = start();
+    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let mut stream = TcpStream::connect(control.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let policy = head.lines().find_map(|l| l.strip_prefix("content-security-policy: ")).unwrap();
+    let nonce = policy.split("'nonce-").nth(1).unwrap().split('\'').next().unwrap();
+    assert_eq!((nonce.len(), body.matches(nonce).count()), (32, 2), "{policy}");
+    assert!(body.contains("<title>Iris</title>") && !body.contains("{nonce}"));
+    assert!(policy.starts_with("default-src 'none'; ") && !policy.contains("unsafe"), "{policy}");
+    assert_eq!(ask(control.address(), &post_request("/", "")).0, 405);
+    control.stop();
+
+    let secret = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(secret.path(), "0123456789abcdef0123456789abcdef").unwrap();
+    let token = Some(crate::auth::Secret::load(secret.path()).unwrap());
+    let config = ListenConfig { admin_token: token, ..config("127.0.0.1:0") };
+    let info = state.info().clone();
+    let state = Arc::new(NodeState::new(info, Registry::new(1, 2, 10)));
+    let control = Control::start(&config, state, reload(), None).unwrap();
+    assert_eq!(get(control.address(), "/").0, 200);
+    assert_eq!(get(control.address(), "/events").0, 401);
+    let shown = "Authorization: Bearer 0123456789abcdef0123456789abcdef\r\n";
+    let snapshot = next_snapshot(&mut open_events(control.address(), shown));
+    assert_eq!(snapshot["status"]["node"]["id"], 3);
+    control.stop();
 }

@@ -35,7 +35,7 @@ const DEV_TOKEN_TTL_S: u64 = 24 * 3600;
 pub fn announce(config: &Config, bound: Bound) -> Result<(), Failure> {
     let Bound { tcp, tls, link, admin } = bound;
     let [tcp, tls, link] = [tcp, tls, link].map(|address| address.map(tracing::field::display));
-    tracing::info!(tcp, tls, link, %admin, "ready");
+    tracing::info!(event = "ready", tcp, tls, link, %admin, "ready");
     if let Some(file) = &config.ports_file {
         write_ports(file, bound).map_err(|error| {
             let cause = format!("{}: failed to write the ports file: {error}", file.display());
@@ -94,7 +94,7 @@ fn banner(config: &Config, bound: Bound, secret: &[u8], now_unix_s: u64) -> Stri
         "
 Iris is ready, in development mode: do not expose it.
 {clients}
-  admin     http://{admin}/health?verbose   http://{admin}/metrics
+  admin     http://{admin}/   http://{admin}/metrics
   data      {data}
   key       {key}
 

@@ -501,7 +501,7 @@ impl Gateway {
         self.metrics.links.add(1);
         self.note_up(wire);
         let (node, name, region) = (hello.node, &hello.name, &hello.region);
-        tracing::info!(node, name, region, peer = %wire.peer, "linked");
+        tracing::info!(event = "linked", node, name, region, peer = %wire.peer, "linked");
         Ok(())
     }
 
@@ -551,7 +551,7 @@ impl Gateway {
         let node = wire.link.peer().map(|peer| peer.node);
         let (reason, text) = (over.reason.name(), &over.text);
         if was_up {
-            tracing::warn!(node, peer = %wire.peer, reason, text, "link ended");
+            tracing::warn!(event = "link_ended", node, peer = %wire.peer, reason, text, "link ended");
         } else if wire.dial.is_none() {
             tracing::info!(peer = %wire.peer, reason, text, "a connection to the link port was refused");
         }
@@ -581,6 +581,7 @@ impl Gateway {
         if dial.last.replace(reason) != Some(reason) || dial.attempt.is_power_of_two() {
             let target = self.config.cores[dial.core];
             tracing::warn!(
+                event = "core_unreachable",
                 node = target.node,
                 addr = %target.addr,
                 reason = reason.name(),

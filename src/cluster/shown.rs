@@ -10,6 +10,8 @@ impl Gateway {
     pub(super) fn note_up(&self, wire: &Wire) {
         if let Some((core, purpose)) = self.core_behind(wire) {
             self.metrics.cores[core].note_up(purpose);
+        } else if let Some(edge) = edge_behind(wire) {
+            self.metrics.edges.note_up(edge);
         }
     }
 
@@ -18,6 +20,8 @@ impl Gateway {
         let known = self.core_behind(wire).filter(|_| was_up || wire.dial.is_some());
         if let Some((core, purpose)) = known {
             self.metrics.cores[core].note_end(purpose, why);
+        } else if let Some(edge) = edge_behind(wire).filter(|_| was_up) {
+            self.metrics.edges.note_end(edge);
         }
     }
 
@@ -30,4 +34,10 @@ impl Gateway {
         let core = self.config.cores.iter().position(|core| core.node == peer.node)?;
         Some((core, peer.purpose))
     }
+}
+
+/// The edge that came to us by a link.
+fn edge_behind(wire: &Wire) -> Option<u32> {
+    let peer = wire.link.peer().filter(|_| wire.dial.is_none())?;
+    (peer.purpose == Purpose::Clients).then_some(peer.node)
 }

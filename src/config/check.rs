@@ -38,6 +38,8 @@ const MESSAGES_MAX: i64 = 1024 * 100_000_000;
 const BLOCK_BYTES: u64 = 4096;
 /// Bytes of the region's and the node's name, at most.
 const NAME_BYTES_MAX: usize = 64;
+/// Dollars an hour that a machine may cost.
+const PRICE: (f64, f64) = (0.000_001, 1_000_000.0);
 /// Keys of `auth.keys`, at most.
 const KEYS_MAX: usize = 64;
 
@@ -102,6 +104,7 @@ impl Reader<'_> {
         let region = self.label(("node", "region"));
         let name = self.label(("node", "name"));
         let halt_poll = self.integer(("node", "halt_poll_us"), 0..=10_000);
+        let price = self.price(("node", "price_per_hour"));
         if data_dir.as_ref().is_some_and(|dir| dir.as_os_str().is_empty()) {
             self.note_key(("node", "data_dir"), "it is empty", "name the folder for the log");
         }
@@ -111,6 +114,7 @@ impl Reader<'_> {
             region: region?,
             name: name.map(|name| if name.is_empty() { host.name.clone() } else { name })?,
             halt_poll: Duration::from_micros(halt_poll? as u64),
+            price_per_hour: price?,
         })
     }
 
@@ -496,6 +500,20 @@ impl<'a> Reader<'a> {
             ByteSize(0) => Some(None),
             ByteSize(_) => self.size(name, range).map(Some),
         }
+    }
+
+    /// An amount of money, or none.
+    fn price(&mut self, name: Name) -> Option<Option<f64>> {
+        let text = self.text(name)?;
+        if text.is_empty() {
+            return Some(None);
+        }
+        let price = text.parse().ok().filter(|price| (PRICE.0..=PRICE.1).contains(price));
+        if price.is_none() {
+            let cause = format!("{text:?} is no price between {} and {}", PRICE.0, PRICE.1);
+            self.note_key(name, cause, "write dollars an hour, such as \"0.192\"");
+        }
+        price.map(Some)
     }
 
     fn address(&mut self, name: Name) -> Option<SocketAddr> {

@@ -149,6 +149,8 @@ pub struct NodeConfig {
     pub name: String,
     /// How long a busy CPU is kept from halting; zero: not at all.
     pub halt_poll: Duration,
+    /// Dollars an hour that the machine costs, if that was said: more than 0.
+    pub price_per_hour: Option<f64>,
 }
 
 /// Where the node listens. Port 0 asks for a free one.

@@ -84,6 +84,12 @@ pub const KEYS: &[Key] = &[
         "Microseconds a CPU is kept from halting after its last message, if they come that often (try 200); 0: never.\n\
          Shorter wakes for idle-class CPU time, on hosts of Iris alone. Off by itself under a CPU quota (`cpu.max`).",
     ),
+    key(
+        "node",
+        "price_per_hour",
+        r#""""#,
+        "Dollars an hour that the machine costs, such as \"0.192\", for what a dollar buys in /metrics; empty: not shown.",
+    ),
     key_with_dev(
         "listen",
         "tcp",
@@ -100,7 +106,7 @@ pub const KEYS: &[Key] = &[
         "listen",
         "admin",
         r#""127.0.0.1:7480""#,
-        "Address and port for /livez, /readyz, /health and /metrics.",
+        "Address and port for the dashboard, /livez, /readyz, /health, /status and /metrics.",
     ),
     key(
         "listen",

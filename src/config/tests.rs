@@ -51,6 +51,18 @@ fn the_defaults_are_sound_and_follow_the_machine() {
 }
 
 #[test]
+fn a_price_is_money_or_nothing() {
+    let price = |text: &str| load_dev(&format!("node.price_per_hour = {text:?}"), &[]);
+    assert_eq!(price("").unwrap().node.price_per_hour, None);
+    assert_eq!(price("0.192").unwrap().node.price_per_hour, Some(0.192));
+    for wrong in ["0", "-1", "$1", "inf", "NaN", "1e9", "free"] {
+        let problems = price(wrong).unwrap_err().list;
+        assert_eq!(problems[0].key, "node.price_per_hour", "{wrong}");
+    }
+    assert!(load_dev("node.price_per_hour = 0.5", &[]).is_err(), "it is written as a string");
+}
+
+#[test]
 fn one_reactor_gets_exactly_the_connections_of_the_node() {
     let config = load_dev("reactor = { count = 1, connections_max = 100000 }", &[]).unwrap();
     assert_eq!(config.reactor.connections_per_reactor(), 100_000);

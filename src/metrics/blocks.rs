@@ -84,6 +84,8 @@ pub struct ReactorMetrics {
     pub unanswered: Gauge,
     /// Shards that no core serves.
     pub unroutable_shards: Gauge,
+    /// Shards whose traffic goes to each core, in the order of `cluster.cores`.
+    pub shards_at: [Gauge; CORES_MAX],
     /// io_uring instances.
     pub rings: Gauge,
     /// Descriptor table slots in use.
@@ -248,6 +250,45 @@ pub struct GatewayMetrics {
     pub turns: Counter,
     /// Links to the cores of the cluster, in the order of `cluster.cores`.
     pub cores: [CoreLinks; CORES_MAX],
+    /// Links of edges to this core.
+    pub edges: EdgeLinks,
+}
+
+/// Edges of a core that are shown, at most; further ones are counted among the links alone.
+const EDGES_SHOWN: usize = 64;
+
+/// The edges that are linked to this core, by number; 0 is a free place.
+#[derive(Debug)]
+pub struct EdgeLinks([Gauge; EDGES_SHOWN]);
+
+impl Default for EdgeLinks {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Gauge::default()))
+    }
+}
+
+impl EdgeLinks {
+    /// The link of that edge is up. The gateway alone says so.
+    pub fn note_up(&self, node: u32) {
+        if let Some(free) = self.0.iter().find(|place| place.value() == 0) {
+            free.set(node.into());
+        }
+    }
+
+    /// The link of that edge ended. The gateway alone says so.
+    pub fn note_end(&self, node: u32) {
+        if let Some(place) = self.0.iter().find(|place| place.value() == u64::from(node)) {
+            place.set(0);
+        }
+    }
+
+    /// The edges that are linked, in order of their numbers.
+    pub fn nodes(&self) -> Vec<u64> {
+        let mut nodes: Vec<u64> =
+            self.0.iter().map(Gauge::value).filter(|node| *node != 0).collect();
+        nodes.sort_unstable();
+        nodes
+    }
 }
 
 /// Partitions of another core whose state is shown, at most.
@@ -326,6 +367,20 @@ impl CoreLinks {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_edge_is_shown_while_it_is_linked_and_one_too_many_is_not() {
+        let edges = EdgeLinks::default();
+        for node in (1..=EDGES_SHOWN as u32 + 1).rev() {
+            edges.note_up(node);
+        }
+        assert_eq!(edges.nodes(), (2..=EDGES_SHOWN as u64 + 1).collect::<Vec<_>>());
+        edges.note_end(1);
+        edges.note_end(7);
+        assert_eq!(edges.nodes().len(), EDGES_SHOWN - 1);
+        edges.note_up(1);
+        assert_eq!(edges.nodes()[..3], [1, 2, 3]);
+    }
 
     #[test]
     fn partitions_of_a_core_serve_until_they_say_otherwise_or_its_link_ends() {

@@ -60,6 +60,22 @@ impl Gauge {
     }
 }
 
+/// A number with a fraction that goes up and down.
+#[derive(Debug, Default)]
+pub struct Real(AtomicU64);
+
+impl Real {
+    /// Sets it.
+    pub fn set(&self, value: f64) {
+        self.0.store(value.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Its value.
+    pub fn value(&self) -> f64 {
+        f64::from_bits(self.0.load(Ordering::Relaxed))
+    }
+}
+
 /// Values sorted into buckets whose bounds double: `FIRST`, `2 FIRST`, ..., `2^(N-1) FIRST`, and one above all.
 ///
 /// Fixed bounds let histograms of several threads and nodes be added up.

@@ -4,8 +4,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use iris_proto::replica::{Counters, Label as State, Mode, RefuseCode, Status};
 
-use super::cell::{Counter, CounterBy, Gauge, Label};
+use super::cell::{Counter, CounterBy, Gauge, Histogram, Label};
 use super::labels::{LinkRefusal, MirrorMode, MirrorState};
+
+/// Milliseconds from 10 to 20,480, doubling.
+pub type FailoverHistogram = Histogram<10, 12>;
 
 /// The state of a pair, seen from one partition. Its thread writes it; nothing is shown before the first
 /// [`MirrorMetrics::set`].
@@ -38,6 +41,8 @@ pub struct MirrorMetrics {
     pub last_failover_unix_ms: Gauge,
     /// How long nothing was acknowledged before that, in milliseconds.
     pub last_failover_ms: Gauge,
+    /// The same of all of them.
+    pub failover_ms: FailoverHistogram,
     /// Times that both nodes had taken messages alone.
     pub splits: Counter,
     /// Messages that this node had taken alone in the last one.
@@ -138,6 +143,7 @@ impl MirrorMetrics {
             self.failovers.add(1);
             self.last_failover_unix_ms.set(failover.0);
             self.last_failover_ms.set(failover.1);
+            self.failover_ms.record(failover.1);
         }
         if status.splits > self.splits.value() {
             self.collapsed_before.set(self.collapsed.value());
@@ -283,6 +289,8 @@ pub(crate) mod tests {
         mirror.set(&status, &Counters::default());
         assert_eq!(mirror.failovers.value(), 2);
         assert_eq!(mirror.last_failover_unix_ms.value(), 1_700_000_009_000);
+        let lengths = mirror.failover_ms.snapshot();
+        assert_eq!((lengths.buckets[1], lengths.sum), ((20, 2), 24));
     }
 
     #[test]

@@ -7,24 +7,31 @@
 //! no label whose values come from outside.
 
 mod blocks;
+mod bounds;
 pub(crate) mod cell;
+pub mod cost;
+mod kernel;
 mod labels;
 mod mirror;
 mod process;
 mod render;
+mod resources;
 pub mod text;
 
 pub use blocks::{
-    BatchHistogram, CoreLink, CoreLinks, GatewayMetrics, LatencyHistogram, PartitionMetrics,
-    ReactorMetrics, TlsMetrics, WalMetrics,
+    BatchHistogram, CoreLink, CoreLinks, EdgeLinks, GatewayMetrics, LatencyHistogram,
+    PartitionMetrics, ReactorMetrics, TlsMetrics, WalMetrics,
 };
-pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Snapshot};
+pub use bounds::Bounds;
+pub use cell::{Counter, CounterBy, Gauge, Histogram, Label, Real, Snapshot};
+pub use kernel::{KernelMemory, Scope};
 pub use labels::{
     CloseReason, DropReason, FrameType, LimitHit, LinkEnd, LinkRefusal, MirrorMode, MirrorState,
     RejectReason, ReloadResult, SegmentState, TlsFailure, TlsHandshake,
 };
-pub use mirror::MirrorMetrics;
+pub use mirror::{FailoverHistogram, MirrorMetrics};
 pub use process::{Process, resident_bytes_now};
+pub use resources::{MemoryPerConnection, Resource};
 
 use std::sync::Arc;
 
@@ -41,7 +48,11 @@ struct Blocks {
     gateway: Arc<GatewayMetrics>,
     tls: TlsMetrics,
     connections_max: u64,
+    bounds: Bounds,
+    cost: cost::CostMetrics,
+    ready: Gauge,
     baseline_bytes: Gauge,
+    baseline_kernel_bytes: Gauge,
 }
 
 impl Registry {
@@ -55,7 +66,11 @@ impl Registry {
             gateway: Arc::default(),
             tls: TlsMetrics::default(),
             connections_max: connections_max as u64,
+            bounds: Bounds::default(),
+            cost: cost::CostMetrics::default(),
+            ready: Gauge::default(),
             baseline_bytes: Gauge::default(),
+            baseline_kernel_bytes: Gauge::default(),
         }))
     }
 
@@ -95,6 +110,11 @@ impl Registry {
         of_each.max().unwrap_or(0)
     }
 
+    /// Shards whose traffic goes to a core of that place in `cluster.cores`, as the first reactor has it.
+    pub fn shards_at(&self, core: usize) -> u64 {
+        self.0.reactors.first().map_or(0, |reactor| reactor.shards_at[core].value())
+    }
+
     /// The oldest revision of the limits that a reactor has; `None`: there is no reactor.
     pub fn limits_revision(&self) -> Option<u64> {
         self.0.reactors.iter().map(|reactor| reactor.limits_revision.value()).min()
@@ -114,6 +134,23 @@ impl Registry {
     pub fn shard_failovers(&self) -> u64 {
         let of_each = self.0.reactors.iter().map(|reactor| reactor.failovers.value());
         of_each.max().unwrap_or(0)
+    }
+
+    /// Connections that ended for that reason.
+    pub fn closed(&self, reason: CloseReason) -> u64 {
+        self.0.reactors.iter().map(|m| m.closed.at(reason).value()).sum()
+    }
+
+    /// Connections, logins and SENDs refused by that limit.
+    pub fn limited(&self, limit: LimitHit) -> u64 {
+        self.0.reactors.iter().map(|m| m.limited.at(limit).value()).sum()
+    }
+
+    /// SENDs refused for that reason, before they reached a partition or there.
+    pub fn rejected(&self, reason: RejectReason) -> u64 {
+        let early: u64 = self.0.reactors.iter().map(|m| m.rejected.at(reason).value()).sum();
+        let late: u64 = self.0.partitions.iter().map(|m| m.rejected.at(reason).value()).sum();
+        early + late
     }
 
     /// Messages that wait in the inboxes of all partitions.
@@ -141,10 +178,26 @@ impl Registry {
         Arc::clone(&self.0.gateway)
     }
 
-    /// Takes today's resident memory as that of the empty server, from which bytes per connection are counted. Call
-    /// it once, when the node is ready and before it accepts.
+    /// What usage is compared with.
+    pub fn bounds(&self) -> &Bounds {
+        &self.0.bounds
+    }
+
+    /// The cost score, which the control thread keeps.
+    pub fn cost(&self) -> &cost::CostMetrics {
+        &self.0.cost
+    }
+
+    /// Whether clients are served, as `/readyz` says. The control thread says it.
+    pub fn set_ready(&self, is_ready: bool) {
+        self.0.ready.set(is_ready.into());
+    }
+
+    /// Takes today's memory as that of the empty server, from which bytes per connection are counted. Call it once, when
+    /// the node is ready and before it accepts.
     pub fn mark_baseline(&self) {
         self.0.baseline_bytes.set(resident_bytes_now());
+        self.0.baseline_kernel_bytes.set(KernelMemory::now().kernel_bytes);
     }
 
     /// Connections open now, on all reactors.

@@ -1,13 +1,14 @@
 //! All metrics as Prometheus text. One table per kind of block: name, help, cell.
 
 mod mirror;
+mod node;
 mod tls;
 
 use super::cell::{Label, Snapshot};
 use super::text::Text;
 use super::{
     CloseReason, DropReason, FrameType, GatewayMetrics, LimitHit, LinkEnd, PartitionMetrics,
-    Process, ReactorMetrics, Registry, RejectReason, SegmentState, WalMetrics,
+    ReactorMetrics, Registry, RejectReason, SegmentState, WalMetrics,
 };
 
 const NS: f64 = 1e-9;
@@ -189,12 +190,13 @@ impl Registry {
         let revision = crate::REVISION;
         let labels = [("version", crate::VERSION), ("revision", revision)];
         text.gauges("iris_build_info", "Version of the server.").sample(&labels, 1);
-        self.render_process(&mut text);
+        node::render(&mut text, self);
         self.render_reactors(&mut text);
         self.render_partitions(&mut text);
         self.render_wals(&mut text);
         mirror::render(&mut text, &self.0.mirrors);
         tls::render(&mut text, &self.0.reactors, &self.0.tls);
+        node::render_cluster(&mut text, self);
         self.render_gateway(&mut text);
         text.finish()
     }
@@ -213,38 +215,6 @@ impl Registry {
         by_label(&mut family, "reason", LinkEnd::ALL, |reason| gateway.ended.at(reason).value());
     }
 
-    fn render_process(&self, text: &mut Text) {
-        let process = Process::now();
-        let connections = self.connections();
-        let above = process.resident_bytes.saturating_sub(self.0.baseline_bytes.value());
-        let per_connection = above.checked_div(connections).unwrap_or(0);
-        let mut gauge = |name, help, value: u64| {
-            text.gauges(name, help).sample(&[], value);
-        };
-        gauge("iris_connections_limit", "Connections the node may hold.", self.0.connections_max);
-        gauge("iris_process_resident_bytes", "Resident memory.", process.resident_bytes);
-        gauge(
-            "iris_memory_bytes_per_connection",
-            "Resident memory above that of the empty server, per open connection; 0 without any.",
-            per_connection,
-        );
-        gauge("iris_process_open_fds", "Open files; direct descriptors not.", process.open_fds);
-        gauge("iris_process_max_fds", "Soft limit of open files.", process.max_fds);
-        gauge("iris_process_threads", "Threads.", process.threads);
-        gauge(
-            "iris_host_tcp_memory_bytes",
-            "TCP buffers of this network namespace, from /proc/net/sockstat.",
-            process.tcp_memory_bytes,
-        );
-        gauge(
-            "iris_host_tcp_sockets",
-            "TCP sockets of this network namespace, from /proc/net/sockstat.",
-            process.tcp_sockets,
-        );
-        let cpu_s = process.cpu_ms as f64 / 1e3;
-        text.counters("iris_process_cpu_seconds_total", "CPU time.").sample(&[], cpu_s);
-    }
-
     fn render_reactors(&self, text: &mut Text) {
         let reactors = &self.0.reactors;
         cells(text, "reactor", reactors, REACTOR_COUNTERS, REACTOR_GAUGES);
@@ -254,14 +224,10 @@ impl Registry {
             family.sample(labels, m.busy_ns.value() as f64 * NS);
         });
         let mut family = text.counters("iris_connections_closed_total", "Ended, by reason.");
-        by_label(&mut family, "reason", CloseReason::ALL, |reason| {
-            reactors.iter().map(|m| m.closed.at(reason).value()).sum()
-        });
+        by_label(&mut family, "reason", CloseReason::ALL, |reason| self.closed(reason));
         let help = "Connections, logins and sends refused by a limit, by its key.";
         let mut family = text.counters("iris_limited_total", help);
-        by_label(&mut family, "limit", LimitHit::ALL, |limit| {
-            reactors.iter().map(|m| m.limited.at(limit).value()).sum()
-        });
+        by_label(&mut family, "limit", LimitHit::ALL, |limit| self.limited(limit));
         let mut family = text.counters("iris_frames_received_total", "Frames, by type.");
         by_label(&mut family, "type", FrameType::ALL, |kind| {
             reactors.iter().map(|m| m.frames_in.at(kind).value()).sum()
@@ -271,11 +237,7 @@ impl Registry {
             reactors.iter().map(|m| m.frames_out.at(kind).value()).sum()
         });
         let mut family = text.counters("iris_rejected_total", "Sends refused, by reason.");
-        by_label(&mut family, "reason", RejectReason::ALL, |reason| {
-            let early: u64 = reactors.iter().map(|m| m.rejected.at(reason).value()).sum();
-            let late: u64 = self.0.partitions.iter().map(|m| m.rejected.at(reason).value()).sum();
-            early + late
-        });
+        by_label(&mut family, "reason", RejectReason::ALL, |reason| self.rejected(reason));
         histogram(
             text,
             "reactor",
@@ -437,9 +399,33 @@ mod tests {
             "iris_mirror_failovers_total{partition=\"1\"} 1",
             "iris_mirror_last_failover_timestamp_seconds{partition=\"1\"} 1700000000",
             "iris_mirror_last_failover_seconds{partition=\"1\"} 0.012",
+            "iris_mirror_failover_seconds_bucket{partition=\"1\",le=\"0.02\"} 1",
         ] {
             assert!(text.lines().any(|l| l == line), "{line}");
         }
+    }
+
+    #[test]
+    fn an_edge_shows_its_links_and_routes_and_a_core_that_is_an_edge_none_to_itself() {
+        let registry = Registry::new(1, 1, 10);
+        assert!(!registry.render().contains("iris_core_"), "a node alone has no cores");
+        registry.bounds().set_cores(2, &[1, 2]);
+        registry.bounds().price_per_hour.set(0.25);
+        registry.reactor(0).shards_at[1].set(16);
+        registry.gateway().cores[0].note_up(iris_proto::peer::Purpose::Clients);
+        let text = registry.render();
+        for line in [
+            "iris_core_link_up{core=\"1\",purpose=\"clients\"} 1",
+            "iris_core_link_up{core=\"1\",purpose=\"mirror\"} 0",
+            "iris_core_shards{core=\"1\"} 0",
+            "iris_core_shards{core=\"2\"} 16",
+            "iris_edges_linked 0",
+            "iris_cost_dollars_per_hour 0.25",
+            "iris_cost_messages_per_dollar 0",
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}");
+        }
+        assert!(!text.contains("iris_core_link_up{core=\"2\""), "no link to itself");
     }
 
     #[test]

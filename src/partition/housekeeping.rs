@@ -231,7 +231,13 @@ impl Partition {
         let was_low = self.fx.wal_metrics.low_disk.value() == 1;
         if low != was_low {
             let reserve = self.housekeeping.disk_reserve;
-            tracing::warn!(free, reserve, low, "disk space: sends are refused while it is low");
+            tracing::warn!(
+                event = "disk_space",
+                free,
+                reserve,
+                low,
+                "disk space: sends are refused while it is low"
+            );
         }
         self.fx.wal_metrics.disk_free_bytes.set(free);
         self.fx.wal_metrics.low_disk.set(u64::from(low));

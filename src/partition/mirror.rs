@@ -302,23 +302,43 @@ impl ReplicaEffects for Fx {
         self.mirror.has_news = true;
         match *event {
             Event::Mode { mode: Mode::Solo, state_id, took_ms } => {
-                tracing::warn!(partition, state_id, took_ms, "solo: one copy is acknowledged");
+                tracing::warn!(
+                    event = "mirror_solo",
+                    partition,
+                    state_id,
+                    took_ms,
+                    "solo: one copy is acknowledged"
+                );
             }
             Event::Mode { mode, state_id, took_ms } => {
-                tracing::info!(partition, state_id, took_ms, "{}: two copies", mode.name());
+                tracing::info!(
+                    event = "mirror_normal",
+                    partition,
+                    state_id,
+                    took_ms,
+                    "{}: two copies",
+                    mode.name()
+                );
             }
             Event::Closed(why) => {
                 tracing::warn!(
+                    event = "mirror_closed",
                     partition,
                     reason = why.name(),
                     "the mirror's stream was closed here"
                 );
             }
             Event::RefusedByPeer(why) => {
-                tracing::warn!(partition, reason = why.name(), "the mirror refused this node");
+                tracing::warn!(
+                    event = "mirror_refused",
+                    partition,
+                    reason = why.name(),
+                    "the mirror refused this node"
+                );
             }
             Event::Split { mine, theirs } => {
                 tracing::warn!(
+                    event = "mirror_split",
                     partition,
                     mine,
                     theirs,
@@ -327,13 +347,19 @@ impl ReplicaEffects for Fx {
             }
             Event::PeerClockAhead(ahead_ms) => {
                 tracing::warn!(
+                    event = "mirror_clock_ahead",
                     partition,
                     ahead_ms,
                     "the mirror's clock is ahead and is not followed"
                 );
             }
-            Event::Healed => tracing::info!(partition, "both cores have the same records"),
+            Event::Healed => tracing::info!(
+                event = "mirror_healed",
+                partition,
+                "both cores have the same records"
+            ),
             Event::Fenced { shard, origin } => tracing::error!(
+                event = "mirror_fenced",
                 partition,
                 shard = shard.0,
                 node = origin.node,
@@ -341,6 +367,7 @@ impl ReplicaEffects for Fx {
                 "one number means two records: this stream is exchanged no more, both copies are kept"
             ),
             Event::Lost { shard, origin, records } => tracing::error!(
+                event = "mirror_lost",
                 partition,
                 shard = shard.0,
                 node = origin.node,
@@ -349,11 +376,21 @@ impl ReplicaEffects for Fx {
                 "records are lost: they were synced once, and neither core has them"
             ),
             Event::Repaired => {
-                tracing::info!(partition, "the mirror gave back what the damaged log lacked")
+                tracing::info!(
+                    event = "mirror_repaired",
+                    partition,
+                    "the mirror gave back what the damaged log lacked"
+                )
             }
-            Event::PeerDrains => tracing::info!(partition, "the mirror goes away"),
+            Event::PeerDrains => {
+                tracing::info!(event = "mirror_drains", partition, "the mirror goes away")
+            }
             Event::Drained => {
-                tracing::info!(partition, "everything is on the mirror, or synced here")
+                tracing::info!(
+                    event = "mirror_drained",
+                    partition,
+                    "everything is on the mirror, or synced here"
+                )
             }
         }
     }

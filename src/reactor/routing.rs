@@ -175,6 +175,8 @@ impl Routing {
         metrics.rejected.add(RejectReason::Overloaded, now.overloaded - before.overloaded);
         self.counted = now;
         metrics.unanswered.set(u64::from(self.router.gauges().pending));
+        let shards = self.router.shards_by_core();
+        metrics.shards_at.iter().zip(shards).for_each(|(gauge, shards)| gauge.set(shards.into()));
     }
 }
 

@@ -64,11 +64,16 @@ impl Reloader {
                     |reactor: &Sender<_>| reactor.try_send(Arc::clone(&loaded.config)).is_err();
                 match self.reactors.iter().filter(|reactor| is_full(reactor)).count() {
                     0 => {
-                        tracing::info!(certificates = loaded.certs.len(), "TLS files loaded again");
+                        tracing::info!(
+                            event = "tls_reloaded",
+                            certificates = loaded.certs.len(),
+                            "TLS files loaded again"
+                        );
                         ReloadResult::Ok
                     }
                     stuck => {
                         tracing::error!(
+                            event = "tls_reload_failed",
                             stuck,
                             "reactors did not take the TLS files; send SIGHUP again"
                         );
@@ -78,7 +83,7 @@ impl Reloader {
             }
             Err(problems) => {
                 for problem in problems {
-                    tracing::error!(%problem, "TLS files not loaded; the old ones stay in use");
+                    tracing::error!(event = "tls_reload_failed", %problem, "TLS files not loaded; the old ones stay in use");
                 }
                 ReloadResult::Failed
             }
@@ -88,7 +93,10 @@ impl Reloader {
 
     /// The configuration has problems, so nothing was loaded.
     pub fn note_problems(&self) {
-        tracing::error!("TLS files not loaded; the old ones stay in use");
+        tracing::error!(
+            event = "tls_reload_failed",
+            "TLS files not loaded; the old ones stay in use"
+        );
         self.registry.tls().reloads.add(ReloadResult::Failed, 1);
     }
 
@@ -97,7 +105,12 @@ impl Reloader {
         for cert in &loaded.certs {
             let (names, days_left) = (cert.names.join(", "), cert.days_left(now_unix_s));
             if cert.expires_unix_s < now_unix_s + EXPIRES_SOON_S {
-                tracing::warn!(names, days_left, "a TLS certificate is about to expire: renew it");
+                tracing::warn!(
+                    event = "certificate_expires",
+                    names,
+                    days_left,
+                    "a TLS certificate is about to expire: renew it"
+                );
             } else {
                 tracing::info!(names, days_left, "TLS certificate");
             }

@@ -10,7 +10,7 @@ use iris_proto::replica::{Now, Replica, ReplicaConfig};
 
 use crate::tree::{Faults, File, files, root};
 
-const PAGE: &str = "docs/OPERATING.md";
+pub(crate) const PAGE: &str = "docs/OPERATING.md";
 const LIMITS: &str = "proto/src/limits.rs";
 
 #[test]
@@ -69,12 +69,14 @@ fn exit_codes() -> String {
 }
 
 /// Name, type and labels, and help of each family that a server shows.
-fn families() -> BTreeMap<String, (String, String)> {
+pub(crate) fn families() -> BTreeMap<String, (String, String)> {
     let registry = Registry::new(1, 1, 1);
     let origin = Origin { node: 1, incarnation: 1 };
     let of_a_pair = Replica::new(ReplicaConfig::new(origin, 2, 1));
     let status = of_a_pair.status(Now { unix_ms: 0, mono_ms: 0 });
     registry.mirror(0).set(&status, of_a_pair.counters());
+    registry.bounds().set_cores(1, &[1, 2]);
+    registry.bounds().price_per_hour.set(1.0);
     let shown = registry.render();
     let mut families = BTreeMap::new();
     let mut help = "";

@@ -212,6 +212,15 @@ impl Router {
         self.shards[usize::from(shard.0)].at
     }
 
+    /// How many shards go to each core, in the order of the configuration. A look at every shard.
+    pub fn shards_by_core(&self) -> Vec<u16> {
+        let mut shards = vec![0; self.config.nodes.len()];
+        for core in self.shards.iter().filter_map(|shard| shard.at) {
+            shards[core] += 1;
+        }
+        shards
+    }
+
     /// A link to a core stands. Its partitions count as recovering until [`Self::core_state`].
     pub fn core_up(&mut self, core: CoreIndex, partitions: u16, shards: &ShardRanges) {
         self.cores.up(core, partitions, shards, self.config.num_shards);

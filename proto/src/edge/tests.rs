@@ -661,3 +661,15 @@ fn delivery_numbers_that_are_used_up_send_the_client_away() {
     edge.deliver(1, login, 2);
     assert_eq!(edge.told(), [format!("message {} 0", u32::MAX), "kick 0 draining".to_owned()]);
 }
+
+#[test]
+fn shards_are_counted_at_the_core_that_they_go_to() {
+    assert_eq!(Edge::alone().router.shards_by_core(), [0, 0]);
+    let mut edge = Edge::new();
+    edge.pass(10_000);
+    let shards = edge.router.shards_by_core();
+    assert!(shards.iter().all(|shards| *shards > 0), "both are preferred for some: {shards:?}");
+    assert_eq!(shards.iter().sum::<u16>(), SHARDS);
+    edge.down(0);
+    assert_eq!(edge.router.shards_by_core(), [0, SHARDS]);
+}

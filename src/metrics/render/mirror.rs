@@ -1,6 +1,6 @@
 //! The metrics of a pair. A node that is no core of a pair shows none of them.
 
-use super::{Cells, by_label, cells, each};
+use super::{Cells, by_label, cells, each, histogram};
 use crate::metrics::text::Text;
 use crate::metrics::{Label, LinkRefusal, MirrorMetrics, MirrorMode, MirrorState};
 
@@ -100,6 +100,10 @@ pub(super) fn render(text: &mut Text, mirrors: &[std::sync::Arc<MirrorMetrics>])
             family.sample(labels, cell(m) as f64 / MS_PER_S);
         });
     }
+    let help = "How long nothing was acknowledged before it went on alone, each time.";
+    histogram(text, "partition", mirrors, "iris_mirror_failover_seconds", help, 1e-3, |m| {
+        m.failover_ms.snapshot()
+    });
     let mut family = text.gauges("iris_mirror_state", "1 for the present state, 0 for others.");
     each("partition", mirrors, |labels, m| {
         for state in MirrorState::ALL {
