@@ -7,6 +7,8 @@ PYTEST := $(VENV)/bin/python -m pytest
 IRIS := target/release/iris
 export IRIS_BIN := $(abspath $(IRIS))
 export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
+# Where tests keep pictures of the dashboard.
+export IRIS_PICTURES := $(abspath target/pictures)
 
 .PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos fuzz lint clean
 .PHONY: bench bench-check bench-baseline bench-micro bench-peers

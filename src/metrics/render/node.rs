@@ -7,7 +7,10 @@ use crate::metrics::cost::Cost;
 use crate::metrics::text::Text;
 use crate::metrics::{CoreLink, KernelMemory, Process, Registry};
 
-const COST: &[(&str, &str, fn(&Cost) -> f64)] = &[
+/// Name, help and value of each part of the score.
+type Scores = &'static [(&'static str, &'static str, fn(&Cost) -> f64)];
+
+const COST: Scores = &[
     (
         "iris_cost_messages_per_core_second",
         "Messages taken in and handed out for each second of CPU time, over the last minute.",
