@@ -5,6 +5,7 @@
 //! their clients away and end, partitions write what they hold and end.
 
 mod cluster;
+mod drain;
 mod listen;
 
 use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
@@ -47,8 +48,6 @@ const LINK_BATCHES_MAX: usize = 64;
 const LINK_BACKLOG_MAX: usize = 16 << 20;
 /// Bytes of unfinished frames that one reactor keeps.
 const PARTIAL_BYTES_MAX: usize = 64 << 20;
-/// Time for reactors to send everybody away.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// Time for partitions to write what they hold.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -67,6 +66,7 @@ pub fn run(mut config: Config, reload: Reload, supervision: Supervision) -> anyh
     let Supervision { notifier, inherited } = supervision;
     let state = NodeState::new(NodeInfo::of(&config), registry).supervised(notifier.clone());
     let state = Arc::new(state);
+    state.set_drain_time(config.reactor.drain_time);
     let listeners = listen::bind(&config, inherited, &notifier)?;
     let peers = cluster::bind(&config)?;
     let address = |listeners_of: fn(&Listeners) -> &Vec<Listener>| {
@@ -137,33 +137,39 @@ pub fn run(mut config: Config, reload: Reload, supervision: Supervision) -> anyh
             control.events().recv()?
         }
     };
-    state.advance(Phase::Draining);
     notifier.stopping("draining");
     let mut beat = notifier.beat();
-    let result = match event {
-        Event::Signal(name) => {
-            tracing::info!(signal = name, "draining");
-            wakers.reactors.iter().for_each(Waker::wake);
-            let draining =
-                || format!("draining: {} connections left", state.registry().connections());
-            let mut drains = || beat.tick(draining);
-            join_within(reactors, DRAIN_TIMEOUT, &wakers.reactors, "reactors", &mut drains);
-            if let Some(gateway) = gateway {
-                gateway.stop(&wakers.partitions, &mut beat);
-            }
-            state.advance(Phase::Stopping);
-            stop.store(true, Ordering::Release);
-            let mut flushes = || beat.tick(|| "writing the log out".to_owned());
-            join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions", &mut flushes);
-            tracing::info!("stopped");
-            Ok(())
-        }
-        // Nothing is acknowledged any more; what is on disk is read at the next start (I6).
-        Event::Fatal(failure) => Err(failure.into()),
+    let clients = drain::Clients {
+        state: &state,
+        events: control.events(),
+        reactors,
+        wakers: &wakers.reactors,
+        beat: &mut beat,
     };
+    let sent_away = match event {
+        Event::Signal(signal) => {
+            tracing::info!(signal, "draining");
+            clients.send_away(drain::by_signal(&state))
+        }
+        Event::Drain(wish) => clients.send_away(wish),
+        Event::Fatal(failure) => Err(failure),
+    };
+    state.advance(Phase::Draining);
+    // After a failure nothing is acknowledged any more; what is on disk is read at the next start (I6).
+    let result = sent_away.map(|()| {
+        if let Some(gateway) = gateway {
+            gateway.stop(&wakers.partitions, &mut beat);
+        }
+        state.advance(Phase::Stopping);
+        stop.store(true, Ordering::Release);
+        let mut flushes = || beat.tick(|| "writing the log out".to_owned());
+        join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions", &mut flushes);
+        drain::wait_until_shown(&state);
+        tracing::info!("stopped");
+    });
     control.stop();
     drop(directory);
-    result
+    Ok(result?)
 }
 
 /// The admin server's socket. One that nobody asked for keeps nobody from starting: a full disk has no room for it.
@@ -389,6 +395,7 @@ impl NodeParts<'_> {
                         tracing::info!(signal, "stopped while starting");
                         return Ok(None);
                     }
+                    Event::Drain(_) => unreachable!("a node that starts refuses to drain"),
                 },
             }
         }
@@ -439,6 +446,7 @@ impl NodeParts<'_> {
             // Until it has found a core for each of them.
             let unroutable = if cluster.is_some() { self.config.core.num_shards } else { 0 };
             metrics.unroutable_shards.set(u64::from(unroutable));
+            metrics.limits_revision.set(self.state.registry().config().generation.value());
             let [key, seed] = [random_bytes()?, random_bytes()?].map(u128::from_le_bytes);
             let key = [key as u64, (key >> 64) as u64];
             let parts = reactor::Parts {

@@ -3,6 +3,7 @@
 //! The thread `iris-control` runs a current-thread tokio. Nothing on the data path waits for it, and it learns of the
 //! data path only through [`NodeState`]: a phase and the blocks of [`Registry`].
 
+mod drain;
 mod gate;
 mod http;
 mod listener;
@@ -24,6 +25,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
+use iris_proto::drain::Wish;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -39,6 +41,8 @@ use reload::Reloads;
 pub enum Event {
     /// SIGTERM or SIGINT: drain and end. A second one ends the process at once, without an event.
     Signal(&'static str),
+    /// An operator's wish that the node ends.
+    Drain(Wish),
     /// A thread cannot go on (I6): end now, with this failure.
     Fatal(Failure),
 }
@@ -82,13 +86,14 @@ impl Control {
         let signal_events = events.0.clone();
         let (stop, stopped) = oneshot::channel();
         let (reloads, asked) = Reloads::new();
+        let asks = http::Asks { reloads: reloads.clone(), events: events.0.clone() };
         let (socket, of_socket) = oneshot::channel();
         let gate = gate::Gate { token: config.admin_token.clone(), owner: None };
         let shared = Arc::clone(&state);
         let main = async move {
             tokio::select! {
-                () = http::serve(listener, Arc::clone(&state), reloads.clone(), gate) => {}
-                () = http::serve_socket(of_socket, Arc::clone(&state), reloads.clone()) => {}
+                () = http::serve(listener, Arc::clone(&state), asks.clone(), gate) => {}
+                () = http::serve_socket(of_socket, Arc::clone(&state), asks) => {}
                 () = signals.watch(signal_events, reloads) => {}
                 () = reload::run(reload, tls, asked, Arc::clone(&state)) => {}
                 () = watchdog::run(state.notifier().clone(), Arc::clone(&state)) => {}

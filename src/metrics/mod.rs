@@ -9,6 +9,7 @@
 mod blocks;
 pub(crate) mod cell;
 mod labels;
+mod life;
 mod mirror;
 mod process;
 mod render;
@@ -23,6 +24,7 @@ pub use labels::{
     CloseReason, DropReason, FrameType, LimitHit, LinkEnd, LinkRefusal, MirrorMode, MirrorState,
     RejectReason, ReloadResult, SegmentState, TlsFailure, TlsHandshake,
 };
+pub use life::{ConfigMetrics, DrainMetrics};
 pub use mirror::MirrorMetrics;
 pub use process::{Process, resident_bytes_now};
 
@@ -40,6 +42,8 @@ struct Blocks {
     mirrors: Box<[Arc<MirrorMetrics>]>,
     gateway: Arc<GatewayMetrics>,
     tls: TlsMetrics,
+    drain: DrainMetrics,
+    config: ConfigMetrics,
     connections_max: u64,
     baseline_bytes: Gauge,
 }
@@ -54,6 +58,8 @@ impl Registry {
             mirrors: (0..partitions).map(|_| Arc::default()).collect(),
             gateway: Arc::default(),
             tls: TlsMetrics::default(),
+            drain: DrainMetrics::default(),
+            config: ConfigMetrics::at_start(),
             connections_max: connections_max as u64,
             baseline_bytes: Gauge::default(),
         }))
@@ -100,7 +106,7 @@ impl Registry {
         of_each.max().unwrap_or(0)
     }
 
-    /// The oldest revision of the limits that a reactor has; `None`: there is no reactor.
+    /// The generation of the oldest limits that a reactor has; `None`: there is no reactor.
     pub fn limits_revision(&self) -> Option<u64> {
         self.0.reactors.iter().map(|reactor| reactor.limits_revision.value()).min()
     }
@@ -139,6 +145,16 @@ impl Registry {
     /// What the node counts of TLS.
     pub fn tls(&self) -> &TlsMetrics {
         &self.0.tls
+    }
+
+    /// How the node's end goes.
+    pub fn drain(&self) -> &DrainMetrics {
+        &self.0.drain
+    }
+
+    /// What is known of reading the configuration.
+    pub fn config(&self) -> &ConfigMetrics {
+        &self.0.config
     }
 
     /// The block of the gateway.

@@ -206,6 +206,12 @@ impl Lanes {
         }
     }
 
+    /// Whether nothing is accepted any more, and no accept is under way: whom the kernel has accepted is told why it must
+    /// go.
+    pub(super) fn are_closed(&self) -> bool {
+        !self.open && self.lanes.iter().all(|lane| lane.armed() == 0)
+    }
+
     pub(super) fn used(&self) -> u64 {
         self.lanes.iter().map(|lane| u64::from(lane.used)).sum()
     }
@@ -243,10 +249,6 @@ impl Lanes {
             Event::Accepted { token: door, descriptor, peer } => {
                 lane.accepting[door as usize] -= 1;
                 lane.used += 1;
-                if !self.open {
-                    lane.ring.close(descriptor, 0);
-                    return;
-                }
                 // Before anything is read, allocated or decrypted for it.
                 let Some((pass, refused)) = reactor.judge(peer) else {
                     lane.ring.close(descriptor, 0);
@@ -261,10 +263,13 @@ impl Lanes {
                     reactor.metrics.tls_connections.add(1);
                 }
                 let id = reactor.conns.insert(conn);
+                reactor.note_open();
                 reactor.metrics.connections.add(1);
                 lane.ring.poll_readable(descriptor, token(id));
                 reactor.look_again(id, reactor.now_s + reactor.settings.patience.login_s);
-                if let Some(refused) = refused {
+                if !self.open {
+                    reactor.turn_away(id);
+                } else if let Some(refused) = refused {
                     reactor.send_away(id, refused);
                 } else if reactor.conns.len() > reactor.settings.connections_max {
                     reactor.fail(id, Code::ConnectionLimit);
