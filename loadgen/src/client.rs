@@ -28,8 +28,8 @@ pub trait Events {
     fn message(&mut self, message: Message<'_>);
     /// Who is online.
     fn presence(&mut self, query: u32, entries: PresenceEntries<'_>);
-    /// The server says it goes away.
-    fn draining(&mut self);
+    /// The server says it goes away: come back after so many milliseconds and a random part of so many more.
+    fn draining(&mut self, retry_after_ms: u32, jitter_ms: u32);
 }
 
 /// A message that arrived.

@@ -39,6 +39,19 @@ struct Visits {
     done_before: u32,
     /// Attempts to log in that failed since the last login.
     attempts: u32,
+    /// When the server that goes away said to come back; 0: it did not.
+    back_ns: u64,
+}
+
+/// When a connection that is gone is made again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum When {
+    /// It was cut: after the time that such a user stays away.
+    Away,
+    /// So many attempts to log in have failed since its last login: after a random time.
+    Failed(u32),
+    /// Then: the server said so (docs/PROTOCOL.md, section 9, DRAIN).
+    At(u64),
 }
 
 /// One thread's sessions and everything they count.
@@ -321,10 +334,18 @@ impl<'a> Driver<'a> {
         self.sessions.get(conn as usize).is_some_and(Session::is_open)
     }
 
-    /// Connections that are to be made again, each with the attempts to log in that failed since its last login.
-    pub fn take_gone(&mut self) -> Vec<(ConnIndex, u32)> {
-        let visits = &self.visits;
-        self.gone.drain(..).map(|conn| (conn, visits[conn as usize].attempts)).collect()
+    /// Connections that are to be made again, and when.
+    pub fn take_gone(&mut self) -> Vec<(ConnIndex, When)> {
+        let visits = &mut self.visits;
+        let mut when = |conn: ConnIndex| {
+            let visits = &mut visits[conn as usize];
+            match (std::mem::take(&mut visits.back_ns), visits.attempts) {
+                (0, 0) => When::Away,
+                (0, attempts) => When::Failed(attempts),
+                (back_ns, _) => When::At(back_ns),
+            }
+        };
+        self.gone.drain(..).map(|conn| (conn, when(conn))).collect()
     }
 
     /// A connection is over; whether its login was done.
@@ -342,7 +363,8 @@ impl<'a> Driver<'a> {
         self.counts.online -= 1;
         if let Some(visits) = self.visits.get_mut(index) {
             let done_before = visits.done;
-            *visits = Visits { ended: visits.ended + 1, done_before, ..Visits::default() };
+            let back_ns = visits.back_ns;
+            *visits = Visits { ended: visits.ended + 1, done_before, back_ns, ..Visits::default() };
         }
         self.note_change(member.user, false);
         true
@@ -505,7 +527,7 @@ impl Events for Sink<'_> {
         self.counts.online += 1;
         self.counts.connecting -= 1;
         if let Some(visits) = &mut self.visits {
-            visits.attempts = 0;
+            (visits.attempts, visits.back_ns) = (0, 0);
         }
         if let Some(server_ms) = welcome.server_time_ms {
             let offset_ms = server_ms.saturating_sub(self.now_ns / 1_000_000);
@@ -595,7 +617,13 @@ impl Events for Sink<'_> {
         }
     }
 
-    fn draining(&mut self) {
+    fn draining(&mut self, retry_after_ms: u32, jitter_ms: u32) {
         self.measured.error("server_drains");
+        if let Some(visits) = &mut self.visits {
+            // The random part: a user's number, mixed, is evenly spread over the width (Knuth, 6.4).
+            let part = u64::from(self.user.wrapping_mul(0x9e37_79b9));
+            let jitter_ns = u64::from(jitter_ms) * part / (u64::from(u32::MAX) / 1_000_000);
+            visits.back_ns = self.now_ns + u64::from(retry_after_ms) * 1_000_000 + jitter_ns;
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::comeback::Comeback;
 use crate::control::{Control, Phase, Progress};
-use crate::driver::{Driver, DriverParts, Findings, Member};
+use crate::driver::{Driver, DriverParts, Findings, Member, When};
 use crate::names::Topology;
 use crate::net::{ConnIndex, Connections, Load, TlsPlan};
 use crate::payload::Checker;
@@ -387,11 +387,11 @@ impl Worker<'_> {
 
     fn connect_more(&mut self, now_ns: u64) -> anyhow::Result<()> {
         let away_ns = self.plan.comeback.as_ref().map_or(0, |back| back.away.as_nanos() as u64);
-        for (conn, attempts) in self.driver.take_gone() {
-            if attempts == 0 {
-                self.comeback.at(conn, now_ns + away_ns);
-            } else {
-                self.comeback.after_failure(conn, attempts, now_ns);
+        for (conn, when) in self.driver.take_gone() {
+            match when {
+                When::Away => self.comeback.at(conn, now_ns + away_ns),
+                When::Failed(attempts) => self.comeback.after_failure(conn, attempts, now_ns),
+                When::At(at_ns) => self.comeback.at(conn, at_ns),
             }
         }
         let may_begin = self.may_begin(now_ns);

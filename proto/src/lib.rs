@@ -4,6 +4,7 @@
 
 pub mod admission;
 pub mod core;
+pub mod drain;
 pub mod edge;
 pub mod hlc;
 pub mod id;

@@ -10,7 +10,8 @@
 //! | `/status` | JSON: the node and its mirror as an operator sees them; `iris status` shows it |
 //! | `/metrics` | Prometheus text |
 //! | `POST /retire?node=N` | gives up a mirror that never comes back |
-//! | `POST /reload` | reads the configuration anew, of which the limits take hold |
+//! | `POST /reload` | reads the configuration anew, of which some keys take hold |
+//! | `POST /drain` | sends all clients away and ends the node |
 //! | `POST /logout?user=NAME` | ends all sessions of a user, on other nodes, too |
 
 use std::net::TcpListener;
@@ -23,9 +24,12 @@ use axum::http::{StatusCode, header};
 use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use crossbeam_channel::Sender;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::Event;
+use super::drain::drain;
 use super::gate::{Asker, Gate, guard};
 use super::listener::Bounded;
 use super::logout::logout;
@@ -37,12 +41,23 @@ use super::status::{status, unready};
 use super::watch::{self, Pages};
 use crate::metrics::{Process, text};
 
+/// The ways to threads that do what is asked for.
+#[derive(Clone, Debug)]
+pub(super) struct Asks {
+    /// To the task that reads the configuration.
+    pub(super) reloads: Reloads,
+    /// To the main thread.
+    pub(super) events: Sender<Event>,
+    /// To the task that watches for dashboards.
+    pub(super) pages: Pages,
+}
+
 /// Serves the address until the future is dropped.
-pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>, tasks: Tasks, gate: Gate) {
+pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>, asks: Asks, gate: Gate) {
     let listener = tokio::net::TcpListener::from_std(listener);
     let listener = Bounded::new(listener.expect("a listener that does not block"));
     // It returns only on errors of accept, which axum waits out itself.
-    let service = router(state, tasks, gate).into_make_service_with_connect_info::<Asker>();
+    let service = router(state, asks, gate).into_make_service_with_connect_info::<Asker>();
     let _ = axum::serve(listener, service).await;
 }
 
@@ -50,21 +65,19 @@ pub(super) async fn serve(listener: TcpListener, state: Arc<NodeState>, tasks: T
 pub(super) async fn serve_socket(
     socket: oneshot::Receiver<(UnixListener, u32)>,
     state: Arc<NodeState>,
-    tasks: Tasks,
+    asks: Asks,
 ) {
     let Ok((listener, owner)) = socket.await else { return std::future::pending().await };
     let listener = tokio::net::UnixListener::from_std(listener);
     let listener = Bounded::new(listener.expect("a listener that does not block"));
     let gate = Gate { token: None, owner: Some(owner) };
-    let service = router(state, tasks, gate).into_make_service_with_connect_info::<Asker>();
+    let service = router(state, asks, gate).into_make_service_with_connect_info::<Asker>();
     let _ = axum::serve(listener, service).await;
 }
 
-/// The ways to those who reload and who watch.
-type Tasks = (Reloads, Pages);
-
-fn router(state: Arc<NodeState>, (reloads, pages): Tasks, gate: Gate) -> Router {
+fn router(state: Arc<NodeState>, asks: Asks, gate: Gate) -> Router {
     let events = Router::new().route("/events", get(watch::events));
+    let drains = Router::new().route("/drain", post(drain));
     let reload = Router::new().route("/reload", post(reload::page));
     Router::new()
         .route("/", get(page::dashboard))
@@ -81,8 +94,9 @@ fn router(state: Arc<NodeState>, (reloads, pages): Tasks, gate: Gate) -> Router 
             (StatusCode::NOT_FOUND, pages)
         })
         .with_state(Arc::clone(&state))
-        .merge(events.with_state(pages))
-        .merge(reload.with_state((state, reloads)))
+        .merge(events.with_state(asks.pages))
+        .merge(reload.with_state((Arc::clone(&state), asks.reloads)))
+        .merge(drains.with_state((state, asks.events)))
         .layer(from_fn_with_state(gate, guard))
 }
 

@@ -3,6 +3,7 @@
 //! The thread `iris-control` runs a current-thread tokio. Nothing on the data path waits for it, and it learns of the
 //! data path only through [`NodeState`]: a phase and the blocks of [`Registry`].
 
+mod drain;
 mod gate;
 mod http;
 mod listener;
@@ -27,12 +28,14 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender};
+use iris_proto::drain::Wish;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::cli::complain;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{ListenConfig, Reload};
+use crate::supervisor::watchdog;
 use crate::tls::Reloader;
 use reload::Reloads;
 
@@ -41,6 +44,8 @@ use reload::Reloads;
 pub enum Event {
     /// SIGTERM or SIGINT: drain and end. A second one ends the process at once, without an event.
     Signal(&'static str),
+    /// An operator's wish that the node ends.
+    Drain(Wish),
     /// A thread cannot go on (I6): end now, with this failure.
     Fatal(Failure),
 }
@@ -85,16 +90,18 @@ impl Control {
         let (stop, stopped) = oneshot::channel();
         let (reloads, asked) = Reloads::new();
         let (pages, opened) = watch::Pages::new();
+        let asks = http::Asks { reloads: reloads.clone(), events: events.0.clone(), pages };
         let (socket, of_socket) = oneshot::channel();
         let gate = gate::Gate { token: config.admin_token.clone(), owner: None };
         let shared = Arc::clone(&state);
         let main = async move {
             tokio::select! {
-                () = http::serve(listener, Arc::clone(&state), (reloads.clone(), pages.clone()), gate) => {}
-                () = http::serve_socket(of_socket, Arc::clone(&state), (reloads.clone(), pages)) => {}
+                () = http::serve(listener, Arc::clone(&state), asks.clone(), gate) => {}
+                () = http::serve_socket(of_socket, Arc::clone(&state), asks) => {}
                 () = watch::run(Arc::clone(&state), opened) => {}
                 () = signals.watch(signal_events, reloads) => {}
-                () = reload::run(reload, tls, asked, state) => {}
+                () = reload::run(reload, tls, asked, Arc::clone(&state)) => {}
+                () = watchdog::run(state.notifier().clone(), Arc::clone(&state)) => {}
                 _ = stopped => {}
             }
         };

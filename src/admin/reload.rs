@@ -10,8 +10,9 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::gate::{answer, refuse};
-use super::state::NodeState;
+use super::state::{NodeState, Phase};
 use crate::config::{Host, Problems, Reload, Reloaded};
+use crate::logging;
 use crate::tls::Reloader;
 
 /// Requests that wait for the one before.
@@ -21,7 +22,7 @@ const TAKE_MAX: Duration = Duration::from_secs(5);
 /// Between looks at whether they have.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// The outcome: what was read and as which revision, or what is wrong with it.
+/// The outcome: what was read and as which generation, or what is wrong with it.
 type Outcome = Result<(u64, Reloaded), Problems>;
 
 /// For asking the task.
@@ -57,19 +58,25 @@ pub(super) async fn run(
     mut asked: Asked,
     state: Arc<NodeState>,
 ) {
-    let mut revision = 0;
     while let Some(teller) = asked.recv().await {
+        // While the node starts, READY=1 is not for this to say.
+        let is_ready = state.phase() == Phase::Ready;
+        if is_ready {
+            state.notifier().reloading();
+        }
         let outcome = reload.read(&Host::detect());
         if let Some(tls) = &tls {
             // Files that do not fit are among the problems.
             if outcome.is_ok() { tls.reload() } else { tls.note_problems() }
         }
-        let outcome = outcome.map(|reloaded| {
-            revision += 1;
-            state.post_limits(revision, reloaded.limits.per_reactor(state.registry().reactors()));
-            (revision, reloaded)
-        });
+        let outcome = outcome.map(|reloaded| (apply(&reloaded, &state), reloaded));
+        if outcome.is_err() {
+            state.registry().config().note_failed();
+        }
         say(&outcome);
+        if is_ready {
+            state.notifier().ready(&status(&outcome));
+        }
         if let Some(teller) = teller {
             // An error means that who asked is gone.
             let _ = teller.send(outcome);
@@ -77,18 +84,32 @@ pub(super) async fn run(
     }
 }
 
+/// What the service manager shows until the next look.
+fn status(outcome: &Outcome) -> String {
+    match outcome {
+        Ok((generation, _)) => format!("reloaded (generation {generation})"),
+        Err(_) => "not reloaded: the configuration has problems, see the log".to_owned(),
+    }
+}
+
+/// Has what was read take hold. Its generation.
+fn apply(reloaded: &Reloaded, state: &NodeState) -> u64 {
+    logging::apply(&reloaded.log);
+    state.set_drain_time(reloaded.drain_time);
+    let generation = state.registry().config().note_loaded();
+    state.post_limits(generation, reloaded.limits.per_reactor(state.registry().reactors()));
+    generation
+}
+
 fn say(outcome: &Outcome) {
     match outcome {
-        Ok((revision, reloaded)) => {
-            let changed = reloaded.changed.join(", ");
-            tracing::info!(event = "reloaded", revision, changed, "the limits were read anew");
-            if !reloaded.needs_restart.is_empty() {
-                let keys = reloaded.needs_restart.join(", ");
-                tracing::warn!(
-                    event = "restart_needed",
-                    keys,
-                    "these keys have changed, too, and need a restart"
-                );
+        Ok((generation, reloaded)) => {
+            tracing::info!(event = "reloaded", generation, "the configuration was read anew");
+            for key in &reloaded.applied {
+                tracing::info!(key, "applied");
+            }
+            for key in &reloaded.needs_restart {
+                tracing::warn!(event = "restart_needed", key, "needs a restart");
             }
         }
         Err(problems) => {
@@ -101,7 +122,7 @@ fn say(outcome: &Outcome) {
 
 /// `POST /reload`: answers once every reactor has the limits.
 pub(super) async fn page(State((state, reloads)): State<(Arc<NodeState>, Reloads)>) -> Response {
-    let (revision, reloaded) = match reloads.outcome().await {
+    let (generation, reloaded) = match reloads.outcome().await {
         Some(Ok(done)) => done,
         Some(Err(problems)) => {
             let body = json!({
@@ -113,14 +134,15 @@ pub(super) async fn page(State((state, reloads)): State<(Arc<NodeState>, Reloads
         None => return refuse(StatusCode::SERVICE_UNAVAILABLE, "not now; try again"),
     };
     let started = tokio::time::Instant::now();
-    while state.registry().limits_revision().is_some_and(|taken| taken < revision) {
+    while state.registry().limits_revision().is_some_and(|taken| taken < generation) {
         if started.elapsed() >= TAKE_MAX {
             let text = "not every reactor has taken the limits yet; see iris_limits_revision";
             return refuse(StatusCode::SERVICE_UNAVAILABLE, text);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    let Reloaded { changed, needs_restart, .. } = reloaded;
-    let body = json!({ "revision": revision, "changed": changed, "needs_restart": needs_restart });
+    let Reloaded { applied, needs_restart, .. } = reloaded;
+    let body =
+        json!({ "generation": generation, "applied": applied, "needs_restart": needs_restart });
     answer(StatusCode::OK, body)
 }

@@ -2,15 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
 use iris_proto::admission::Limits;
+use iris_proto::drain::{Plan, Return};
 
 use crate::config::{Config, Roles};
 use crate::eject::Ejector;
 use crate::metrics::Registry;
+use crate::supervisor::Notifier;
 
 /// Where a node is in its life. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -59,6 +61,8 @@ pub struct NodeInfo {
     pub cores: Vec<u32>,
     /// The core that mirrors this one; `None`: it is no core of a pair.
     pub mirror: Option<u32>,
+    /// Where its clients go when it stops.
+    pub returns: Return,
 }
 
 impl NodeInfo {
@@ -74,6 +78,10 @@ impl NodeInfo {
             node_id,
             roles: config.roles,
             mirror: mirror.filter(|_| config.roles.core),
+            returns: match &config.cluster {
+                Some(_) => Return::Elsewhere,
+                None => Return::Here,
+            },
             cores,
         }
     }
@@ -86,40 +94,123 @@ pub struct NodeState {
     started: Instant,
     info: NodeInfo,
     registry: Registry,
-    /// For each reactor, the limits that it has not taken yet.
-    posted: Box<[Posted]>,
+    notifier: Notifier,
+    /// For each reactor, the limits that it has not taken yet, with their generation.
+    limits: Box<[Posted<(u64, Limits)>]>,
+    /// And how it is to send its clients away.
+    plans: Box<[Posted<Plan>]>,
+    /// Time that a drain may take if nothing else is said, milliseconds.
+    drain_ms: AtomicU64,
+    /// Requests to drain whose askers have not seen the end yet.
+    end_awaited: AtomicU64,
     /// Once the threads that hold connections can be reached.
     ejector: OnceLock<Ejector>,
     /// Where the admin server's socket is, once it is there.
     socket: OnceLock<PathBuf>,
 }
 
-/// Limits with their revision, one at a time.
-type Posted = (Sender<(u64, Limits)>, Receiver<(u64, Limits)>);
+/// What a reactor takes when it looks next: the newest one counts.
+#[derive(Debug)]
+struct Posted<T> {
+    sender: Sender<T>,
+    receiver: Receiver<T>,
+}
+
+impl<T: Copy> Posted<T> {
+    fn for_each(reactors: usize) -> Box<[Self]> {
+        let one = || {
+            let (sender, receiver) = crossbeam_channel::bounded(1);
+            Self { sender, receiver }
+        };
+        (0..reactors).map(|_| one()).collect()
+    }
+
+    /// Posts in place of what was not taken yet. By one thread alone.
+    fn post(&self, what: T) {
+        while let Err(TrySendError::Full(_)) = self.sender.try_send(what) {
+            // It may have been taken just now; then there is room as well.
+            let _ = self.receiver.try_recv();
+        }
+    }
+
+    fn take(&self) -> Option<T> {
+        self.receiver.try_recv().ok()
+    }
+}
 
 impl NodeState {
     /// A node that is starting.
     pub fn new(info: NodeInfo, registry: Registry) -> Self {
         let phase = AtomicU8::new(Phase::Starting as u8);
-        let posted = (0..registry.reactors()).map(|_| crossbeam_channel::bounded(1)).collect();
         let (ejector, socket) = (OnceLock::new(), OnceLock::new());
-        Self { phase, started: Instant::now(), info, registry, posted, ejector, socket }
+        Self {
+            phase,
+            started: Instant::now(),
+            info,
+            limits: Posted::for_each(registry.reactors()),
+            plans: Posted::for_each(registry.reactors()),
+            registry,
+            notifier: Notifier::default(),
+            drain_ms: AtomicU64::new(0),
+            end_awaited: AtomicU64::new(0),
+            ejector,
+            socket,
+        }
+    }
+
+    /// The same with a service manager, which hears of it.
+    pub fn supervised(self, notifier: Notifier) -> Self {
+        Self { notifier, ..self }
     }
 
     /// Has every reactor take these limits at its next look, in place of any that it has not taken yet. Called by the
     /// control thread alone.
-    pub fn post_limits(&self, revision: u64, limits: Limits) {
-        for (sender, receiver) in &self.posted {
-            while let Err(TrySendError::Full(_)) = sender.try_send((revision, limits)) {
-                // The reactor may have taken it just now; then there is room as well.
-                let _ = receiver.try_recv();
-            }
-        }
+    pub fn post_limits(&self, generation: u64, limits: Limits) {
+        self.limits.iter().for_each(|of_reactor| of_reactor.post((generation, limits)));
     }
 
     /// What was posted for a reactor since it looked last.
     pub fn take_limits(&self, reactor: usize) -> Option<(u64, Limits)> {
-        self.posted[reactor].1.try_recv().ok()
+        self.limits[reactor].take()
+    }
+
+    /// Has every reactor send its clients away by this plan, which begins now. Readiness ends first. Called by the main
+    /// thread alone.
+    pub fn drain(&self, plan: Plan) {
+        self.registry.drain().note(&plan);
+        self.plans.iter().for_each(|of_reactor| of_reactor.post(plan));
+        self.advance(Phase::Draining);
+    }
+
+    /// The plan for a reactor, if there is one that it has not taken yet.
+    pub fn take_plan(&self, reactor: usize) -> Option<Plan> {
+        self.plans[reactor].take()
+    }
+
+    /// Time that a drain may take if nothing else is said (`reactor.drain_time`).
+    pub fn drain_time(&self) -> Duration {
+        Duration::from_millis(self.drain_ms.load(Ordering::Relaxed))
+    }
+
+    /// It is this from now on.
+    pub fn set_drain_time(&self, time: Duration) {
+        self.drain_ms.store(time.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Somebody who asked for a drain waits to see its end.
+    pub fn await_end(&self) {
+        self.end_awaited.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether somebody still does.
+    pub fn is_end_awaited(&self) -> bool {
+        self.end_awaited.load(Ordering::Relaxed) > 0
+    }
+
+    /// The end was shown to somebody. Called by the control thread alone, like [`Self::await_end`].
+    pub fn note_end_shown(&self) {
+        let left = self.end_awaited.load(Ordering::Relaxed).saturating_sub(1);
+        self.end_awaited.store(left, Ordering::Relaxed);
     }
 
     /// From now on sessions can be ended. Said once.
@@ -160,6 +251,11 @@ impl NodeState {
     /// Who it is.
     pub fn info(&self) -> &NodeInfo {
         &self.info
+    }
+
+    /// For telling the service manager.
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// What it counts.

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use iris_proto::peer::Purpose;
 use serde_json::{Map, Value, json};
 
+use super::drain;
 use super::state::{NodeState, Phase};
 use crate::metrics::{
     CoreLink, Label, LinkEnd, LinkRefusal, MirrorMetrics, MirrorMode, MirrorState,
@@ -33,6 +34,9 @@ pub(super) fn unready(state: &NodeState) -> Option<&'static str> {
 
 pub(super) async fn status(State(state): State<Arc<NodeState>>) -> Response {
     let body = format!("{:#}\n", report(&state));
+    if state.phase() == Phase::Stopping {
+        state.note_end_shown();
+    }
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
@@ -67,6 +71,7 @@ pub(super) fn report(state: &NodeState) -> Value {
         })),
         "inboxes": info.roles.core.then(|| inboxes(state)),
         "mirror": mirror(state),
+        "drain": drain::shown(state),
         "links": (!info.cores.is_empty()).then(|| links(state)),
     })
 }

@@ -3,6 +3,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
+use iris_proto::drain::Return;
 use iris_proto::id::Origin;
 use iris_proto::peer::Purpose;
 use iris_proto::replica::{Counters, Label, Mode, Status};
@@ -35,6 +36,7 @@ fn start_at(admin: &str) -> (Control, Arc<NodeState>) {
         roles: Roles { edge: false, core: true },
         cores: vec![3, 4],
         mirror: Some(4),
+        returns: Return::Elsewhere,
     };
     let state = Arc::new(NodeState::new(info, Registry::new(1, 2, 10)));
     let control = Control::start(&config(admin), Arc::clone(&state), reload(), None).unwrap();
@@ -336,6 +338,7 @@ fn status_of_an_edge_shows_which_cores_it_sees() {
         roles: Roles { edge: true, core: false },
         cores: vec![3, 4],
         mirror: None,
+        returns: Return::Elsewhere,
     };
     let state = Arc::new(NodeState::new(info, Registry::new(1, 0, 10)));
     let control =

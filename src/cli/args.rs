@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
+use super::drain::PerSecond;
 use crate::config::units::Span;
 
 /// Iris: keeps clients connected and puts each message exactly once into its inbox.
@@ -33,6 +34,8 @@ pub(super) enum Command {
     Status(Status),
     /// Steer a core: retire-node
     Core(Core),
+    /// Send all clients away and end a node
+    Drain(Drain),
     /// End all sessions of a user, wherever they are
     Logout(Logout),
     /// Read logs: verify, dump, stat, diff. Never changes them
@@ -196,6 +199,40 @@ pub(super) struct RetireNode {
     /// Do not ask
     #[arg(long)]
     pub(super) yes: bool,
+}
+
+/// Send all clients away and end a node.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+/readyz turns 503 first. Then every client is told to go and when to come back, and connections are closed at a
+steady rate: as many a second as are asked for, or as fit the time. A core hands over to the other one of its pair.
+Then the process ends with exit code 0, as after SIGTERM; whatever starts it again is to be told before.
+
+Progress is shown until nobody is left; Ctrl-C ends the showing, not the drain. SIGTERM to the node hastens it.
+Without --admin-token it must run on the node's machine, as root or as the server's user, and uses the node's socket.
+Exits with 0 if the node is empty, 1 if it was refused or was not seen empty, 2 if asked wrongly.
+
+Examples:
+  iris drain
+  iris drain --timeout 10m
+  iris drain --rate 500/s --admin unix:/var/lib/iris/admin.sock
+  iris drain --json --admin 10.0.0.1:7480 --admin-token /etc/iris/admin-token")]
+pub(super) struct Drain {
+    /// Connections to close in a second, such as 500/s; without it, as many as fit the time
+    #[arg(long, value_name = "RATE")]
+    pub(super) rate: Option<PerSecond>,
+    /// Time for all of it, up to 24h; it counts if both are given. Without both: reactor.drain_time
+    #[arg(long, value_name = "TIME")]
+    pub(super) timeout: Option<Span>,
+    /// Address of an admin server: HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7480")]
+    pub(super) admin: String,
+    /// The file with the node's secret (listen.admin_token)
+    #[arg(long, value_name = "FILE")]
+    pub(super) admin_token: Option<PathBuf>,
+    /// Print a JSON object in each line
+    #[arg(long)]
+    pub(super) json: bool,
 }
 
 /// End all sessions of a user, wherever they are.

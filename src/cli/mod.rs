@@ -4,6 +4,7 @@ pub mod announce;
 mod args;
 mod check;
 mod core;
+mod drain;
 pub mod exit;
 mod http;
 mod logout;
@@ -38,6 +39,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Token(args) => token::run(args),
         Command::Status(args) => status::run(args),
         Command::Core(args) => core::run(args),
+        Command::Drain(args) => drain::run(args),
         Command::Logout(args) => logout::run(args),
         Command::Wal(args) => wal::run(args),
         Command::Pki(args) => pki::run(args),

@@ -126,6 +126,7 @@ impl Reader<'_> {
         let login = self.span(("reactor", "login_timeout"), second / 10..=second * 300);
         let idle = self.span(("reactor", "idle_timeout"), second..=second * 86_400);
         let slow = self.span(("reactor", "slow_timeout"), second * 2..=second * 3600);
+        let drain = self.span(("reactor", "drain_time"), Duration::ZERO..=second * 86_400);
         let out = self.size(("reactor", "out_bytes_max"), 4 * KIB..=GIB);
         let out_total = self.size(("reactor", "out_total_max"), MIB..=1024 * GIB);
         let send_buffer = self.size_or_none(("reactor", "send_buffer"), 4 * KIB..=16 * MIB);
@@ -141,6 +142,7 @@ impl Reader<'_> {
             login_timeout: login?,
             idle_timeout: idle?,
             slow_timeout: slow?,
+            drain_time: drain?,
             out_bytes_max: out? as usize,
             out_total_max: out_total? as usize,
             send_buffer: send_buffer?.map(|bytes| bytes as u32),

@@ -209,6 +209,8 @@ pub struct ReactorConfig {
     pub idle_timeout: Duration,
     /// Time that a client may take nothing of what waits for it.
     pub slow_timeout: Duration,
+    /// Time that a drain may take.
+    pub drain_time: Duration,
     /// Bytes queued for one connection, above which it is not read.
     pub out_bytes_max: usize,
     /// Bytes queued for all connections of a reactor, above which those that stopped reading are closed.

@@ -1,9 +1,11 @@
 //! Reads the configuration anew while the node runs.
 //!
-//! Only limits take hold then ([`schema::is_reloaded`]). Whatever else differs is told, and waits for a restart; a file
+//! Some keys take hold then ([`schema::is_reloaded`]). Whatever else differs is told, and waits for a restart; a file
 //! with any problem changes nothing.
 
-use super::{Host, Layers, LimitsConfig, Problems, Sources, load, schema};
+use std::time::Duration;
+
+use super::{Host, Layers, LimitsConfig, LogConfig, Problems, Sources, load, schema};
 
 /// Where the configuration came from, and what of it is in force.
 #[derive(Debug)]
@@ -17,8 +19,12 @@ pub struct Reload {
 pub struct Reloaded {
     /// The limits as they are written now.
     pub limits: LimitsConfig,
+    /// What is said on stderr.
+    pub log: LogConfig,
+    /// Time that a drain may take.
+    pub drain_time: Duration,
     /// Keys that have another value in force now, as `section.key`.
-    pub changed: Vec<String>,
+    pub applied: Vec<String>,
     /// Keys that have another value since the start, and need a restart.
     pub needs_restart: Vec<String>,
 }
@@ -33,8 +39,13 @@ impl Reload {
     /// named in it are read to check them, and stay those of the start.
     pub fn read(&mut self, host: &Host) -> Result<Reloaded, Problems> {
         let (config, now) = load(&self.sources, host)?;
-        let mut reloaded =
-            Reloaded { limits: config.limits, changed: Vec::new(), needs_restart: Vec::new() };
+        let mut reloaded = Reloaded {
+            limits: config.limits,
+            log: config.log,
+            drain_time: config.reactor.drain_time,
+            applied: Vec::new(),
+            needs_restart: Vec::new(),
+        };
         for (section, name, value) in now.iter() {
             if value.data.is_same(&self.layers.value(section, name).data) {
                 continue;
@@ -42,7 +53,7 @@ impl Reload {
             let key = format!("{section}.{name}");
             if schema::is_reloaded(section, name) {
                 self.layers.adopt(section, name, &now);
-                reloaded.changed.push(key);
+                reloaded.applied.push(key);
             } else {
                 reloaded.needs_restart.push(key);
             }
@@ -57,7 +68,7 @@ mod tests {
     use std::fs;
 
     #[test]
-    fn limits_take_hold_other_keys_are_named_and_a_problem_changes_nothing() {
+    fn some_keys_take_hold_others_are_named_and_a_problem_changes_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("iris.toml");
         fs::write(&file, "[limits]\naccepts = \"5/s\"\n[node]\nregion = \"a\"\n").unwrap();
@@ -67,7 +78,7 @@ mod tests {
         let mut reload = Reload::new(sources, layers);
         let mut read = |text: &str| {
             fs::write(&file, text).unwrap();
-            reload.read(&host).map(|now| (now.changed, now.needs_restart))
+            reload.read(&host).map(|now| (now.applied, now.needs_restart))
         };
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let first = "[limits]\naccepts = \"6/s\"\nprefix_v4 = 16\n[node]\nregion = \"b\"\n";
@@ -79,6 +90,15 @@ mod tests {
         assert!(read("[limits]\naccepts = \"7\"\n").is_err());
         let restart = names(&["node.region"]);
         assert_eq!(read("").unwrap(), (names(&["limits.accepts"]), restart));
+        let more =
+            "[log]\nlevel = \"debug\"\n[reactor]\ndrain_time = \"1m\"\nslow_timeout = \"3s\"\n";
+        let (applied, restart) = (
+            names(&["log.level", "reactor.drain_time"]),
+            names(&["node.region", "reactor.slow_timeout"]),
+        );
+        assert_eq!(read(more).unwrap(), (applied, restart));
+        let applied = names(&["log.level", "reactor.drain_time"]);
+        assert_eq!(read("").unwrap(), (applied, names(&["node.region"])));
         let back = "[node]\nregion = \"a\"\n# moved down\n[limits]\naccepts = \"off\"\n";
         assert_eq!(read(back).unwrap(), (names(&[]), names(&[])));
     }

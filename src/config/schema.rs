@@ -30,7 +30,7 @@ pub const SECTIONS: [(&str, &str); 10] = [
     (
         "limits",
         "How fast clients may connect, log in and send: \"off\", or such as \"100/s burst 200\" (s, m, h).\n\
-         Read anew by SIGHUP and by POST /reload, but for the last three.",
+         A reload takes all but the last three.",
     ),
     ("core", "The threads that own the inboxes."),
     ("wal", "The log on disk. Every accepted message is synced to it first."),
@@ -217,6 +217,13 @@ pub const KEYS: &[Key] = &[
         "slow_timeout",
         r#""30s""#,
         "A client for whom something waits and who takes nothing for this long is closed (slow_reader), 2s to 1h.",
+    ),
+    key(
+        "reactor",
+        "drain_time",
+        r#""15s""#,
+        "How long SIGTERM takes to send all clients away, 0s to 24h; what stops the server must wait longer. Few are gone\n\
+         sooner (1000/s). `iris drain` may ask for another time, or a rate.",
     ),
     key(
         "reactor",
@@ -526,7 +533,11 @@ pub fn find(section: &str, name: &str) -> Option<&'static Key> {
 
 /// Whether another value of the key takes hold without a restart.
 pub fn is_reloaded(section: &str, name: &str) -> bool {
-    section == "limits" && !["prefix_v4", "prefix_v6", "table_entries"].contains(&name)
+    match section {
+        "limits" => !["prefix_v4", "prefix_v6", "table_entries"].contains(&name),
+        "log" => true,
+        _ => (section, name) == ("reactor", "drain_time"),
+    }
 }
 
 /// Whether the section exists.
@@ -578,6 +589,9 @@ pub fn reference() -> String {
             }
             if let Some(dev) = key.dev {
                 text += &format!("# With --dev: {dev}\n");
+            }
+            if is_reloaded(section, key.name) {
+                text += "# Taken by a reload.\n";
             }
             text += &format!("#{} = {}\n", key.name, key.default);
         }

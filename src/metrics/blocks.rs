@@ -70,8 +70,10 @@ pub struct ReactorMetrics {
     pub limits_crowded_out: Counter,
     /// Memory of the tables of limits.
     pub limits_table_bytes: Gauge,
-    /// Revision of the limits in force: 0 those of the start, one more with each reload.
+    /// Generation of the limits in force: 1 those of the start, one more with each reload.
     pub limits_revision: Gauge,
+    /// Clients told to go and when to come back.
+    pub drains_told: Counter,
     /// Shards that lost their core and went to another one at once.
     pub failovers: Counter,
     /// Shards that moved to another core in order.

@@ -12,6 +12,7 @@ pub(crate) mod cell;
 pub mod cost;
 mod kernel;
 mod labels;
+mod life;
 mod mirror;
 mod process;
 mod render;
@@ -29,6 +30,7 @@ pub use labels::{
     CloseReason, DropReason, FrameType, LimitHit, LinkEnd, LinkRefusal, MirrorMode, MirrorState,
     RejectReason, ReloadResult, SegmentState, TlsFailure, TlsHandshake,
 };
+pub use life::{ConfigMetrics, DrainMetrics};
 pub use mirror::{FailoverHistogram, MirrorMetrics};
 pub use process::{Process, resident_bytes_now};
 pub use resources::{MemoryPerConnection, Resource};
@@ -47,6 +49,8 @@ struct Blocks {
     mirrors: Box<[Arc<MirrorMetrics>]>,
     gateway: Arc<GatewayMetrics>,
     tls: TlsMetrics,
+    drain: DrainMetrics,
+    config: ConfigMetrics,
     connections_max: u64,
     bounds: Bounds,
     cost: cost::CostMetrics,
@@ -65,6 +69,8 @@ impl Registry {
             mirrors: (0..partitions).map(|_| Arc::default()).collect(),
             gateway: Arc::default(),
             tls: TlsMetrics::default(),
+            drain: DrainMetrics::default(),
+            config: ConfigMetrics::at_start(),
             connections_max: connections_max as u64,
             bounds: Bounds::default(),
             cost: cost::CostMetrics::default(),
@@ -77,6 +83,11 @@ impl Registry {
     /// Number of reactors.
     pub fn reactors(&self) -> usize {
         self.0.reactors.len()
+    }
+
+    /// Number of partitions.
+    pub fn partitions(&self) -> usize {
+        self.0.partitions.len()
     }
 
     /// The block of that reactor, for its thread.
@@ -115,7 +126,7 @@ impl Registry {
         self.0.reactors.first().map_or(0, |reactor| reactor.shards_at[core].value())
     }
 
-    /// The oldest revision of the limits that a reactor has; `None`: there is no reactor.
+    /// The generation of the oldest limits that a reactor has; `None`: there is no reactor.
     pub fn limits_revision(&self) -> Option<u64> {
         self.0.reactors.iter().map(|reactor| reactor.limits_revision.value()).min()
     }
@@ -171,6 +182,16 @@ impl Registry {
     /// What the node counts of TLS.
     pub fn tls(&self) -> &TlsMetrics {
         &self.0.tls
+    }
+
+    /// How the node's end goes.
+    pub fn drain(&self) -> &DrainMetrics {
+        &self.0.drain
+    }
+
+    /// What is known of reading the configuration.
+    pub fn config(&self) -> &ConfigMetrics {
+        &self.0.config
     }
 
     /// The block of the gateway.

@@ -1,5 +1,6 @@
 //! All metrics as Prometheus text. One table per kind of block: name, help, cell.
 
+mod life;
 mod mirror;
 mod node;
 mod tls;
@@ -23,6 +24,9 @@ const REACTOR_COUNTERS: Cells<ReactorMetrics> = &[
     }),
     ("iris_limits_crowded_out_total", "Entries of limits forgotten early or without room.", |m| {
         m.limits_crowded_out.value()
+    }),
+    ("iris_drain_told_total", "Clients told to go and when to come back (DRAIN).", |m| {
+        m.drains_told.value()
     }),
     ("iris_reactor_turns_total", "Turns of the loop.", |m| m.turns.value()),
     ("iris_received_bytes_total", "Bytes received from clients.", |m| m.recv_bytes.value()),
@@ -83,9 +87,11 @@ const REACTOR_GAUGES: Cells<ReactorMetrics> = &[
     ("iris_limits_table_bytes", "Memory of the tables of limits.", |m| {
         m.limits_table_bytes.value()
     }),
-    ("iris_limits_revision", "Reloads of the limits that the reactor has taken.", |m| {
-        m.limits_revision.value()
-    }),
+    (
+        "iris_limits_revision",
+        "Generation of the configuration whose limits the reactor has.",
+        |m| m.limits_revision.value(),
+    ),
     ("iris_client_backlog_bytes", "Bytes that wait for clients.", |m| m.out_bytes.value()),
     ("iris_reactor_link_backlog_bytes", "Bytes that wait for partitions.", |m| {
         m.link_backlog_bytes.value()
@@ -191,6 +197,7 @@ impl Registry {
         let labels = [("version", crate::VERSION), ("revision", revision)];
         text.gauges("iris_build_info", "Version of the server.").sample(&labels, 1);
         node::render(&mut text, self);
+        life::render(&mut text, &self.0.config, &self.0.drain);
         self.render_reactors(&mut text);
         self.render_partitions(&mut text);
         self.render_wals(&mut text);

@@ -8,6 +8,7 @@
 //! No task, timer or buffer exists per idle connection: it is a place in a slab, an entry in a wheel and an armed poll.
 
 mod conn;
+mod drain;
 mod ejects;
 mod gate;
 mod inbound;
@@ -30,6 +31,7 @@ use crate::link::{Inbox, Outbox};
 use crate::metrics::{CloseReason, Label, ReactorMetrics, TlsFailure};
 use crate::rt::{self, Waker};
 use conn::{Conns, Out, Parting, Reading};
+use drain::Draining;
 use ejects::Ejects;
 use iris_proto::admission::Gate;
 use iris_proto::id::ConnId;
@@ -139,7 +141,10 @@ struct Reactor {
     /// Bytes that wait for all clients.
     out_bytes: usize,
     now_s: Seconds,
-    drained_upto: Option<u32>,
+    /// Connections that are not ending.
+    open: u64,
+    /// Once the node sends its clients away.
+    draining: Option<Box<Draining>>,
     metrics: Arc<ReactorMetrics>,
 }
 
@@ -173,7 +178,8 @@ pub async fn run(parts: Parts) -> io::Result<()> {
         partial_bytes: 0,
         out_bytes: 0,
         now_s: clock.seconds(),
-        drained_upto: None,
+        open: 0,
+        draining: None,
         metrics: parts.metrics,
         clock,
         settings,
@@ -184,7 +190,7 @@ pub async fn run(parts: Parts) -> io::Result<()> {
             rt::yield_if_needed().await;
             continue;
         }
-        if reactor.is_drained() {
+        if reactor.is_drained(&lanes) {
             return Ok(());
         }
         let is_alone = lanes.len() == 1;
@@ -407,7 +413,8 @@ impl Reactor {
     /// As [`Self::fail`], with a reason that is finer than what the client is told.
     fn fail_because(&mut self, id: ConnId, code: Code, reason: CloseReason) {
         let retry_after_ms = match code {
-            Code::Draining | Code::ConnectionLimit | Code::Unavailable => 1000,
+            Code::Draining => self.farewell().map_or(1000, |advice| advice.retry_after_ms),
+            Code::ConnectionLimit | Code::Unavailable => 1000,
             _ => 0,
         };
         self.fail_until(id, code, reason, retry_after_ms);
@@ -455,6 +462,7 @@ impl Reactor {
             self.gate.keep_user_rates(self.clock.monotonic_ns(), &user.0, rates.user());
         }
         tracing::debug!(peer = %conn.peer(), reason = reason.name(), "connection ended");
+        self.note_closed();
         self.partial_bytes -= partial;
         self.metrics.closed.add(reason, 1);
         if is_handshaking {

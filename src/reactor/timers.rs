@@ -1,4 +1,4 @@
-//! What time brings: logins that took too long, silence, tokens that end, quiet connections, and the end of the node.
+//! What time brings: logins that took too long, silence, tokens that end, and quiet connections.
 
 use super::Reactor;
 use super::conn::{Parting, Reading};
@@ -6,16 +6,12 @@ use super::lanes::Lanes;
 use crate::metrics::{CloseReason, FrameType};
 use iris_proto::id::ConnId;
 use iris_proto::session::{Due, Seconds, Waiting};
-use iris_proto::wire::{Code, put_drain, put_ping};
+use iris_proto::wire::{Code, put_ping};
 
 /// A hot connection is quiet after this many seconds without bytes.
 const QUIET_S: u32 = 2;
 /// How far ahead the wheel looks; a later deadline is looked at then.
 const WHEEL_REACH_S: Seconds = 255;
-/// Connections told to go away in one turn (I8).
-const DRAINED_PER_TURN: u32 = 2048;
-/// When clients that are sent away may come back, milliseconds: least, and the width of the random part.
-const DRAIN_RETRY_MS: (u32, u32) = (500, 5000);
 
 impl Reactor {
     pub(super) fn take_time(&mut self, lanes: &mut Lanes) -> bool {
@@ -125,28 +121,5 @@ impl Reactor {
             !quiet
         });
         self.hot = hot;
-    }
-
-    /// Sends connections away, some in each turn. Whether there was anything to do.
-    fn drain_some(&mut self, lanes: &mut Lanes) -> bool {
-        lanes.stop_accepting();
-        let start = self.drained_upto.unwrap_or(0);
-        let end = self.conns.slots().min(start + DRAINED_PER_TURN);
-        for slot in start..end {
-            let Some(id) = self.conns.in_slot(slot) else { continue };
-            self.write(id, |out| {
-                out.flush_run();
-                put_drain(&mut out.pending, DRAIN_RETRY_MS.0, DRAIN_RETRY_MS.1);
-                out.frames += 1;
-            });
-            self.fail(id, Code::Draining);
-        }
-        self.drained_upto = Some(end);
-        start < end
-    }
-
-    /// Whether the node drains and nobody is left.
-    pub(super) fn is_drained(&self) -> bool {
-        self.drained_upto.is_some() && self.conns.len() == 0
     }
 }

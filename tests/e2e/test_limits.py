@@ -396,14 +396,14 @@ def test_limits_that_are_reloaded_take_hold_of_open_connections_on_every_reactor
     clients = [server.login(f"u{number}", 0) for number in range(8)]
     assert [send_many(client, 2) for client in clients] == [["accepted", "send_rate"]] * 8
     write('[limits]\nconnection_messages = "off"\npending_logins_max = 7\n')
-    changed = ["limits.connection_messages", "limits.pending_logins_max"]
-    assert reload(server) == (200, {"revision": 1, "changed": changed, "needs_restart": []})
+    applied = ["limits.connection_messages", "limits.pending_logins_max"]
+    assert reload(server) == (200, {"generation": 2, "applied": applied, "needs_restart": []})
     assert [send_many(client, 9) for client in clients] == [["accepted"] * 9] * 8
     # What was used up under the old limit stays used up: one of four.
     write('[limits]\nconnection_messages = "1/h burst 4"\n')
     assert server.process
     server.process.send_signal(signal.SIGHUP)
-    until(lambda: server.metrics().sum("iris_limits_revision") == 4, "both reactors have taken it")
+    until(lambda: server.metrics().sum("iris_limits_revision") == 6, "both reactors have taken it")
     for client in clients:
         assert send_many(client, 4) == ["accepted"] * 3 + ["send_rate"]
         client.close()
@@ -415,9 +415,9 @@ def test_a_reload_names_what_needs_a_restart_and_problems_change_nothing(
     server, write = configured
     write('[limits]\nconnection_messages = "1/h burst 1"\nprefix_v6 = 48\n[core]\ndedup_window = "2h"\n')
     needs_restart = ["core.dedup_window", "limits.prefix_v6"]
-    answer = {"revision": 1, "changed": [], "needs_restart": needs_restart}
+    answer = {"generation": 2, "applied": [], "needs_restart": needs_restart}
     assert reload(server) == (200, answer)
-    until(lambda: "need a restart" in server.log(), "it is logged, too")
+    until(lambda: "needs a restart" in server.log(), "it is logged, too")
     write('[limits]\nconnection_messages = "off"\naccepts = "often"\n')
     status, answer = reload(server)
     assert (status, [problem["line"] for problem in answer["problems"]]) == (422, [3])

@@ -13,8 +13,8 @@ def test_sighup_without_a_configuration_file_changes_nothing_ends_nothing_and_sa
     with server.login("a") as a:
         for count in range(1, 4):
             server.process.send_signal(signal.SIGHUP)
-            until(lambda: server.log().count("the limits were read anew") == count, "it says so")
+            until(lambda: server.log().count("the configuration was read anew") == count, "it says so")
             assert a.ask("a", b"%d" % count) == "accepted"
         assert [d.payload for d in a.take(3)] == [b"1", b"2", b"3"]
-    assert "need a restart" not in server.log()
+    assert "needs a restart" not in server.log()
     assert server.stop() == 0

@@ -38,13 +38,16 @@ fn generated_tables_are_those_of_the_code() {
 }
 
 fn keys() -> String {
-    let mut table =
-        String::from("| key | default | with `--dev` | what it does |\n|---|---|---|---|\n");
+    let mut table = String::from(
+        "| key | default | with `--dev` | reload | what it does |\n|---|---|---|---|---|\n",
+    );
     for key in schema::KEYS {
         let dev = key.dev.map(|dev| format!("`{dev}`")).unwrap_or_default();
         let doc = key.doc.replace('\n', " ").replace('|', "\\|");
         let schema::Key { section, name, default, .. } = key;
-        writeln!(table, "| `{section}.{name}` | `{default}` | {dev} | {doc} |").expect(INFALLIBLE);
+        let reload = if schema::is_reloaded(section, name) { "yes" } else { "" };
+        let row = format!("| `{section}.{name}` | `{default}` | {dev} | {reload} | {doc} |");
+        writeln!(table, "{row}").expect(INFALLIBLE);
     }
     table
 }

@@ -6,7 +6,10 @@ use crate::tree::{Faults, File, code_of, files, has_word};
 const UNSAFE_HOMES: [(&str, &str); 6] = [
     ("ring/src/", "io_uring and sockets: what the kernel points at is owned by the ring"),
     ("wal/src/io/mod.rs", "statvfs(2)"),
-    ("src/rt.rs", "eventfd(2) and futex(2) of parked threads, sched_setscheduler(2), mallopt(3)"),
+    (
+        "src/rt.rs",
+        "eventfd(2) and futex(2) of parked threads, sched_setscheduler(2), mallopt(3), clock_gettime(2)",
+    ),
     ("loadgen/src/net/plain.rs", "ppoll(2) over a few sockets"),
     ("loadgen/src/net/wake.rs", "eventfd(2) and ppoll(2) over several rings"),
     ("tests/cli.rs", "kill(2), setrlimit(2) and seccomp(2) for processes under test"),
@@ -54,7 +57,8 @@ const BANS: [Ban; 4] = [
         why: "time is read once a turn by src/clock.rs and handed on",
         but: &[
             ("src/clock.rs", "the clock itself"),
-            ("src/boot.rs", "the control thread: start and time-outs of stopping"),
+            ("src/boot.rs", "the main thread: start and time-outs of stopping"),
+            ("src/boot/drain.rs", "the main thread: time-outs of stopping"),
             ("src/admin/", "the control thread: uptime, idle connections"),
             ("src/cli/token.rs", "a command that ends at once"),
             ("src/cli/http.rs", "a command: how long it waits for an answer"),
@@ -82,7 +86,8 @@ const BANS: [Ban; 4] = [
 ];
 
 /// Where a program waits for a time: never to let something happen, always for a reason of its own.
-const SLEEPS: [(&str, &str); 4] = [
+const SLEEPS: [(&str, &str); 5] = [
+    ("src/cli/drain.rs", "between two looks at a node that drains"),
     ("src/cli/status.rs", "between two looks of status --watch"),
     ("src/partition/disk.rs", "leaves the disk to batches between writes that nobody waits for"),
     ("loadgen/src/run.rs", "the main thread draws the progress while generator threads work"),
@@ -90,7 +95,8 @@ const SLEEPS: [(&str, &str); 4] = [
 ];
 
 /// Where a condition is polled: a short wait between two looks, and a failure when time is up.
-const POLLS: [(&str, &str); 8] = [
+const POLLS: [(&str, &str); 9] = [
+    ("src/admin/drain.rs", "the control thread asks whether the main thread has begun"),
     ("bench/peers/brokers.py", "polls for ports files and open ports"),
     ("bench/recovery.py", "polls for the server's ports file"),
     ("bench/pair.py", "polls for ports files and for both cores"),

@@ -121,7 +121,9 @@ impl Session {
             }
             (_, ServerFrame::Ping(echo)) => ClientFrame::Pong(echo).encode(out),
             (_, ServerFrame::Error { code, .. }) => return Err(server_error(code)),
-            (_, ServerFrame::Drain { .. }) => events.draining(),
+            (_, ServerFrame::Drain { retry_after_ms, jitter_ms }) => {
+                events.draining(retry_after_ms, jitter_ms);
+            }
             (State::Open, ServerFrame::Pong(echo, _)) => {
                 events.confirmed(u64::from_le_bytes(echo) as u32);
             }

@@ -64,6 +64,11 @@ class Server:
         #: What the admin server asks for, if anything.
         self.admin_token = ""
         self.starts = 0
+        #: What is run.
+        self.binary = binary()
+        #: What runs it, if anything, and the descriptors that it passes on.
+        self.launcher: list[str] = []
+        self.pass_fds: list[int] = []
         #: More arguments of the command.
         self.args: list[str] = []
         #: Run in the child before it becomes the server: limits, filters.
@@ -86,7 +91,8 @@ class Server:
 
         with open(self.home / "log", "ab") as log:
             self.process = subprocess.Popen(
-                [binary(), *args],
+                [*self.launcher, self.binary, *args],
+                pass_fds=self.pass_fds,
                 env=clean_env({**self.env, **(env or {})}),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -21,8 +21,8 @@ impl Events for Seen {
         let Message { from, no, payload } = message;
         self.0.push(format!("message {no} {} {}", from.unwrap_or("?"), payload.len()));
     }
-    fn draining(&mut self) {
-        self.0.push("draining".to_owned());
+    fn draining(&mut self, retry_after_ms: u32, jitter_ms: u32) {
+        self.0.push(format!("draining {retry_after_ms} {jitter_ms}"));
     }
     fn confirmed(&mut self, upto: u32) {
         self.0.push(format!("confirmed {upto}"));
@@ -81,7 +81,7 @@ fn transcript() -> Vec<u8> {
 
 fn expected() -> Vec<String> {
     let lines = "welcome 256|accepted 0+3|accepted 9+1|message 1 alice 300|rejected 4 503 10|\
-                 message 2 alice 0|draining";
+                 message 2 alice 0|draining 1 2";
     lines.split('|').map(str::to_owned).collect()
 }
 

@@ -24,7 +24,7 @@ impl Events for Seen {
     fn presence(&mut self, query: u32, _: iris_proto::wire::PresenceEntries<'_>) {
         panic!("presence {query}: of Iris alone");
     }
-    fn draining(&mut self) {
+    fn draining(&mut self, _: u32, _: u32) {
         panic!("MQTT has no such packet");
     }
 }

@@ -24,7 +24,7 @@ impl Events for Seen {
     fn presence(&mut self, query: u32, _: iris_proto::wire::PresenceEntries<'_>) {
         panic!("presence {query}: of Iris alone");
     }
-    fn draining(&mut self) {
+    fn draining(&mut self, _: u32, _: u32) {
         panic!("core NATS has no such frame");
     }
 }
@@ -136,7 +136,7 @@ impl Events for Kept {
     }
     fn confirmed(&mut self, _: u32) {}
     fn presence(&mut self, _: u32, _: iris_proto::wire::PresenceEntries<'_>) {}
-    fn draining(&mut self) {}
+    fn draining(&mut self, _: u32, _: u32) {}
 }
 
 fn receive_of_stream(text: &str) -> (Result<(), Ended>, Vec<String>, String) {
