@@ -9,6 +9,7 @@ import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.cluster import Cluster
@@ -17,6 +18,7 @@ from support.wait import PATIENCE, until
 
 ALICE = "alice-wonderland-4711"
 BOB = "bob-the-builder-0815"
+JWKS_KEY = "c3ltbWV0cmljLWtleS1vZi1hLXNldC1vZi1rZXlz"
 PAYLOAD = b"what-alice-wrote-to-bob-is-nobodys-business"
 
 
@@ -40,8 +42,9 @@ def test_top_shows_what_went_on_between_two_looks(server: Server) -> None:
         json.loads(process.stdout.readline())
         talk(server, 50)
         accepted = 0.0
-        node = {}
-        while accepted < 49.5:
+        node: dict[str, Any] = {}
+        # What waits is counted now and then, rates at once.
+        while accepted < 49.5 or node["inbox"]["messages"] != 50:
             look = json.loads(process.stdout.readline())
             (node,) = look["nodes"]
             accepted += node["rates"]["accepted"] * node["seconds"]
@@ -49,7 +52,7 @@ def test_top_shows_what_went_on_between_two_looks(server: Server) -> None:
         process.kill()
         process.wait()
     assert 49.5 < accepted < 50.5, "rates times their spans are what was counted"
-    assert node["inbox"]["messages"] == 50 and node["phase"] == "ready" and node["healthy"] is True
+    assert node["phase"] == "ready" and node["healthy"] is True
     assert {"r0", "p0"} <= set(node["busy"]) and node["refused"] == {}
 
 
@@ -66,6 +69,8 @@ def test_top_once_prints_a_table_and_a_refusal_by_its_reason(make_server: Callab
             alice.ask(BOB, b"1")
             assert alice.ask(BOB, b"2") != "accepted"
         while " refused_inbox_full=" not in process.stdout.readline():
+            pass
+        while " waiting=1 " not in process.stdout.readline():
             pass
     finally:
         process.kill()
@@ -206,8 +211,9 @@ def test_no_secret_of_a_configuration_is_in_a_bundle(tmp_path: Path) -> None:
         "signing": "signing-secret-0123456789abcdef0123456789",
         "admin": "admin-token-0123456789abcdef0123456789ab",
         "tickets": "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
-        "link.pem": "-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n-----END PRIVATE KEY-----",
-        "jwks": json.dumps({"keys": [{"kty": "oct", "kid": "one", "k": "c3ltbWV0cmljLWtleS1vZi1hLXNldC1vZi1rZXlz"}]}),
+        "link.pem": "-----BEGIN PRIVATE KEY-----\n"
+        "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\n-----END PRIVATE KEY-----",
+        "jwks": json.dumps({"keys": [{"kty": "oct", "kid": "one", "k": JWKS_KEY}]}),
     }
     for name, text in secrets.items():
         (tmp_path / name).write_text(text + "\n")
@@ -238,7 +244,7 @@ password = "unknown-key-with-a-secret"
     files = bundle(tmp_path, "--config", str(config), "--log", str(log), env=env)
     told = [
         *(line.encode() for text in secrets.values() for line in text.splitlines() if "-----" not in line),
-        b"c3ltbWV0cmljLWtleS1vZi1hLXNldC1vZi1rZXlz",
+        JWKS_KEY.encode(),
         b"comment-password-swordfish",
         b"inline-secret-in-the-wrong-place",
         b"unknown-key-with-a-secret",
