@@ -33,8 +33,8 @@ const USER_BYTES: f64 = 104.0;
 const ID_BYTES: f64 = 24.0;
 /// The log takes so many times what is live in it: sparse segments are rewritten when half of them is dead.
 const DISK_FACTOR: f64 = 2.0;
-/// Seconds between two heartbeats of a connection: half of `reactor.idle_timeout`.
-const HEARTBEAT_S: f64 = 150.0;
+/// Seconds between two heartbeats of a connection: three eighths to a half of `reactor.idle_timeout`, spread evenly.
+const HEARTBEAT_S: f64 = 300.0 * (3.0 / 8.0 + 1.0 / 2.0) / 2.0;
 /// Bytes that go out to a client for a delivery besides the payload: MESSAGE with a name of 10 bytes (44), a TLS record
 /// (22), TCP and IP with timestamps (52), and the TCP acknowledgement of the client's ACK (52).
 const DELIVERY_OUT_BYTES: f64 = 44.0 + 22.0 + 52.0 + 52.0;
