@@ -2,10 +2,11 @@
 //!
 //! In reading order: [`cli`] and [`config`] turn what was typed into a checked [`config::Config`]; [`preflight`] looks
 //! at the machine; [`boot`] brings the threads up, and the service manager hears of it by [`supervisor`]; [`admin`] shows
-//! how they are, from what they count in [`metrics`]; [`auth`] verifies tokens, [`tls`] loads certificates. The data path is
-//! [`reactor`] (connections), [`link`] (batches between threads) and [`partition`] (inboxes and their log), on the threads
-//! of [`rt`].
+//! how they are, from what they count in [`metrics`]; [`auth`] verifies tokens, [`tls`] loads certificates, [`capacity`]
+//! works out how many machines a plan needs. The data path is [`reactor`] (connections), [`link`] (batches between threads)
+//! and [`partition`] (inboxes and their log), on the threads of [`rt`].
 
+pub mod capacity;
 pub mod cli;
 pub mod config;
 pub mod preflight;

@@ -458,3 +458,144 @@ fn a_seccomp_filter_that_blocks_io_uring_is_named_as_the_cause() {
     assert!(error.starts_with("iris: a seccomp filter blocks io_uring (EPERM); allow"), "{error}");
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing was touched");
 }
+
+/// The blocks of text of a page that a command's output must hold.
+fn generated(page: &str, name: &str) -> String {
+    let begin = format!("<!-- generated: {name} -->\n\n```text\n");
+    let start = page.find(&begin).unwrap_or_else(|| panic!("no {name}")) + begin.len();
+    page[start..].split("```").next().unwrap().to_owned()
+}
+
+#[test]
+fn capacity_prints_the_published_sheets_and_what_they_rest_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/CAPACITY.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for (dau, number) in
+        [("1M", 1_000_000), ("100M", 100_000_000), ("5000000000", 5_000_000_000_u64)]
+    {
+        let output = run(dir.path(), &["capacity", "--dau", dau]);
+        assert_eq!(output.status.code(), Some(0));
+        let shown = text(&output.stdout);
+        assert!(shown.contains(&generated(&page, &format!("sheet {number}"))), "{shown}");
+        assert!(shown.contains("an estimate") && shown.contains("--egress-price"), "{shown}");
+        let json = run(dir.path(), &["capacity", "--dau", dau, "--json"]);
+        let plan: Value = serde_json::from_slice(&json.stdout).unwrap();
+        assert_eq!((&plan["dau"], &plan["estimate"]), (&number.into(), &true.into()));
+        assert!(plan["total"]["dollars_per_month"].as_f64().unwrap() > 0.0);
+    }
+}
+
+#[test]
+fn capacity_plans_by_reports_of_ones_own_and_by_flags() {
+    let dir = tempfile::tempdir().unwrap();
+    let run_of = |name: &str| format!("{}/bench/runs/{name}", env!("CARGO_MANIFEST_DIR"));
+    let search = run_of("2026-11-28-6.18.44-2cores-search/search-1.json");
+    let idle = run_of("2026-11-28-6.18.44-2cores-tls/idle-clear.json");
+    let args =
+        ["capacity", "--dau", "100M", "--json", "--clear", "--edge-cpus", "8", "--regions", "2"];
+    let output = run(dir.path(), &[&args[..], &["--from", &search, "--from", &idle]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let of = |list: &str, name: &str| {
+        let all = plan[list].as_array().unwrap().iter();
+        all.clone().find(|entry| entry["name"] == name).unwrap().clone()
+    };
+    assert_eq!(of("measured", "rss_bytes_per_connection")["value"], 405.8);
+    let rate = of("measured", "messages_per_second_and_cpu");
+    assert_eq!(rate["value"], 518_735.0 / 2.0);
+    assert!(rate["source"].as_str().unwrap().contains("search-1.json"));
+    let cpus = of("assumed", "edge-cpus");
+    assert_eq!((&cpus["value"], &cpus["source"]), (&8.0.into(), &"given".into()));
+    assert_eq!(plan["regions"].as_array().unwrap().len(), 2);
+    let mut command = iris(dir.path(), &["capacity", "--dau", "1M", "--from", "-", "--json"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let line =
+        b"capacity: 50,000 connections of idle meet kernel<5000; confirmed 3 times, within 5 %\n";
+    child.stdin.take().unwrap().write_all(line).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["total"]["edges"], 10, "450,000 connections, 50,000 each, and one spare");
+}
+
+#[test]
+fn capacity_says_what_is_wrong_with_what_was_asked() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("other.json"), "{}").unwrap();
+    for (args, wanted) in [
+        (&["--dau", "0"][..], "such as 1000000, 100M or 5G"),
+        (&["--dau", "1M", "--concurrency", "2"], "--concurrency: from 0.1 % to 100 %"),
+        (&["--dau", "1M", "--regions", "eu=0.5"], "sum up to 1"),
+        (&["--dau", "1M", "--from", "none.json"], "name a file that iris-loadgen wrote"),
+        (&["--dau", "1M", "--from", "other.json"], "no report of iris-loadgen"),
+        (&[], "--dau"),
+    ] {
+        let (code, error) = fail(&mut iris(dir.path(), &[&["capacity"], args].concat()));
+        assert!(code == 2 && error.contains(wanted), "{args:?}: {error}");
+    }
+}
+
+#[test]
+fn every_command_is_in_the_completions_and_has_a_manual_page_and_examples() {
+    let dir = tempfile::tempdir().unwrap();
+    let help = run(dir.path(), &["--help"]);
+    let commands = text(&help.stdout).lines().skip_while(|line| *line != "Commands:").skip(1);
+    let names: Vec<&str> = commands
+        .take_while(|line| !line.is_empty())
+        .filter_map(|line| line.split_whitespace().next())
+        .collect();
+    assert!(names.len() >= 14 && names.contains(&"capacity"), "{names:?}");
+    let pages = dir.path().join("man");
+    let output = run(dir.path(), &["man", "--out", "man"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(dir.path(), &["completions", shell]);
+        let script = text(&output.stdout);
+        for name in names.iter().filter(|name| **name != "help") {
+            assert!(script.contains(*name), "{shell} lacks {name}");
+        }
+    }
+    for name in names.iter().filter(|name| **name != "help") {
+        let page = std::fs::read_to_string(pages.join(format!("iris-{name}.1"))).unwrap();
+        assert!(page.contains(".SH"), "{name}");
+        let help = run(dir.path(), &[name, "--help"]);
+        let is_plain = ["version"].contains(name);
+        assert!(is_plain || text(&help.stdout).contains("Examples:"), "{name} has no examples");
+    }
+    assert!(std::fs::read_to_string(pages.join("iris.1")).unwrap().contains(".SH"));
+    let (code, error) = fail(&mut iris(dir.path(), &["man", "--out", "man/iris.1"]));
+    assert!(code == 2 && error.contains("--out"), "{error}");
+    assert_eq!(fail(&mut iris(dir.path(), &["completions", "csh"])).0, 2);
+}
+
+#[test]
+fn a_shard_follows_from_the_name_and_the_number_of_shards() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = run(dir.path(), &["shard", "alice"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stdout).contains(" of 64 (the default: "), "{}", text(&output.stdout));
+    let shard = |args: &[&str]| -> Value {
+        let output = run(dir.path(), &[&["shard", "alice", "--json"], args].concat());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(shard(&["--num-shards", "1"])["shard"], 0);
+    // SHA-256 of "alice" begins with 2bd806c9: place 0x2b of 256 (docs/PROTOCOL.md, appendix).
+    assert_eq!(shard(&["--num-shards", "256"])["shard"], 0x2b);
+    std::fs::write(
+        dir.path().join("iris.toml"),
+        "[core]\nnum_shards = 4096\n[cluster]\ncores = [{ node = 1, addr = \"10.0.0.1:1\" }, \
+         { node = 2, addr = \"10.0.0.2:1\" }]\n",
+    )
+    .unwrap();
+    let of_file = shard(&["--config", "iris.toml"]);
+    assert_eq!(of_file["shard"], 0x2bd);
+    assert!([1, 2].contains(&of_file["preferred"].as_u64().unwrap()));
+    for (args, wanted) in [
+        (&["shard", ""][..], "1 to 128 bytes"),
+        (&["shard", "alice", "--num-shards", "0"], "0 is not in 1..=4096"),
+        (&["shard", "alice", "--config", "none.toml"], "failed to read the configuration"),
+    ] {
+        let (code, error) = fail(&mut iris(dir.path(), args));
+        assert!(code == 2 && error.contains(wanted), "{args:?}: {error}");
+    }
+}

@@ -21,6 +21,7 @@ use crate::compare::CompareFlags;
 use crate::control::Load;
 use crate::fleet::{Fleet, FleetFlags, Wanted, WorkerFlags};
 use crate::garbage::GarbageFlags;
+use crate::manual::{CompletionsFlags, ManFlags};
 use crate::net::TlsPlan;
 use crate::objective::Objectives;
 use crate::observe::Observe;
@@ -205,6 +206,10 @@ pub enum Scenario {
         on: who can connect can have this machine make load. What goes over the connection is not encrypted."
     )]
     Worker(WorkerFlags),
+    /// Print completions for a shell: bash, zsh, fish, elvish, powershell
+    Completions(CompletionsFlags),
+    /// Write manual pages
+    Man(ManFlags),
 }
 
 /// Flags of every scenario.
@@ -492,6 +497,7 @@ impl Scenario {
             Self::Presence(presence) => &presence.flags,
             Self::Search(search) => search.scenario.flags(),
             Self::Garbage(_) | Self::Compare(_) | Self::Worker(_) => return None,
+            Self::Completions(_) | Self::Man(_) => return None,
         })
     }
 }

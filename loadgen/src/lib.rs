@@ -6,7 +6,7 @@
 //! of a run, with what `scrape` reads of the server's metrics; `fleet` makes
 //! several processes, on one machine or many, work as one; `floor`, `server_probe` and `usage` measure the machine,
 //! `report` tells; `live`, `hgrm`, `page` and `chart` show it, and `compare` sets one run against another.
-//! `garbage` makes connections that no server wants.
+//! `garbage` makes connections that no server wants, `manual` completions and manual pages.
 
 pub mod capacity;
 pub mod chart;
@@ -21,6 +21,7 @@ pub mod floor;
 pub mod garbage;
 pub mod hgrm;
 pub mod live;
+pub mod manual;
 pub mod names;
 pub mod net;
 pub mod objective;

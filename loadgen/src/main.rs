@@ -5,6 +5,7 @@ use iris_loadgen::cli::{Cli, Flags, Scenario};
 use iris_loadgen::compare;
 use iris_loadgen::fleet;
 use iris_loadgen::garbage;
+use iris_loadgen::manual;
 use iris_loadgen::observe::check_writable;
 use iris_loadgen::report::{EXIT_INVALID, Report};
 use iris_loadgen::scenario;
@@ -33,6 +34,8 @@ fn run(scenario: Scenario) -> anyhow::Result<u8> {
         Scenario::Garbage(flags) => garbage::run(&flags),
         Scenario::Compare(flags) => compare::run(&flags),
         Scenario::Worker(flags) => fleet::serve::run(&flags),
+        Scenario::Completions(flags) => manual::completions(&flags),
+        Scenario::Man(flags) => manual::man(&flags),
         scenario => {
             let flags = scenario.flags().cloned().expect("every scenario has flags");
             tell(scenario::run(scenario).expect("it is a scenario")?, &flags)

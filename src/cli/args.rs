@@ -7,6 +7,12 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use super::drain::PerSecond;
 use crate::config::units::Span;
 
+mod look;
+mod plan;
+
+pub(super) use look::{Completions, Man, Shard, SupportBundle, Top};
+pub(super) use plan::Capacity;
+
 /// Iris: keeps clients connected and puts each message exactly once into its inbox.
 #[derive(Debug, Parser)]
 #[command(name = "iris", version = crate::VERSION)]
@@ -16,7 +22,10 @@ Start here:
   iris check --defaults > iris.toml a configuration file to edit
   iris check --config iris.toml     every problem of it, with line and fix
   iris serve --config iris.toml     the server
-  iris status                       how it is")]
+  iris status                       how it is
+  iris top                          what it does, live
+  iris capacity --dau 1000000       how many machines a million daily users need
+  iris completions bash             for your shell")]
 pub(super) struct Args {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -32,6 +41,14 @@ pub(super) enum Command {
     Token(Token),
     /// Show how nodes are: a pair side by side, its lag, failovers and splits
     Status(Status),
+    /// Watch nodes live: rates, how busy each thread is, what waits and what is refused
+    Top(Top),
+    /// Say which shard a user is in, and which core it goes to
+    Shard(Shard),
+    /// Work out how many machines so many daily users need, and what they cost
+    Capacity(Box<Capacity>),
+    /// Gather what helps to find out what is wrong with a node, without secrets
+    SupportBundle(SupportBundle),
     /// Steer a core: retire-node
     Core(Core),
     /// Send all clients away and end a node
@@ -42,6 +59,10 @@ pub(super) enum Command {
     Wal(Wal),
     /// Make certificates for the nodes of a cluster
     Pki(Pki),
+    /// Print completions for a shell
+    Completions(Completions),
+    /// Write manual pages
+    Man(Man),
     /// Say which version this is
     Version(Version),
 }

@@ -8,9 +8,9 @@ use std::fmt;
 /// | code | name | when |
 /// |---|---|---|
 /// | 0 | `Ok` | it did what was asked |
-/// | 1 | `Negative` | the verdict is no: `check` found problems (an unreadable file is one), `wal verify` damage, `wal diff` differences; `core retire-node`, `drain` or `logout` was refused |
+/// | 1 | `Negative` | the verdict is no: `check` found problems (an unreadable file is one), `wal verify` damage, `wal diff` differences; `core retire-node`, `drain` or `logout` was refused, `shard` found no core that serves it |
 /// | 2 | `Usage` | the command line is wrong, or a file that it names cannot be read |
-/// | 10 | `Unhealthy` | `status` found something that should not be: a node alone, damaged, not ready or not reachable |
+/// | 10 | `Unhealthy` | `status` found something that should not be: a node alone, damaged, not ready or not reachable; `top`: a node did not answer |
 /// | 69 | `Unavailable` | the machine lacks something: io_uring, a limit |
 /// | 70 | `Internal` | a thread could not be started, or another surprise |
 /// | 73 | `DataDir` | the data directory cannot be used |

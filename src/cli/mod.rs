@@ -2,16 +2,23 @@
 
 pub mod announce;
 mod args;
+mod bundle;
+mod capacity;
 mod check;
 mod core;
 mod drain;
 pub mod exit;
 mod http;
 mod logout;
+mod pages;
 mod pki;
+mod scrape;
 mod serve;
+mod shard;
 mod status;
+mod text;
 mod token;
+mod top;
 mod version;
 mod wal;
 
@@ -38,11 +45,17 @@ pub fn run(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Check(args) => check::run(args),
         Command::Token(args) => token::run(args),
         Command::Status(args) => status::run(args),
+        Command::Capacity(args) => capacity::run(&args),
+        Command::Top(args) => top::run(args),
+        Command::Shard(args) => shard::run(args),
+        Command::SupportBundle(args) => bundle::run(args),
         Command::Core(args) => core::run(args),
         Command::Drain(args) => drain::run(args),
         Command::Logout(args) => logout::run(args),
         Command::Wal(args) => wal::run(args),
         Command::Pki(args) => pki::run(args),
+        Command::Completions(args) => pages::completions(args),
+        Command::Man(args) => pages::man(args),
         Command::Version(args) => version::run(args),
     };
     match outcome {

@@ -45,7 +45,7 @@ pub(super) fn run(args: Status) -> anyhow::Result<Exit> {
 }
 
 /// Asks all at once, so that one that hangs does not make the others' answers old.
-fn ask_all(addresses: &[String], token: Option<&str>) -> Vec<Node> {
+pub(super) fn ask_all(addresses: &[String], token: Option<&str>) -> Vec<Node> {
     std::thread::scope(|scope| {
         let ask = |admin| scope.spawn(move || Node::ask(admin, token));
         let asked: Vec<_> = addresses.iter().map(String::as_str).map(ask).collect();
@@ -55,7 +55,10 @@ fn ask_all(addresses: &[String], token: Option<&str>) -> Vec<Node> {
 }
 
 /// Whom to ask: those named, the node of a configuration, or the one on this machine.
-fn addresses(admins: Vec<String>, file: Option<PathBuf>) -> Result<Vec<String>, Failure> {
+pub(super) fn addresses(
+    admins: Vec<String>,
+    file: Option<PathBuf>,
+) -> Result<Vec<String>, Failure> {
     let mut addresses = Vec::new();
     for admin in &admins {
         addresses.push(http::address(admin)?);
@@ -74,7 +77,7 @@ fn addresses(admins: Vec<String>, file: Option<PathBuf>) -> Result<Vec<String>, 
 }
 
 /// Where the node of a configuration has its admin server. Keys and certificates are not looked at.
-fn of_config(file: PathBuf) -> Result<String, Failure> {
+pub(super) fn of_config(file: PathBuf) -> Result<String, Failure> {
     let usage = |text: String| Failure::new(Exit::Usage, text);
     let name = file.display().to_string();
     let written = config::admin_address(&Sources::with_env(Some(file), false));

@@ -418,6 +418,48 @@ pub fn admin_address(sources: &Sources) -> Result<SocketAddr, Problems> {
     }
 }
 
+/// What was written, sound or not, and what is wrong with how it was written. An error: the file cannot be read.
+pub fn as_written(sources: &Sources) -> Result<(Layers, Vec<Problem>), Problems> {
+    let mut problems = Vec::new();
+    let layers = written(sources, &mut problems)?;
+    Ok((layers, problems))
+}
+
+/// How many shards the cluster of a configuration has and which cores, whatever else is in it; none: the node is alone.
+pub fn placement(sources: &Sources) -> Result<(u16, Vec<u32>), Problems> {
+    let mut problems = Vec::new();
+    let layers = written(sources, &mut problems)?;
+    let shards = layers.value("core", "num_shards");
+    let number = match shards.data {
+        Data::Integer(number) => u16::try_from(number).ok().filter(|n| (1..=4096).contains(n)),
+        _ => None,
+    };
+    let node = |core: &Value| match &core.data {
+        Data::Table(entries) => match entries.iter().find(|(name, _)| name == "node")?.1.data {
+            Data::Integer(node) => u32::try_from(node).ok(),
+            _ => None,
+        },
+        _ => None,
+    };
+    let cores = match &layers.value("cluster", "cores").data {
+        Data::List(list) => list.iter().filter_map(node).collect(),
+        _ => Vec::new(),
+    };
+    match number {
+        Some(number) if problems.is_empty() => Ok((number, cores)),
+        Some(_) => Err(Problems::new(sources.file.clone(), problems)),
+        None => {
+            problems.push(Problem {
+                origin: shards.origin.clone(),
+                key: "core.num_shards".to_owned(),
+                cause: "this is no number of shards".to_owned(),
+                fix: "use 1 to 4096".to_owned(),
+            });
+            Err(Problems::new(sources.file.clone(), problems))
+        }
+    }
+}
+
 /// Everything that was written, and what is wrong with how it was.
 fn written(sources: &Sources, problems: &mut Vec<Problem>) -> Result<Layers, Problems> {
     let mut layers = Layers::defaults(sources.dev);

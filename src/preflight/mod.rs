@@ -118,8 +118,8 @@ fn check_memlock(soft: u64) -> Result<(), Failure> {
     Err(Failure::new(Exit::Unavailable, format!("{cause}; {fix}")))
 }
 
-/// Makes and drops a small ring like those of the reactors.
-fn check_uring() -> Result<(), Failure> {
+/// Makes and drops a small ring like those of the reactors; an error says why that is not possible here.
+pub fn check_uring() -> Result<(), Failure> {
     let config = RingConfig { entries: 8, descriptors: 8, buffers: 8, buffer_bytes: 4096 };
     Ring::new(config).map(drop).map_err(|error| explain_ring(&error))
 }

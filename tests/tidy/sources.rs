@@ -62,6 +62,8 @@ const BANS: [Ban; 4] = [
             ("src/admin/", "the control thread: uptime, idle connections"),
             ("src/cli/token.rs", "a command that ends at once"),
             ("src/cli/http.rs", "a command: how long it waits for an answer"),
+            ("src/cli/top/", "a command: the time between two looks"),
+            ("src/cli/bundle/mod.rs", "a command: the time between two looks"),
             ("src/partition/disk.rs", "the writer's thread times its syncs"),
             ("src/partition/recover.rs", "before anybody is served: how long recovery takes"),
             ("src/preflight/mod.rs", "before anything runs: how long to wait for a port"),
@@ -86,9 +88,11 @@ const BANS: [Ban; 4] = [
 ];
 
 /// Where a program waits for a time: never to let something happen, always for a reason of its own.
-const SLEEPS: [(&str, &str); 5] = [
+const SLEEPS: [(&str, &str); 7] = [
     ("src/cli/drain.rs", "between two looks at a node that drains"),
     ("src/cli/status.rs", "between two looks of status --watch"),
+    ("src/cli/top/mod.rs", "between two looks"),
+    ("src/cli/bundle/mod.rs", "between two looks at the metrics"),
     ("src/partition/disk.rs", "leaves the disk to batches between writes that nobody waits for"),
     ("loadgen/src/run.rs", "the main thread draws the progress while generator threads work"),
     ("clients/python/src/iris_client/_driver.py", "the wait before reconnecting"),

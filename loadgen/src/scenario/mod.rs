@@ -61,7 +61,12 @@ pub fn run(scenario: Scenario) -> Option<anyhow::Result<Report>> {
         Scenario::Slow(flags) => slow::run(flags),
         Scenario::Presence(flags) => presence::run(flags),
         Scenario::Run(flags) => script::run(flags),
-        Scenario::Search(_) | Scenario::Compare(_) | Scenario::Garbage(_) | Scenario::Worker(_) => {
+        Scenario::Completions(_)
+        | Scenario::Man(_)
+        | Scenario::Search(_)
+        | Scenario::Compare(_)
+        | Scenario::Garbage(_)
+        | Scenario::Worker(_) => {
             return None;
         }
     })

@@ -5,10 +5,9 @@ use std::fmt::Write;
 use serde_json::Value;
 
 use super::{Node, Seen, next_step};
+use crate::cli::text::{columns, size, span};
 
 const INFALLIBLE: &str = "writing to a String cannot fail";
-/// Characters of one cell, at most.
-const CELL_MAX: usize = 64;
 
 /// The name of a row, and its cell for a node; `None`: the row does not apply to it.
 type Row = (&'static str, fn(&Node) -> Option<String>);
@@ -80,7 +79,6 @@ const ROWS: [Row; 15] = [
 ];
 
 pub(super) fn render(seen: &Seen) -> String {
-    let mut out = String::new();
     let heads = seen.nodes.iter().map(|node| match node.id() {
         Some(id) => format!("node {id}"),
         None => "unreachable".to_owned(),
@@ -94,21 +92,11 @@ pub(super) fn render(seen: &Seen) -> String {
         let cells: Vec<Option<String>> = cells.collect();
         let applies = |cell: &Option<String>| cell.as_ref().is_some_and(|cell| !cell.is_empty());
         if cells.iter().any(applies) {
-            let dash = |cell: Option<String>| clean(&cell.unwrap_or_else(|| "-".to_owned()));
+            let dash = |cell: Option<String>| cell.unwrap_or_else(|| "-".to_owned());
             lines.push((name, cells.into_iter().map(dash).collect()));
         }
     }
-    let widths: Vec<usize> = (0..seen.nodes.len())
-        .map(|column| lines.iter().map(|(_, cells)| cells[column].chars().count()).max())
-        .map(Option::unwrap_or_default)
-        .collect();
-    for (name, cells) in &lines {
-        let mut line = format!("{name:<14}");
-        for (cell, width) in cells.iter().zip(&widths) {
-            write!(line, "  {cell:<width$}").expect(INFALLIBLE);
-        }
-        writeln!(out, "{}", line.trim_end()).expect(INFALLIBLE);
-    }
+    let mut out = columns(&lines);
     out.push('\n');
     for problem in &seen.problems {
         let place = match (problem.node, problem.admin.as_str()) {
@@ -142,67 +130,4 @@ fn number(node: &Node, pointer: &str) -> u64 {
 
 fn text<'a>(node: &'a Node, pointer: &str) -> &'a str {
     node.at(pointer).as_str().unwrap_or("?")
-}
-
-/// What may stand in a cell: no control characters, no end of the screen.
-fn clean(cell: &str) -> String {
-    let shown = cell.chars().map(|c| if c.is_control() { ' ' } else { c });
-    if cell.chars().count() <= CELL_MAX {
-        return shown.collect();
-    }
-    shown.take(CELL_MAX - 3).chain("...".chars()).collect()
-}
-
-/// A span of time as people say it.
-fn span(ms: u64) -> String {
-    let s = ms / 1000;
-    match s {
-        0..60 => format!("{s} s"),
-        60..3600 => format!("{} min {} s", s / 60, s % 60),
-        3600..86_400 => format!("{} h {} min", s / 3600, s % 3600 / 60),
-        _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
-    }
-}
-
-/// Bytes as people say them.
-fn size(bytes: u64) -> String {
-    let units = [("GiB", 1u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.into_iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) => format!("{:.1} {name}", bytes as f64 / unit as f64),
-        None => format!("{bytes} B"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_and_sizes_have_the_unit_that_fits() {
-        for (ms, wanted) in [
-            (999, "0 s"),
-            (59_999, "59 s"),
-            (60_000, "1 min 0 s"),
-            (3_661_000, "1 h 1 min"),
-            (90_000_000, "1 d 1 h"),
-        ] {
-            assert_eq!(span(ms), wanted);
-        }
-        for (bytes, wanted) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1536, "1.5 KiB"),
-            (3 << 20, "3.0 MiB"),
-            (u64::MAX, "17179869184.0 GiB"),
-        ] {
-            assert_eq!(size(bytes), wanted);
-        }
-    }
-
-    #[test]
-    fn a_cell_holds_what_a_screen_can_show() {
-        assert_eq!(clean("a\u{1b}[2Jb"), "a [2Jb");
-        let long = clean(&"x".repeat(100));
-        assert!(long.len() == CELL_MAX && long.ends_with("x..."), "{long}");
-    }
 }
