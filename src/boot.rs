@@ -5,6 +5,7 @@
 //! their clients away and end, partitions write what they hold and end.
 
 mod cluster;
+mod listen;
 
 use crate::admin::{Control, Event, NodeInfo, NodeState, Phase};
 use crate::cli::announce::{Bound, announce};
@@ -16,9 +17,10 @@ use crate::halt_poll::{HaltPoll, cpu_quota};
 use crate::link::{Inbox, Links as Ways, Outbox, links_into};
 use crate::metrics::Registry;
 use crate::partition::{self, Failed, PartitionStore};
-use crate::preflight::{explain_bind, explain_ring};
+use crate::preflight::explain_ring;
 use crate::reactor::{self, Listeners};
 use crate::rt::{self, Waker};
+use crate::supervisor::{Supervision, watchdog};
 use crate::tls::{Reloader, Renewals};
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use iris_proto::admission::Gate;
@@ -56,18 +58,20 @@ const CORES_LOOK: Duration = Duration::from_millis(5);
 type Joiner = std::thread::JoinHandle<()>;
 
 /// Runs a node until it is told to stop; `reload` reads its configuration anew.
-pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
+pub fn run(mut config: Config, reload: Reload, supervision: Supervision) -> anyhow::Result<()> {
     let started = Instant::now();
     rt::keep_freed_memory();
     adopt_partitions(&mut config);
     let connections_max = config.reactor.connections_max;
     let registry = Registry::new(config.reactors(), config.partitions(), connections_max);
     registry.bounds().set(&config);
-    let state = Arc::new(NodeState::new(NodeInfo::of(&config), registry));
-    let listeners = bind(&config)?;
+    let Supervision { notifier, inherited } = supervision;
+    let state = NodeState::new(NodeInfo::of(&config), registry).supervised(notifier.clone());
+    let state = Arc::new(state);
+    let listeners = listen::bind(&config, inherited, &notifier)?;
     let peers = cluster::bind(&config)?;
-    let address = |listener: fn(&Listeners) -> &Option<Listener>| {
-        listeners.first().and_then(|of_first| listener(of_first).as_ref().map(Listener::address))
+    let address = |listeners_of: fn(&Listeners) -> &Vec<Listener>| {
+        listeners.first().and_then(|first| listeners_of(first).first().map(Listener::address))
     };
     let bound = Bound {
         tcp: address(|listeners| &listeners.tcp),
@@ -130,21 +134,28 @@ pub fn run(mut config: Config, reload: Reload) -> anyhow::Result<()> {
             state.registry().mark_baseline();
             state.advance(Phase::Ready);
             announce(&config, bound)?;
+            notifier.ready(&watchdog::serving(&state));
             control.events().recv()?
         }
     };
     state.advance(Phase::Draining);
+    notifier.stopping("draining");
+    let mut beat = notifier.beat();
     let result = match event {
         Event::Signal(name) => {
             tracing::info!(event = "draining", signal = name, "draining");
             wakers.reactors.iter().for_each(Waker::wake);
-            join_within(reactors, DRAIN_TIMEOUT, &wakers.reactors, "reactors");
+            let draining =
+                || format!("draining: {} connections left", state.registry().connections());
+            let mut drains = || beat.tick(draining);
+            join_within(reactors, DRAIN_TIMEOUT, &wakers.reactors, "reactors", &mut drains);
             if let Some(gateway) = gateway {
-                gateway.stop(&wakers.partitions);
+                gateway.stop(&wakers.partitions, &mut beat);
             }
             state.advance(Phase::Stopping);
             stop.store(true, Ordering::Release);
-            join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions");
+            let mut flushes = || beat.tick(|| "writing the log out".to_owned());
+            join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions", &mut flushes);
             tracing::info!(event = "stopped", "stopped");
             Ok(())
         }
@@ -176,35 +187,6 @@ fn adopt_partitions(config: &mut Config) {
     {
         config.core.partitions = usize::from(found.partitions.max(1));
     }
-}
-
-/// A listener of each kind per reactor, each kind on one address. With port 0 the kernel picks it once, for all.
-fn bind(config: &Config) -> Result<Vec<Listeners>, Failure> {
-    let mut addresses = [config.listen.tcp, config.listen.tls];
-    let mut each = Vec::with_capacity(config.reactors());
-    for _ in 0..config.reactors() {
-        let mut bound = [None, None];
-        for ((address, key), bound) in
-            addresses.iter_mut().zip(["listen.tcp", "listen.tls"]).zip(&mut bound)
-        {
-            let Some(address) = address else { continue };
-            let listener = Listener::bind(*address, u32::from(config.listen.backlog))
-                .map_err(|error| explain_bind(key, *address, &error))?;
-            // A failure leaves the kernel's own bound in force.
-            let limits = [
-                config.reactor.send_buffer.map(|bytes| listener.limit_send_buffer(bytes)),
-                config.reactor.unsent_max.map(|bytes| listener.limit_unsent(bytes)),
-            ];
-            for error in limits.into_iter().flatten().filter_map(Result::err) {
-                tracing::warn!(%error, "failed to limit send buffers");
-            }
-            *address = listener.address();
-            *bound = Some(listener);
-        }
-        let [tcp, tls] = bound;
-        each.push(Listeners { tcp, tls });
-    }
-    Ok(each)
 }
 
 fn open_directory(config: &Config) -> Result<Directory, Failure> {
@@ -444,7 +426,8 @@ impl NodeParts<'_> {
         if doors.is_empty() {
             return Ok(Vec::new());
         }
-        let settings = Arc::new(self.reactor_settings()?);
+        let listeners_max = doors.iter().map(|(listeners, _)| listeners.len()).max();
+        let settings = Arc::new(self.reactor_settings(listeners_max.unwrap_or(0))?);
         let limits = self.config.limits.per_reactor(self.config.reactors());
         let verifier = self.config.verifier()?;
         let mut cluster = cluster.into_iter();
@@ -499,10 +482,10 @@ impl NodeParts<'_> {
         Ok(None)
     }
 
-    fn reactor_settings(&self) -> anyhow::Result<reactor::Settings> {
-        let Config { reactor, core, node, auth, listen, .. } = self.config;
-        // With two listeners, each has accepts armed for which the other cannot use the slots.
-        let reserved = if listen.tcp.and(listen.tls).is_some() { reactor::ACCEPTS } else { 0 };
+    fn reactor_settings(&self, listeners_max: usize) -> anyhow::Result<reactor::Settings> {
+        let Config { reactor, core, node, auth, .. } = self.config;
+        // Of several listeners, each has accepts armed for which the others cannot use the slots.
+        let reserved = reactor::ACCEPTS * listeners_max.saturating_sub(1);
         let seconds = |duration: Duration| duration.as_secs().clamp(2, 1 << 30) as u32;
         let (grace, jitter) = auth.expiry;
         Ok(reactor::Settings {
@@ -666,8 +649,14 @@ where
     })?)
 }
 
-/// Waits for threads to end, waking them meanwhile, and says so if some do not.
-fn join_within(threads: Vec<Joiner>, timeout: Duration, wakers: &[Waker], what: &str) {
+/// Waits for threads to end, waking them meanwhile, and says so if some do not. `tick` is called while it waits.
+fn join_within(
+    threads: Vec<Joiner>,
+    timeout: Duration,
+    wakers: &[Waker],
+    what: &str,
+    tick: &mut dyn FnMut(),
+) {
     let deadline = Instant::now() + timeout;
     while threads.iter().any(|thread| !thread.is_finished()) {
         if Instant::now() >= deadline {
@@ -675,6 +664,7 @@ fn join_within(threads: Vec<Joiner>, timeout: Duration, wakers: &[Waker], what: 
             return;
         }
         wakers.iter().for_each(Waker::wake);
+        tick();
         std::thread::park_timeout(Duration::from_millis(5));
     }
 }

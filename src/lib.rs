@@ -1,9 +1,10 @@
 //! The Iris server: what `proto` decides and `wal` lays out, done with io_uring.
 //!
 //! In reading order: [`cli`] and [`config`] turn what was typed into a checked [`config::Config`]; [`preflight`] looks
-//! at the machine; [`boot`] brings the threads up; [`admin`] shows how they are, from what they count in [`metrics`];
-//! [`auth`] verifies tokens, [`tls`] loads certificates. The data path is [`reactor`] (connections), [`link`] (batches
-//! between threads) and [`partition`] (inboxes and their log), on the threads of [`rt`].
+//! at the machine; [`boot`] brings the threads up, and the service manager hears of it by [`supervisor`]; [`admin`] shows
+//! how they are, from what they count in [`metrics`]; [`auth`] verifies tokens, [`tls`] loads certificates. The data path is
+//! [`reactor`] (connections), [`link`] (batches between threads) and [`partition`] (inboxes and their log), on the threads
+//! of [`rt`].
 
 pub mod cli;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod eject;
 pub mod halt_poll;
 pub mod queue;
 pub mod rt;
+pub mod supervisor;
 
 pub mod admin;
 pub mod auth;

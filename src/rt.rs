@@ -156,6 +156,14 @@ pub fn keep_freed_memory() {
     }
 }
 
+/// Microseconds of CLOCK_MONOTONIC, as the service manager counts them (`clock_gettime(2)`).
+pub fn monotonic_us() -> u64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure is ours. This clock exists on every Linux.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1000
+}
+
 /// Lets other tasks of this executor run if it is their time.
 pub async fn yield_if_needed() {
     glommio::yield_if_needed().await;

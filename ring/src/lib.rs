@@ -11,10 +11,12 @@
 //! `io_uring_setup(2)` have the kernel's side; Linux 6.1 is enough.
 
 mod buffers;
+mod pass;
 mod ring;
 mod slots;
 mod socket;
 
 pub use buffers::BufferId;
+pub use pass::{send_with_descriptor, take_passed_descriptors};
 pub use ring::{Event, Ring, RingConfig, SendId, Token};
 pub use socket::{Listener, bound_stream_socket, raise_descriptor_limit, stream_socket_to};

@@ -3,7 +3,7 @@
 use std::io;
 use std::mem::size_of;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// A listening TCP socket. Accepted sockets inherit TCP_NODELAY and the buffer sizes set here, which saves a system
 /// call per connection.
@@ -20,15 +20,42 @@ impl Listener {
         let fd = stream_socket(&address)?;
         set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;
         set_option(&fd, libc::SOL_SOCKET, libc::SO_REUSEPORT, 1)?;
-        set_option(&fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
         let (raw, len) = to_raw(&address);
         // SAFETY: `raw` holds an address of `len` bytes.
         check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const raw).cast(), len) })?;
-        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
-        // SAFETY: a system call on a descriptor of ours.
-        check(unsafe { libc::listen(fd.as_raw_fd(), backlog) })?;
+        let mut listener = Self { fd, address };
+        listener.listen(backlog)?;
+        listener.address = local_address(&listener.fd)?;
+        Ok(listener)
+    }
+
+    /// A socket that another process made and that listens already, with what waits in its queue.
+    pub fn inherit(fd: OwnedFd) -> io::Result<Self> {
+        let wrong = |what: &str| io::Error::new(io::ErrorKind::InvalidInput, what.to_owned());
+        if get_option(&fd, libc::SOL_SOCKET, libc::SO_TYPE)? != libc::SOCK_STREAM
+            || get_option(&fd, libc::SOL_SOCKET, libc::SO_PROTOCOL)? != libc::IPPROTO_TCP
+        {
+            return Err(wrong("it is no TCP socket"));
+        }
+        if get_option(&fd, libc::SOL_SOCKET, libc::SO_ACCEPTCONN)? == 0 {
+            return Err(wrong("it does not listen"));
+        }
         let address = local_address(&fd)?;
         Ok(Self { fd, address })
+    }
+
+    /// Listens, or goes on listening with another bound of its queue: what waits in it stays (`inet_listen` in
+    /// net/ipv4/af_inet.c).
+    pub fn listen(&self, backlog: u32) -> io::Result<()> {
+        set_option(&self.fd, libc::IPPROTO_TCP, libc::TCP_NODELAY, 1)?;
+        let backlog = i32::try_from(backlog).unwrap_or(i32::MAX);
+        // SAFETY: a system call on a descriptor of ours.
+        check(unsafe { libc::listen(self.fd.as_raw_fd(), backlog) })
+    }
+
+    /// The same socket again: both take from one queue.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { fd: self.fd.try_clone()?, address: self.address })
     }
 
     /// Limits the kernel's send buffer of each accepted connection, bytes. The kernel doubles the value for its bookkeeping
@@ -49,6 +76,12 @@ impl Listener {
     /// The address in use; its port is the kernel's choice where 0 was asked for.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
@@ -112,6 +145,15 @@ fn set_option(fd: &OwnedFd, level: i32, name: i32, value: i32) -> io::Result<()>
             size_of::<i32>() as u32,
         )
     })
+}
+
+fn get_option(fd: &impl AsRawFd, level: i32, name: i32) -> io::Result<i32> {
+    let (mut value, mut len) = (0_i32, size_of::<i32>() as u32);
+    // SAFETY: the option's value is an int, and so is ours.
+    check(unsafe {
+        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len)
+    })?;
+    Ok(value)
 }
 
 fn local_address(fd: &OwnedFd) -> io::Result<SocketAddr> {
@@ -181,16 +223,6 @@ mod tests {
         }
     }
 
-    fn option(fd: &impl AsRawFd, level: i32, name: i32) -> i32 {
-        let (mut value, mut len) = (0_i32, size_of::<i32>() as u32);
-        // SAFETY: the option's value is an int, and so is ours.
-        check(unsafe {
-            libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len)
-        })
-        .unwrap();
-        value
-    }
-
     #[test]
     fn accepted_connections_inherit_the_limits_and_the_kernel_doubles_one() {
         use std::net::{TcpListener, TcpStream};
@@ -199,13 +231,45 @@ mod tests {
         listener.limit_unsent(16 << 10).unwrap();
         let _client = TcpStream::connect(listener.address()).unwrap();
         let (accepted, _) = TcpListener::from(listener.fd).accept().unwrap();
-        assert_eq!(option(&accepted, libc::SOL_SOCKET, libc::SO_SNDBUF), 128 << 10);
-        assert_eq!(option(&accepted, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT), 16 << 10);
+        assert_eq!(get_option(&accepted, libc::SOL_SOCKET, libc::SO_SNDBUF).unwrap(), 128 << 10);
+        assert_eq!(
+            get_option(&accepted, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT).unwrap(),
+            16 << 10
+        );
     }
 
     #[test]
     fn a_listener_on_port_0_tells_its_port() {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
         assert_ne!(listener.address().port(), 0);
+    }
+
+    #[test]
+    fn an_inherited_listener_keeps_its_address_and_what_waits_in_its_queue() {
+        use std::net::{TcpListener, TcpStream};
+        let first = Listener::bind("127.0.0.1:0".parse().unwrap(), 16).unwrap();
+        let address = first.address();
+        let client = TcpStream::connect(address).unwrap();
+        let second = Listener::inherit(first.try_clone().unwrap().fd).unwrap();
+        drop(first);
+        second.listen(32).unwrap();
+        assert_eq!(second.address(), address);
+        let (_, peer) = TcpListener::from(second.fd).accept().unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+    }
+
+    #[test]
+    fn only_a_tcp_socket_that_listens_is_inherited() {
+        use std::net::{TcpListener, UdpSocket};
+        use std::os::unix::net::UnixListener;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        assert!(Listener::inherit(stream.into()).is_err());
+        assert!(Listener::inherit(UdpSocket::bind("127.0.0.1:0").unwrap().into()).is_err());
+        let dir = std::env::temp_dir().join(format!("iris-ring-{}", std::process::id()));
+        let unix = UnixListener::bind(&dir).unwrap();
+        std::fs::remove_file(&dir).unwrap();
+        assert!(Listener::inherit(unix.into()).is_err());
+        assert!(Listener::inherit(listener.into()).is_ok());
     }
 }

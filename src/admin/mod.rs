@@ -33,6 +33,7 @@ use tokio::sync::oneshot;
 use crate::cli::complain;
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{ListenConfig, Reload};
+use crate::supervisor::watchdog;
 use crate::tls::Reloader;
 use reload::Reloads;
 
@@ -94,7 +95,8 @@ impl Control {
                 () = http::serve_socket(of_socket, Arc::clone(&state), (reloads.clone(), pages)) => {}
                 () = watch::run(Arc::clone(&state), opened) => {}
                 () = signals.watch(signal_events, reloads) => {}
-                () = reload::run(reload, tls, asked, state) => {}
+                () = reload::run(reload, tls, asked, Arc::clone(&state)) => {}
+                () = watchdog::run(state.notifier().clone(), Arc::clone(&state)) => {}
                 _ = stopped => {}
             }
         };

@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use super::gate::{answer, refuse};
-use super::state::NodeState;
+use super::state::{NodeState, Phase};
 use crate::config::{Host, Problems, Reload, Reloaded};
 use crate::tls::Reloader;
 
@@ -59,6 +59,11 @@ pub(super) async fn run(
 ) {
     let mut revision = 0;
     while let Some(teller) = asked.recv().await {
+        // While the node starts, READY=1 is not for this to say.
+        let is_ready = state.phase() == Phase::Ready;
+        if is_ready {
+            state.notifier().reloading();
+        }
         let outcome = reload.read(&Host::detect());
         if let Some(tls) = &tls {
             // Files that do not fit are among the problems.
@@ -70,10 +75,21 @@ pub(super) async fn run(
             (revision, reloaded)
         });
         say(&outcome);
+        if is_ready {
+            state.notifier().ready(&status(&outcome));
+        }
         if let Some(teller) = teller {
             // An error means that who asked is gone.
             let _ = teller.send(outcome);
         }
+    }
+}
+
+/// What the service manager shows until the next look.
+fn status(outcome: &Outcome) -> String {
+    match outcome {
+        Ok((revision, _)) => format!("reloaded (revision {revision})"),
+        Err(_) => "not reloaded: the configuration has problems, see the log".to_owned(),
     }
 }
 

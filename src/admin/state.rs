@@ -11,6 +11,7 @@ use iris_proto::admission::Limits;
 use crate::config::{Config, Roles};
 use crate::eject::Ejector;
 use crate::metrics::Registry;
+use crate::supervisor::Notifier;
 
 /// Where a node is in its life. It only moves forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +87,7 @@ pub struct NodeState {
     started: Instant,
     info: NodeInfo,
     registry: Registry,
+    notifier: Notifier,
     /// For each reactor, the limits that it has not taken yet.
     posted: Box<[Posted]>,
     /// Once the threads that hold connections can be reached.
@@ -103,7 +105,13 @@ impl NodeState {
         let phase = AtomicU8::new(Phase::Starting as u8);
         let posted = (0..registry.reactors()).map(|_| crossbeam_channel::bounded(1)).collect();
         let (ejector, socket) = (OnceLock::new(), OnceLock::new());
-        Self { phase, started: Instant::now(), info, registry, posted, ejector, socket }
+        let notifier = Notifier::default();
+        Self { phase, started: Instant::now(), info, registry, notifier, posted, ejector, socket }
+    }
+
+    /// The same with a service manager, which hears of it.
+    pub fn supervised(self, notifier: Notifier) -> Self {
+        Self { notifier, ..self }
     }
 
     /// Has every reactor take these limits at its next look, in place of any that it has not taken yet. Called by the
@@ -160,6 +168,11 @@ impl NodeState {
     /// Who it is.
     pub fn info(&self) -> &NodeInfo {
         &self.info
+    }
+
+    /// For telling the service manager.
+    pub fn notifier(&self) -> &Notifier {
+        &self.notifier
     }
 
     /// What it counts.

@@ -11,6 +11,7 @@ use crate::partition::{Failed, MirrorParts};
 use crate::preflight::{explain_bind, explain_ring};
 use crate::reactor::{ClusterParts, GATEWAY};
 use crate::rt::{self, Waker};
+use crate::supervisor::Beat;
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use iris_proto::edge::RouterConfig;
 use iris_proto::id::{Origin, ShardId};
@@ -229,10 +230,12 @@ impl Running {
     }
 
     /// Edges are told to go elsewhere, the mirror gets what it lacks, and the links are ended.
-    pub(super) fn stop(self, partitions: &[Waker]) {
+    pub(super) fn stop(self, partitions: &[Waker], beat: &mut Beat) {
         self.states.set_all(PartitionState::Draining);
         partitions.iter().for_each(Waker::wake);
         self.leave.store(true, Ordering::Release);
-        super::join_within(vec![self.thread], FLUSH_TIMEOUT, &[self.waker], "gateway");
+        let mut leaves = || beat.tick(|| "saying goodbye to other nodes".to_owned());
+        let (threads, wakers) = (vec![self.thread], [self.waker]);
+        super::join_within(threads, FLUSH_TIMEOUT, &wakers, "gateway", &mut leaves);
     }
 }

@@ -3,6 +3,7 @@
 use super::args::Serve;
 use super::exit::{Exit, Failure};
 use crate::config::{self, Host, Reload, Sources};
+use crate::supervisor::Supervision;
 use crate::{boot, logging, preflight};
 
 pub(super) fn run(args: Serve) -> anyhow::Result<Exit> {
@@ -23,11 +24,12 @@ pub(super) fn run(args: Serve) -> anyhow::Result<Exit> {
     let (mut config, layers) = config::load(&sources, &Host::detect())
         .map_err(|problems| Failure::new(Exit::Config, problems.to_string()))?;
     config.ports_file = args.ports_file;
-    let notices = preflight::run(&config, &layers)?;
+    let supervision = Supervision::from_env();
+    let notices = preflight::run(&config, &layers, &supervision.inherited)?;
     logging::init(&config.log);
     for notice in notices {
         tracing::warn!("{notice}");
     }
-    boot::run(config, Reload::new(sources, layers))?;
+    boot::run(config, Reload::new(sources, layers), supervision)?;
     Ok(Exit::Ok)
 }

@@ -79,6 +79,11 @@ impl Registry {
         self.0.reactors.len()
     }
 
+    /// Number of partitions.
+    pub fn partitions(&self) -> usize {
+        self.0.partitions.len()
+    }
+
     /// The block of that reactor, for its thread.
     pub fn reactor(&self, index: usize) -> Arc<ReactorMetrics> {
         Arc::clone(&self.0.reactors[index])

@@ -16,6 +16,7 @@ use iris_ring::{Ring, RingConfig};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, Layers, Origin};
+use crate::supervisor::{Inherited, Kind};
 
 /// Locked memory that glommio asks for (RLIMIT_MEMLOCK, soft).
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
@@ -32,8 +33,13 @@ const FDS_OTHER: u64 = 128;
 
 /// Looks at limits, io_uring, addresses and the data directory, and raises the soft limit of open files. All that is
 /// lacking comes back at once, one line each; the exit code is that of the first. What somebody wrote is refused if the
-/// machine does not hold it; of a default that it does not hold a line for the log comes back.
-pub fn run(config: &Config, layers: &Layers) -> Result<Vec<String>, Failure> {
+/// machine does not hold it; of a default that it does not hold a line for the log comes back. An address whose listeners
+/// were inherited is this process's already.
+pub fn run(
+    config: &Config,
+    layers: &Layers,
+    inherited: &Inherited,
+) -> Result<Vec<String>, Failure> {
     let mut failures = Vec::new();
     let is_default =
         |lack: &holds::Lack| layers.value(lack.key.0, lack.key.1).origin == Origin::Default;
@@ -45,8 +51,11 @@ pub fn run(config: &Config, layers: &Layers) -> Result<Vec<String>, Failure> {
     // Too little locked memory is one lack, though a ring may fail by it, too.
     failures.extend(check_memlock(limits::memlock().soft).and_then(|()| check_uring()).err());
     if config.roles.edge {
-        for (key, address) in [("listen.tcp", config.listen.tcp), ("listen.tls", config.listen.tls)]
-        {
+        for (kind, key, address) in [
+            (Kind::Tcp, "listen.tcp", config.listen.tcp),
+            (Kind::Tls, "listen.tls", config.listen.tls),
+        ] {
+            let address = address.filter(|address| !inherited.has(kind, *address));
             failures.extend(address.and_then(|address| check_address(key, address, until).err()));
         }
     }

@@ -25,24 +25,33 @@ const BUFFER_BYTES: u32 = 8192;
 /// How long nothing is accepted after an accept failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where clients of a reactor come in.
+/// Where clients of a reactor come in: one listener of a kind, or several if more were inherited than there are reactors.
 #[derive(Debug, Default)]
 pub struct Listeners {
     /// In the clear.
-    pub tcp: Option<Listener>,
+    pub tcp: Vec<Listener>,
     /// By TLS.
-    pub tls: Option<Listener>,
+    pub tls: Vec<Listener>,
 }
 
-/// Names of listeners in tokens of accepts, and their places in [`Lane::accepting`].
-const TCP: Token = 0;
-const TLS: Token = 1;
-
 impl Listeners {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.tcp.len() + self.tls.len()
+    }
+
+    /// Nobody can come in.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of them with their names in tokens of accepts, which are their places in [`Lane::accepting`], too.
     fn each(&self) -> impl Iterator<Item = (Token, &Listener)> {
-        [(TCP, &self.tcp), (TLS, &self.tls)]
-            .into_iter()
-            .filter_map(|(door, listener)| Some((door, listener.as_ref()?)))
+        (0..).zip(self.tcp.iter().chain(&self.tls))
+    }
+
+    fn is_tls(&self, door: Token) -> bool {
+        door as usize >= self.tcp.len()
     }
 }
 
@@ -51,7 +60,7 @@ pub(super) struct Lane {
     pub ring: Ring,
     used: u32,
     /// Accepts armed, for each listener.
-    accepting: [u32; 2],
+    accepting: Box<[u32]>,
     /// Single receives under way: never more than there are buffers.
     receiving: u32,
     /// Connections with something to read, in the order the kernel told of them.
@@ -89,11 +98,11 @@ pub(super) fn reason_of(result: i32) -> CloseReason {
 impl Lanes {
     pub(super) fn new(listeners: Listeners, waker: Waker, settings: &Settings) -> io::Result<Self> {
         let accept_after = Instant::now();
-        let first = Self::make(&waker, true, settings)?;
+        let first = Self::make(&waker, true, listeners.len(), settings)?;
         Ok(Self { listeners, waker, lanes: vec![first], open: true, accept_after })
     }
 
-    fn make(waker: &Waker, is_first: bool, settings: &Settings) -> io::Result<Lane> {
+    fn make(waker: &Waker, is_first: bool, doors: usize, settings: &Settings) -> io::Result<Lane> {
         let ring = Ring::new(RingConfig {
             entries: 1024,
             descriptors: settings.ring_slots,
@@ -102,7 +111,8 @@ impl Lanes {
         })?;
         // The thread sleeps in the first ring; the others make it ring through the waker's eventfd.
         let waiting = VecDeque::new();
-        let mut lane = Lane { ring, used: 0, accepting: [0; 2], receiving: 0, waiting };
+        let accepting = vec![0; doors].into();
+        let mut lane = Lane { ring, used: 0, accepting, receiving: 0, waiting };
         if is_first {
             lane.ring.poll_eventfd(waker.eventfd(), 0);
         } else {
@@ -153,7 +163,7 @@ impl Lanes {
         let armed_at = |lanes: &[Lane], door: Token| -> usize {
             lanes.iter().map(|lane| lane.accepting[door as usize] as usize).sum()
         };
-        let doors = self.listeners.each().count();
+        let doors = self.listeners.len();
         let mut room = (settings.connections_max + doors * ACCEPTS)
             .saturating_sub(connections)
             .saturating_sub(self.lanes.iter().map(Lane::armed).sum::<u32>() as usize);
@@ -167,11 +177,11 @@ impl Lanes {
                 if self.lanes.len() == settings.rings_max {
                     return Ok(());
                 }
-                let lane = Self::make(&self.waker, false, settings)?;
+                let lane = Self::make(&self.waker, false, doors, settings)?;
                 self.lanes.push(lane);
             }
             let lane = self.lanes.iter_mut().find(|lane| free(lane) > 0).expect("one was added");
-            // With two listeners each leaves room for the other in a ring that is nearly full.
+            // Each listener leaves room for the others in a ring that is nearly full.
             let slots = (free(lane) as usize).div_ceil(doors);
             let count = (ACCEPTS - armed).min(slots).min(room);
             for _ in 0..count {
@@ -244,7 +254,7 @@ impl Lanes {
                 };
                 let mut conn = Conn::new(index as u16, descriptor, peer, reactor.now_s);
                 conn.pass = pass;
-                if door == TLS {
+                if self.listeners.is_tls(door) {
                     let tls =
                         reactor.tls.as_mut().expect("who listens for TLS has its configuration");
                     conn.tls = Some(tls.accept());

@@ -6,7 +6,10 @@ use crate::tree::{Faults, File, code_of, files, has_word};
 const UNSAFE_HOMES: [(&str, &str); 6] = [
     ("ring/src/", "io_uring and sockets: what the kernel points at is owned by the ring"),
     ("wal/src/io/mod.rs", "statvfs(2)"),
-    ("src/rt.rs", "eventfd(2) and futex(2) of parked threads, sched_setscheduler(2), mallopt(3)"),
+    (
+        "src/rt.rs",
+        "eventfd(2) and futex(2) of parked threads, sched_setscheduler(2), mallopt(3), clock_gettime(2)",
+    ),
     ("loadgen/src/net/plain.rs", "ppoll(2) over a few sockets"),
     ("loadgen/src/net/wake.rs", "eventfd(2) and ppoll(2) over several rings"),
     ("tests/cli.rs", "kill(2), setrlimit(2) and seccomp(2) for processes under test"),
