@@ -33,7 +33,7 @@ pub async fn run(notifier: Notifier, state: Arc<NodeState>) {
     if notifier.is_heard() {
         while state.phase() < Phase::Ready {
             notifier.extend(START_TIME);
-            notifier.status(state.phase().name());
+            notifier.status(&starting(&state));
             tokio::time::sleep(START_LOOK).await;
         }
         watch(&notifier, &state, period_of_env()).await;
@@ -73,6 +73,13 @@ async fn watch(notifier: &Notifier, state: &NodeState, period: Option<Duration>)
             told_at = Some(now);
         }
         tokio::time::sleep(look).await;
+    }
+}
+
+fn starting(state: &NodeState) -> String {
+    match state.registry().unroutable_shards() {
+        0 => state.phase().name().to_owned(),
+        shards => format!("waiting for a core: {shards} shards have none"),
     }
 }
 
