@@ -39,7 +39,7 @@ test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vect
 test-e2e: build needs-peers has-prometheus has-systemd has-browser $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
 	$(PYTEST) -q -rs tests/e2e
 
-test-systemd: build has-systemd $(VENV)/.ready ## Units and the Debian package under a real systemd in namespaces; root
+test-systemd: build has-systemd needs-cargo-deb $(VENV)/.ready ## Units and the Debian package under a real systemd in namespaces; root
 	$(PYTEST) -q -rs tests/e2e/test_systemd.py tests/e2e/test_debian.py
 
 chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for one, ROUNDS=n of each; root
@@ -97,7 +97,7 @@ DEB_OUT ?= target/debian
 deb: $(IRIS) $(LOADGEN) needs-cargo-deb ## A Debian package in target/debian, of what `make install` installs
 	rm -rf $(DEB_ROOT)
 	$(MAKE) install DESTDIR=$(DEB_ROOT) PREFIX=/usr SYSCONFDIR=/etc IRIS=$(IRIS) LOADGEN=$(LOADGEN)
-	PATH="$(abspath target/tools/bin):$$PATH" $(CARGO) deb --locked --no-build --quiet --output $(DEB_OUT)/
+	PATH="$(abspath target/tools/bin):$$PATH" $(CARGO) deb --locked --no-build --quiet $(DEB_FLAGS) --output $(DEB_OUT)/
 
 $(VENV)/.ready: tests/requirements.txt | needs-python
 	$(PYTHON) -m venv $(VENV)

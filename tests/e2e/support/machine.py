@@ -209,6 +209,11 @@ class Machine:
             raise
 
 
+def cargo_deb() -> str | None:
+    """Return where cargo-deb is, if anywhere: in the PATH, or where ``make deb`` puts it."""
+    return shutil.which("cargo-deb", path=f"{ROOT / 'target/tools/bin'}:{os.environ.get('PATH', '')}")
+
+
 def make_install(root: Path, **variables: str) -> None:
     """Install below ``root`` as a package does."""
     make("install", DESTDIR=str(root), PREFIX="/usr", SYSCONFDIR="/etc", **variables)
