@@ -12,6 +12,7 @@ export IRIS_PICTURES := $(abspath target/pictures)
 
 # What is installed, and where; DESTDIR comes before it.
 LOADGEN := target/release/iris-loadgen
+TUNE = $(dir $(IRIS))iris-tune
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 UNITS := iris.service iris-core.service iris-edge@.service iris.slice
@@ -73,12 +74,12 @@ bench-micro: needs-rust ## Time the same work: nanoseconds of one operation
 bench-peers: build needs-peers ## Iris beside mosquitto and nats-server, measured here; takes some minutes
 	$(PYTHON) bench/peers/run.py
 
-$(IRIS) $(LOADGEN):
+$(IRIS) $(LOADGEN) $(TUNE):
 	$(MAKE) build
 
-install: $(IRIS) $(LOADGEN) ## Install programs, units and pages below DESTDIR and PREFIX; builds only what is not there
+install: $(IRIS) $(LOADGEN) $(TUNE) ## Install programs, units and pages below DESTDIR and PREFIX; builds only what is not there
 	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/systemd/system lib/sysusers.d lib/tmpfiles.d share/doc/iris)
-	install -m 755 $(IRIS) $(LOADGEN) $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(IRIS) $(LOADGEN) $(TUNE) $(DESTDIR)$(PREFIX)/bin
 	for unit in $(UNITS); do \
 	  sed 's|/usr/bin/iris|$(PREFIX)/bin/iris|; s|/usr/share/|$(PREFIX)/share/|' systemd/$$unit \
 	    > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; done
@@ -94,7 +95,7 @@ install: $(IRIS) $(LOADGEN) ## Install programs, units and pages below DESTDIR a
 DEB_ROOT := target/debian-root
 DEB_OUT ?= target/debian
 
-deb: $(IRIS) $(LOADGEN) needs-cargo-deb ## A Debian package in target/debian, of what `make install` installs
+deb: $(IRIS) $(LOADGEN) $(TUNE) needs-cargo-deb ## A Debian package in target/debian, of what `make install` installs
 	rm -rf $(DEB_ROOT)
 	$(MAKE) install DESTDIR=$(DEB_ROOT) PREFIX=/usr SYSCONFDIR=/etc IRIS=$(IRIS) LOADGEN=$(LOADGEN)
 	PATH="$(abspath target/tools/bin):$$PATH" $(CARGO) deb --locked --no-build --quiet $(DEB_FLAGS) --output $(DEB_OUT)/

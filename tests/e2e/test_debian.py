@@ -10,7 +10,7 @@ import pytest
 from support.machine import ROOT, Machine, cargo_deb, make
 from support.wait import PATIENCE
 
-PROGRAMS = ("/usr/bin/iris", "/usr/bin/iris-loadgen")
+PROGRAMS = ("/usr/bin/iris", "/usr/bin/iris-loadgen", "/usr/bin/iris-tune")
 UNITS = ("iris.service", "iris-core.service", "iris-edge@.service", "iris.slice")
 
 
