@@ -10,7 +10,14 @@ export IRIS_LOADGEN_BIN := $(abspath target/release/iris-loadgen)
 # Where tests keep pictures of the dashboard.
 export IRIS_PICTURES := $(abspath target/pictures)
 
-.PHONY: help run build test test-rust test-python test-e2e sim-sabotage chaos fuzz lint clean
+# What is installed, and where; DESTDIR comes before it.
+LOADGEN := target/release/iris-loadgen
+TUNE = $(dir $(IRIS))iris-tune
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+UNITS := iris.service iris-core.service iris-edge@.service iris.slice
+
+.PHONY: help run build test test-rust test-python test-e2e test-systemd sim-sabotage chaos fuzz lint clean install deb
 .PHONY: bench bench-check bench-baseline bench-micro bench-peers
 
 help: ## What can be made
@@ -30,8 +37,11 @@ test-rust: needs-rust ## Unit, property, and tidy tests of the Rust crates
 test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vectors and a real server
 	cd clients/python && ../../$(PYTEST) -q -rs tests
 
-test-e2e: build needs-peers has-prometheus has-browser $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
+test-e2e: build needs-peers has-prometheus has-systemd has-browser $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
 	$(PYTEST) -q -rs tests/e2e
+
+test-systemd: build has-systemd needs-cargo-deb $(VENV)/.ready ## Units and the Debian package under a real systemd in namespaces; root
+	$(PYTEST) -q -rs tests/e2e/test_systemd.py tests/e2e/test_debian.py
 
 chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for one, ROUNDS=n of each; root
 	$(PYTHON) tests/chaos/run.py --rounds $(or $(ROUNDS),1) $(foreach name,$(SCENARIO),--scenario $(name))
@@ -64,12 +74,38 @@ bench-micro: needs-rust ## Time the same work: nanoseconds of one operation
 bench-peers: build needs-peers ## Iris beside mosquitto and nats-server, measured here; takes some minutes
 	$(PYTHON) bench/peers/run.py
 
+$(IRIS) $(LOADGEN) $(TUNE):
+	$(MAKE) build
+
+install: $(IRIS) $(LOADGEN) $(TUNE) ## Install programs, units and pages below DESTDIR and PREFIX; builds only what is not there
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/systemd/system lib/sysusers.d lib/tmpfiles.d share/doc/iris)
+	install -m 755 $(IRIS) $(LOADGEN) $(TUNE) $(DESTDIR)$(PREFIX)/bin
+	for unit in $(UNITS); do \
+	  sed 's|/usr/bin/iris|$(PREFIX)/bin/iris|; s|/usr/share/|$(PREFIX)/share/|' systemd/$$unit \
+	    > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; done
+	chmod 644 $(addprefix $(DESTDIR)$(PREFIX)/lib/systemd/system/,$(UNITS))
+	install -m 644 -T systemd/iris.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/iris.conf
+	install -m 644 -T systemd/iris.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/iris.conf
+	install -m 644 README.md docs/*.md $(DESTDIR)$(PREFIX)/share/doc/iris
+	install -m 644 -T systemd/README.md $(DESTDIR)$(PREFIX)/share/doc/iris/SYSTEMD.md
+	install -d $(DESTDIR)$(SYSCONFDIR)/iris
+	test -e $(DESTDIR)$(SYSCONFDIR)/iris/iris.toml || \
+	  install -m 644 systemd/iris.toml $(DESTDIR)$(SYSCONFDIR)/iris/iris.toml
+
+DEB_ROOT := target/debian-root
+DEB_OUT ?= target/debian
+
+deb: $(IRIS) $(LOADGEN) $(TUNE) needs-cargo-deb ## A Debian package in target/debian, of what `make install` installs
+	rm -rf $(DEB_ROOT)
+	$(MAKE) install DESTDIR=$(DEB_ROOT) PREFIX=/usr SYSCONFDIR=/etc IRIS=$(IRIS) LOADGEN=$(LOADGEN)
+	PATH="$(abspath target/tools/bin):$$PATH" $(CARGO) deb --locked --no-build --quiet $(DEB_FLAGS) --output $(DEB_OUT)/
+
 $(VENV)/.ready: tests/requirements.txt | needs-python
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check -r tests/requirements.txt
 	touch $@
 
-.PHONY: needs-rust needs-cxx needs-python needs-peers has-prometheus has-browser
+.PHONY: needs-rust needs-cxx needs-python needs-peers needs-cargo-deb has-prometheus has-systemd has-browser
 needs-rust:
 	@command -v $(CARGO) >/dev/null || { echo "cargo not found: install Rust 1.92 or later (https://rustup.rs)" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "no C compiler: apt-get install gcc" >&2; exit 1; }
@@ -101,6 +137,17 @@ has-prometheus:
 	    apt-get update -q && apt-get install -q -y --no-install-recommends prometheus; \
 	    systemctl disable --now prometheus >/dev/null 2>&1 || true; \
 	  else false; fi; } || echo "prometheus not found, its tests are skipped: apt-get install prometheus" >&2
+
+needs-cargo-deb: needs-rust
+	@PATH="$(abspath target/tools/bin):$$PATH" $(CARGO) deb --version >/dev/null 2>&1 || \
+	  $(CARGO) install cargo-deb --version 3.8.0 --locked --root target/tools
+
+# Its tools are enough, it need not run here.
+has-systemd:
+	@command -v systemd-analyze >/dev/null || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -q && apt-get install -q -y --no-install-recommends systemd; \
+	  else false; fi; } || echo "systemd not found, its tests are skipped: apt-get install systemd" >&2
 
 # Some tests look at pages: of iris-loadgen, and the dashboard; without a browser they are skipped, and say so.
 has-browser:

@@ -33,7 +33,7 @@ pub async fn run(notifier: Notifier, state: Arc<NodeState>) {
     if notifier.is_heard() {
         while state.phase() < Phase::Ready {
             notifier.extend(START_TIME);
-            notifier.status(state.phase().name());
+            notifier.status(&starting(&state));
             tokio::time::sleep(START_LOOK).await;
         }
         watch(&notifier, &state, period_of_env()).await;
@@ -73,6 +73,13 @@ async fn watch(notifier: &Notifier, state: &NodeState, period: Option<Duration>)
             told_at = Some(now);
         }
         tokio::time::sleep(look).await;
+    }
+}
+
+fn starting(state: &NodeState) -> String {
+    match state.registry().unroutable_shards() {
+        0 => state.phase().name().to_owned(),
+        shards => format!("waiting for a core: {shards} shards have none"),
     }
 }
 
@@ -202,7 +209,7 @@ mod tests {
 
     #[test]
     fn threads_that_turn_seldom_or_often_are_alive_and_feed_in_time() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut watch = watch(start);
         let mut fed = start;
         for second in 0..100_u64 {
@@ -219,7 +226,7 @@ mod tests {
 
     #[test]
     fn one_stuck_thread_starves_the_watchdog_and_is_named() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut watch = watch(start);
         let (mut fed, mut named) = (0, None);
         for second in 0..30_u64 {
@@ -240,7 +247,7 @@ mod tests {
 
     #[test]
     fn one_that_turns_again_is_forgiven() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut watch = watch(start);
         watch.look(start, vec![1, 1]);
         let late = start + PERIOD;
@@ -252,7 +259,7 @@ mod tests {
 
     #[test]
     fn without_a_watchdog_nothing_is_fed_and_stuck_threads_are_named_all_the_same() {
-        let start = Instant::now();
+        let start = clock::now();
         let mut watch = Watch::new(None, vec!["iris-r0".to_owned()], start);
         assert!(!watch.look(start, vec![0]).feed);
         assert_eq!(watch.look(start + PERIOD_ELSE, vec![0]).stuck, ["iris-r0"]);

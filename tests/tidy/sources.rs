@@ -99,7 +99,7 @@ const SLEEPS: [(&str, &str); 7] = [
 ];
 
 /// Where a condition is polled: a short wait between two looks, and a failure when time is up.
-const POLLS: [(&str, &str); 9] = [
+const POLLS: [(&str, &str); 10] = [
     ("src/admin/drain.rs", "the control thread asks whether the main thread has begun"),
     ("bench/peers/brokers.py", "polls for ports files and open ports"),
     ("bench/recovery.py", "polls for the server's ports file"),
@@ -107,6 +107,7 @@ const POLLS: [(&str, &str); 9] = [
     ("bench/survivor.py", "looks at the survivor each second of a load"),
     ("bench/hostile.py", "polls for users who send, and for memory that stays as it is"),
     ("src/admin/reload.rs", "the control thread asks whether reactors have taken limits"),
+    ("src/supervisor/watchdog.rs", "the control thread looks whether each thread turns"),
     ("bench/slow.py", "looks at the server each second of a load"),
     (
         "src/admin/retire.rs",
