@@ -138,7 +138,7 @@ pub fn run(mut config: Config, reload: Reload, supervision: Supervision) -> anyh
             control.events().recv()?
         }
     };
-    notifier.stopping("draining");
+    notifier.stopping(if matches!(event, Event::Fatal(_)) { "failed" } else { "draining" });
     let mut beat = notifier.beat();
     let clients = drain::Clients {
         state: &state,
@@ -157,7 +157,7 @@ pub fn run(mut config: Config, reload: Reload, supervision: Supervision) -> anyh
     };
     state.advance(Phase::Draining);
     // After a failure nothing is acknowledged any more; what is on disk is read at the next start (I6).
-    let result = sent_away.map(|()| {
+    let result = sent_away.and_then(|()| {
         if let Some(gateway) = gateway {
             gateway.stop(&wakers.partitions, &mut beat);
         }
@@ -166,7 +166,13 @@ pub fn run(mut config: Config, reload: Reload, supervision: Supervision) -> anyh
         let mut flushes = || beat.tick(|| "writing the log out".to_owned());
         join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions", &mut flushes);
         drain::wait_until_shown(&state);
+        let failed = control.events().try_iter().find_map(|event| match event {
+            Event::Fatal(failure) => Some(failure),
+            Event::Signal(_) | Event::Drain(_) => None,
+        });
+        failed.map_or(Ok(()), Err)?;
         tracing::info!(event = "stopped", "stopped");
+        Ok(())
     });
     control.stop();
     drop(directory);

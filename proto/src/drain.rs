@@ -154,10 +154,11 @@ impl Drain {
         Self { plan, connections, told: 0, gone: 0 }
     }
 
-    /// The same connections by another plan, which begins now.
+    /// The same connections by another plan, which begins now: all are told anew, because who was to come back later
+    /// would stay away for all of that time.
     pub fn hasten(self, plan: Plan) -> Self {
         let left = self.connections - self.gone;
-        Self { plan, connections: left, told: left, gone: 0 }
+        Self { plan, connections: left, told: 0, gone: 0 }
     }
 
     /// The plan.

@@ -77,9 +77,12 @@ fn complete(
         address = listeners.first().map_or(address, Listener::address);
         let listener = match Listener::bind(address, u32::from(config.listen.backlog)) {
             Ok(listener) => listener,
-            // One that a socket unit made without ReusePort=, or that another user owns, has no second one beside it:
-            // reactors take from its queue in turns.
-            Err(error) if error.kind() == ErrorKind::AddrInUse && inherited > 0 => {
+            // One that a socket unit made without ReusePort=, that another user owns, or whose port is privileged, has no
+            // second one beside it: reactors take from its queue in turns.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::AddrInUse | ErrorKind::PermissionDenied)
+                    && inherited > 0 =>
+            {
                 let shared = &listeners[listeners.len() % inherited];
                 listeners.push(shared.try_clone().map_err(|error| fail(address, error))?);
                 continue;

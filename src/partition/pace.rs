@@ -39,13 +39,14 @@ impl Pace {
 
     /// Whether the open batch, which is not empty, is to be written now.
     pub(super) fn is_due(&mut self, now: Nanos, open: Open) -> bool {
+        let next = self.last.map(|last| last + self.interval);
         self.until = if !open.has_room {
             None
         } else if open.awaited {
-            self.last.map(|last| last + self.interval)
+            next
         } else {
             let since = *self.unawaited_since.get_or_insert(now);
-            Some(since + nanos(open.unawaited_max))
+            next.max(Some(since + nanos(open.unawaited_max)))
         };
         self.until.is_none_or(|until| until <= now)
     }
@@ -110,6 +111,15 @@ mod tests {
         assert!(pace.is_due(now + 5 * MS, UNAWAITED));
         pace.begun(now + 5 * MS);
         assert!(!pace.is_due(now + 6 * MS, UNAWAITED), "counts anew for the next batch");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_keeps_to_the_interval_too() {
+        let mut pace = Pace::new(20 * INTERVAL);
+        pace.begun(7 * MS);
+        assert!(!pace.is_due(8 * MS, UNAWAITED));
+        assert!(!pace.is_due(46 * MS, UNAWAITED));
+        assert!(pace.is_due(47 * MS, UNAWAITED));
     }
 
     #[test]

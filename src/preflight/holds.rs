@@ -64,7 +64,9 @@ impl Machine {
             ),
         });
         let of_memory = self.memory.and_then(|memory| {
-            let own = if config.tls.is_some() { OWN_TLS_BYTES } else { OWN_BYTES };
+            // Who comes in the clear as well as by TLS may do so alone: nobody is refused for what may not come.
+            let is_tls = config.listen.tls.is_some() && config.listen.tcp.is_none();
+            let own = if is_tls { OWN_TLS_BYTES } else { OWN_BYTES };
             let connections = config.reactor.connections_max as u64;
             let held = memory / (KERNEL_BYTES + own);
             (connections > held).then(|| Lack {

@@ -55,7 +55,11 @@ pub fn run(
             (Kind::Tcp, "listen.tcp", config.listen.tcp),
             (Kind::Tls, "listen.tls", config.listen.tls),
         ] {
-            let address = address.filter(|address| !inherited.has(kind, *address));
+            // Beside a listener that was kept, one that shares its port can be bound, and this process holds the port.
+            let is_held = |address: SocketAddr| {
+                inherited.has(kind, address) || inherited.has_port(address.port())
+            };
+            let address = address.filter(|address| !is_held(*address));
             failures.extend(address.and_then(|address| check_address(key, address, until).err()));
         }
     }

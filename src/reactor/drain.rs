@@ -51,12 +51,12 @@ impl Reactor {
 
     /// A plan begins, or another one takes its place.
     fn follow(&mut self, plan: Plan) {
-        let (drain, told_upto) = match &self.draining {
-            None => (Drain::new(plan, self.open), 0),
-            Some(before) => (before.drain.hasten(plan), before.told_upto),
+        let drain = match &self.draining {
+            None => Drain::new(plan, self.open),
+            Some(before) => before.drain.hasten(plan),
         };
         let (begun_ms, slots) = (self.clock.monotonic_ms(), self.conns.slots());
-        let draining = Draining { drain, begun_ms, slots, told_upto, closed_upto: 0 };
+        let draining = Draining { drain, begun_ms, slots, told_upto: 0, closed_upto: 0 };
         self.draining = Some(Box::new(draining));
     }
 

@@ -110,6 +110,12 @@ impl Inherited {
         self.kept.iter().any(|kept| kept.fits(kind, address))
     }
 
+    /// There is one on that port, of whatever kind and address. It shares the port with others, and is closed if nobody
+    /// takes it.
+    pub fn has_port(&self, port: u16) -> bool {
+        self.kept.iter().any(|kept| kept.listener.address().port() == port)
+    }
+
     /// The listeners for an address with their names; port 0 stands for any.
     pub fn take(&mut self, kind: Kind, address: SocketAddr) -> Vec<(String, Listener)> {
         // Those of port 0 are of one port all the same, or clients of one name would land at two.
@@ -198,6 +204,7 @@ mod tests {
         ];
         let mut inherited = Inherited::of(passed.map(|(name, fd)| (name.to_owned(), fd)));
         assert!(inherited.has(Kind::Tcp, one) && !inherited.has(Kind::Tls, one));
+        assert!(inherited.has_port(one.port()) && !inherited.has_port(1));
         assert!(!inherited.has(Kind::Tcp, other));
         assert!(inherited.take(Kind::Tls, one).is_empty());
         let taken = inherited.take(Kind::Tcp, one);

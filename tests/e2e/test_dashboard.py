@@ -22,7 +22,7 @@ from support.wait import until
 LIGHT, DARK = (0xF6, 0xF7, 0xF9), (0x0D, 0x11, 0x17)
 #: Below the range that the kernel hands out.
 ADMIN_PORT = 7480
-LIVE = "document.body.dataset.live === 'yes'"
+LIVE = "document.body?.dataset.live === 'yes'"
 
 
 @pytest.fixture
@@ -170,9 +170,9 @@ def test_a_token_is_asked_for_once_and_a_wrong_one_shows_nothing(
     page.ask(give.format("w" * 40))
     page.wait("document.getElementById('ask-why').textContent !== ''", "it says that the token is wrong")
     page.ask(give.format("s" * 40))
-    page.wait(f"{LIVE} && document.getElementById('ask').hidden", "it shows the node")
+    page.wait(f"{LIVE} && document.getElementById('ask')?.hidden", "it shows the node")
     page.call("Page.reload")
-    page.wait(f"{LIVE} && document.getElementById('ask').hidden", "the tab remembers it")
+    page.wait(f"{LIVE} && document.getElementById('ask')?.hidden", "the tab remembers it")
     assert all("ssss" not in address for address in page.requests()), "no address has the token"
 
 

@@ -215,7 +215,7 @@ impl Bundle {
             None => {
                 if let Data::Text(text) = &self.layers.value("listen", "admin").data
                     && !text.ends_with(":0")
-                    && let Ok(address) = http::address(&text.replace("0.0.0.0", "127.0.0.1"))
+                    && let Ok(address) = http::address(&here(text))
                 {
                     addresses.push(address);
                 }
@@ -446,4 +446,11 @@ fn tune() -> Result<String, String> {
     let _ = child.wait();
     let text = text.map_err(|_| format!("it took longer than {} s", TUNE_MAX.as_secs()))?;
     Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// An address that this machine reaches itself by: that of any interface is none.
+fn here(address: &str) -> String {
+    address
+        .strip_prefix("0.0.0.0:")
+        .map_or_else(|| address.to_owned(), |port| format!("127.0.0.1:{port}"))
 }

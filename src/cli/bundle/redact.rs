@@ -30,6 +30,8 @@ const FILE_KEYS: [(&str, &str, bool); 7] = [
     ("cluster", "cert", false),
     ("cluster", "key", true),
 ];
+/// Keys that are lists of tables: what is none may be a secret in the wrong place.
+const TABLE_KEYS: [(&str, &str); 3] = [("auth", "keys"), ("tls", "certs"), ("cluster", "cores")];
 /// Fields of tables in lists that name a file, likewise.
 const FILE_FIELDS: [(&str, bool); 3] = [("file", true), ("cert", false), ("key", true)];
 /// Fields that are shown.
@@ -90,9 +92,16 @@ impl Redactor {
             if FILE_KEYS.iter().any(|key| (key.0, key.1) == (section, name) && key.2) {
                 self.learn_value(value, places);
             }
-            let Data::List(list) = &value.data else { continue };
+            let is_of_tables = TABLE_KEYS.contains(&(section, name));
+            let one = std::slice::from_ref(value);
+            let list = if let Data::List(list) = &value.data { list.as_slice() } else { one };
             for entry in list {
-                let Data::Table(fields) = &entry.data else { continue };
+                let Data::Table(fields) = &entry.data else {
+                    if is_of_tables {
+                        self.learn_value(entry, places);
+                    }
+                    continue;
+                };
                 let is_secret =
                     |name: &str| FILE_FIELDS.iter().any(|field| field.0 == name && field.1);
                 let secrets = fields.iter().filter(|(name, _)| is_secret(name));
@@ -174,7 +183,7 @@ pub(super) fn without_users(text: &str) -> String {
     let text = without_escapes(text);
     let mut out = String::with_capacity(text.len());
     let mut rest = text.as_str();
-    const FIELDS: [&str; 2] = ["user=", "\"user\":"];
+    const FIELDS: [&str; 3] = ["user=", "\"user\":", "\\\"user\\\":"];
     while let Some((at, field)) = FIELDS
         .iter()
         .filter_map(|field| Some((rest.find(field)?, *field)))
@@ -183,7 +192,7 @@ pub(super) fn without_users(text: &str) -> String {
         let (before, after) = rest.split_at(at + field.len());
         out += before;
         let begins = |c: char| !(c.is_alphanumeric() || c == '_');
-        let is_field = field.starts_with('"') || rest[..at].chars().next_back().is_none_or(begins);
+        let is_field = field != "user=" || rest[..at].chars().next_back().is_none_or(begins);
         rest = after;
         if !is_field {
             continue;
@@ -191,7 +200,17 @@ pub(super) fn without_users(text: &str) -> String {
         let spaces = rest.len() - rest.trim_start_matches(' ').len();
         out += &rest[..spaces];
         out += CUT;
-        rest = &rest[spaces + value_len(&rest[spaces..])..];
+        // JSON within JSON, as a journal has it: the quotes of the value are escaped, and any within it twice.
+        let length = match rest[spaces..].strip_prefix("\\\"") {
+            Some(quoted) => {
+                match quoted.match_indices("\\\"").find(|(at, _)| !quoted[..*at].ends_with('\\')) {
+                    Some((end, _)) => end + 4,
+                    None => quoted.find('\n').map_or(quoted.len(), |end| end) + 2,
+                }
+            }
+            None => value_len(&rest[spaces..]),
+        };
+        rest = &rest[spaces + length..];
     }
     out + rest
 }
@@ -234,11 +253,26 @@ pub(super) fn config(layers: &Layers, places: &Places) -> Json {
             Origin::Flag(flag) => flag.clone(),
         };
         let is_file = FILE_KEYS.iter().any(|key| (key.0, key.1) == (section, name));
-        let shown = if is_file { file(value, places) } else { plain(value, places) };
+        let shown = match &value.data {
+            _ if is_file => file(value, places),
+            Data::List(list) if TABLE_KEYS.contains(&(section, name)) => {
+                list.iter().map(|entry| table(entry, places)).collect()
+            }
+            _ if TABLE_KEYS.contains(&(section, name)) => table(value, places),
+            _ => plain(value, places),
+        };
         let section = sections.entry(section).or_insert_with(|| json!({}));
         section[name] = json!({ "value": shown, "from": from });
     }
     Json::Object(sections)
+}
+
+/// A table; whatever else stands in its place is not shown.
+fn table(value: &Value, places: &Places) -> Json {
+    match &value.data {
+        Data::Table(_) => plain(value, places),
+        _ => json!(CUT),
+    }
 }
 
 fn plain(value: &Value, places: &Places) -> Json {
@@ -347,8 +381,26 @@ mod tests {
             ("\x1b[3muser\x1b[0m\x1b[2m=\x1b[0m\"alice\" x", "user=[redacted] x"),
             ("superuser=root users_online=3", "superuser=root users_online=3"),
             ("user=\"unended\nnext", "user=[redacted]\nnext"),
+            (
+                r#"{"MESSAGE":"{\"user\":\"al ice\",\"n\":1}"}"#,
+                r#"{"MESSAGE":"{\"user\":[redacted],\"n\":1}"}"#,
+            ),
         ] {
             assert_eq!(without_users(text), wanted);
+        }
+    }
+
+    #[test]
+    fn a_secret_in_the_place_of_a_table_is_not_shown() {
+        for keys in ["\"swordfish-swordfish\"", "[\"swordfish-swordfish\"]"] {
+            let mut layers = Layers::defaults(false);
+            layers.apply_file(&format!("[auth]\nkeys = {keys}\n"), &mut Vec::new());
+            let places = Places::default();
+            let shown = config(&layers, &places).to_string();
+            assert!(!shown.contains("swordfish"), "{shown}");
+            let mut redactor = Redactor::default();
+            redactor.learn_config(&layers, &places);
+            assert!(!redactor.scrub("it is swordfish-swordfish").contains("swordfish-"));
         }
     }
 
