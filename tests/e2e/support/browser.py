@@ -134,9 +134,10 @@ class Page:
         return str(self.ask(f"document.querySelector({selector!r})?.textContent ?? ''"))
 
     def wait(self, expression: str, what: str) -> None:
-        """Wait until a JavaScript expression is true."""
+        """Wait until a JavaScript expression is true; a page that is still loading may lack what it names."""
+        tried = f"(() => {{ try {{ return Boolean({expression}) }} catch {{ return false }} }})()"
         try:
-            until(lambda: self.ask(f"Boolean({expression})"), what, every=0.05)
+            until(lambda: self.ask(tried), what, every=0.05)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.ask('document.body.innerText')}\n{self.complaints()}") from None
 
