@@ -6,7 +6,7 @@ use super::args::Check;
 use super::exit::Exit;
 use super::print;
 use super::token::unix_s;
-use crate::config::{self, Config, Data, Host, Layers, Origin, Sources, Value, schema};
+use crate::config::{self, Config, Data, Host, Layers, Sources, Value, schema};
 use crate::tls::CertSummary;
 
 pub(super) fn run(args: Check) -> anyhow::Result<Exit> {
@@ -79,12 +79,7 @@ fn certificates(config: &Config) -> Json {
 fn values(layers: &Layers) -> Json {
     let mut sections = Map::new();
     for (section, name, value) in layers.iter() {
-        let from = match &value.origin {
-            Origin::Default => "default".to_owned(),
-            Origin::File { line } => format!("line {line}"),
-            Origin::Env(name) => name.clone(),
-            Origin::Flag(flag) => flag.clone(),
-        };
+        let from = value.origin.to_string();
         let section = sections.entry(section).or_insert_with(|| json!({}));
         section[name] = json!({ "value": to_json(value), "from": from });
     }

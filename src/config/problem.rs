@@ -21,6 +21,16 @@ pub enum Origin {
     Default,
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File { line } => write!(out, "line {line}"),
+            Self::Env(name) | Self::Flag(name) => out.write_str(name),
+            Self::Default => out.write_str("default"),
+        }
+    }
+}
+
 /// One problem.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {

@@ -16,7 +16,7 @@ use iris_ring::{Ring, RingConfig};
 
 use crate::cli::exit::{Exit, Failure};
 use crate::config::{Config, Layers, Origin};
-use crate::supervisor::{Inherited, Kind};
+use crate::supervisor::Inherited;
 
 /// Locked memory that glommio asks for (RLIMIT_MEMLOCK, soft).
 const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
@@ -51,15 +51,10 @@ pub fn run(
     // Too little locked memory is one lack, though a ring may fail by it, too.
     failures.extend(check_memlock(limits::memlock().soft).and_then(|()| check_uring()).err());
     if config.roles.edge {
-        for (kind, key, address) in [
-            (Kind::Tcp, "listen.tcp", config.listen.tcp),
-            (Kind::Tls, "listen.tls", config.listen.tls),
-        ] {
-            // Beside a listener that was kept, one that shares its port can be bound, and this process holds the port.
-            let is_held = |address: SocketAddr| {
-                inherited.has(kind, address) || inherited.has_port(address.port())
-            };
-            let address = address.filter(|address| !is_held(*address));
+        for (key, address) in [("listen.tcp", config.listen.tcp), ("listen.tls", config.listen.tls)]
+        {
+            // A port of a listener that was kept is this process's own: another one can be bound beside it.
+            let address = address.filter(|address| !inherited.has_port(address.port()));
             failures.extend(address.and_then(|address| check_address(key, address, until).err()));
         }
     }

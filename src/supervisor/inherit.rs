@@ -105,13 +105,8 @@ impl Inherited {
         inherited
     }
 
-    /// There is a listener for that address.
-    pub fn has(&self, kind: Kind, address: SocketAddr) -> bool {
-        self.kept.iter().any(|kept| kept.fits(kind, address))
-    }
-
-    /// There is one on that port, of whatever kind and address. It shares the port with others, and is closed if nobody
-    /// takes it.
+    /// There is a listener on that port, of whatever kind and address. It shares the port with others, and is closed if
+    /// nobody takes it.
     pub fn has_port(&self, port: u16) -> bool {
         self.kept.iter().any(|kept| kept.listener.address().port() == port)
     }
@@ -203,9 +198,12 @@ mod tests {
             ("tcp", Some(udp)),
         ];
         let mut inherited = Inherited::of(passed.map(|(name, fd)| (name.to_owned(), fd)));
-        assert!(inherited.has(Kind::Tcp, one) && !inherited.has(Kind::Tls, one));
+        let has = |inherited: &Inherited, kind, address| {
+            inherited.kept.iter().any(|kept| kept.fits(kind, address))
+        };
+        assert!(has(&inherited, Kind::Tcp, one) && !has(&inherited, Kind::Tls, one));
         assert!(inherited.has_port(one.port()) && !inherited.has_port(1));
-        assert!(!inherited.has(Kind::Tcp, other));
+        assert!(!has(&inherited, Kind::Tcp, other));
         assert!(inherited.take(Kind::Tls, one).is_empty());
         let taken = inherited.take(Kind::Tcp, one);
         assert_eq!(taken.len(), 1);

@@ -8,7 +8,7 @@ use iris::metrics::{CloseReason, Label, Registry, RejectReason};
 use iris_proto::id::Origin;
 use iris_proto::replica::{Now, Replica, ReplicaConfig};
 
-use crate::tree::{Faults, File, files, root};
+use crate::tree::{Faults, File, compare_generated, files};
 
 pub(crate) const PAGE: &str = "docs/OPERATING.md";
 const LIMITS: &str = "proto/src/limits.rs";
@@ -16,25 +16,7 @@ const LIMITS: &str = "proto/src/limits.rs";
 #[test]
 fn generated_tables_are_those_of_the_code() {
     let tables = [("keys", keys()), ("exit codes", exit_codes()), ("metrics", metrics())];
-    let mut page = File::read(PAGE).text;
-    let mut stale = Vec::new();
-    for (name, table) in tables {
-        let begin = format!("<!-- generated: {name} -->\n");
-        let start = page.find(&begin).unwrap_or_else(|| panic!("{PAGE}: no {begin}")) + begin.len();
-        let len = page[start..].find("<!-- end -->").expect("every generated table has an end");
-        if page[start..start + len] != table {
-            page.replace_range(start..start + len, &table);
-            stale.push(name);
-        }
-    }
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        std::fs::write(root().join(PAGE), page).expect("the page can be written");
-        return;
-    }
-    assert!(
-        stale.is_empty(),
-        "{PAGE}: {stale:?} differ from the code: run `UPDATE_DOCS=1 cargo test --test tidy`"
-    );
+    compare_generated(PAGE, tables.map(|(name, table)| (name.to_owned(), table)));
 }
 
 fn keys() -> String {

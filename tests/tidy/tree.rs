@@ -91,6 +91,29 @@ impl Faults {
     }
 }
 
+/// Compares the generated blocks of a page, by name, with what the code makes of them; with UPDATE_DOCS, writes them.
+pub(crate) fn compare_generated(path: &str, blocks: impl IntoIterator<Item = (String, String)>) {
+    let mut page = File::read(path).text;
+    let mut stale = Vec::new();
+    for (name, block) in blocks {
+        let begin = format!("<!-- generated: {name} -->\n");
+        let start = page.find(&begin).unwrap_or_else(|| panic!("{path}: no {begin}")) + begin.len();
+        let len = page[start..].find("<!-- end -->").expect("every generated block has an end");
+        if page[start..start + len] != block {
+            page.replace_range(start..start + len, &block);
+            stale.push(name);
+        }
+    }
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(root().join(path), page).expect("the page can be written");
+        return;
+    }
+    assert!(
+        stale.is_empty(),
+        "{path}: {stale:?} differ from the code: run `UPDATE_DOCS=1 cargo test --test tidy`"
+    );
+}
+
 /// Whether `word` stands in `text` between characters that are not part of a word.
 pub(crate) fn has_word(text: &str, word: &str) -> bool {
     let is_part = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');

@@ -246,12 +246,7 @@ fn without_escapes(text: &str) -> String {
 pub(super) fn config(layers: &Layers, places: &Places) -> Json {
     let mut sections = Map::new();
     for (section, name, value) in layers.iter() {
-        let from = match &value.origin {
-            Origin::Default => "default".to_owned(),
-            Origin::File { line } => format!("line {line}"),
-            Origin::Env(name) => name.clone(),
-            Origin::Flag(flag) => flag.clone(),
-        };
+        let from = value.origin.to_string();
         let is_file = FILE_KEYS.iter().any(|key| (key.0, key.1) == (section, name));
         let shown = match &value.data {
             _ if is_file => file(value, places),
