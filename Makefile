@@ -37,11 +37,11 @@ test-rust: needs-rust ## Unit, property, and tidy tests of the Rust crates
 test-python: build $(VENV)/.ready ## The Python SDK, against the protocol's vectors and a real server
 	cd clients/python && ../../$(PYTEST) -q -rs tests
 
-test-e2e: build needs-peers has-prometheus has-systemd has-browser $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
+test-e2e: build needs-peers needs-cargo-deb has-prometheus has-systemd has-browser $(VENV)/.ready ## Real processes: kill -9, hostile clients, limits, recovery
 	$(PYTEST) -q -rs tests/e2e
 
-test-systemd: build has-systemd needs-cargo-deb $(VENV)/.ready ## Units and the Debian package under a real systemd in namespaces; root
-	$(PYTEST) -q -rs tests/e2e/test_systemd.py tests/e2e/test_debian.py
+test-systemd: build needs-cargo-deb has-prometheus has-systemd $(VENV)/.ready ## Units and the Debian package under a real systemd in namespaces; root
+	$(PYTEST) -q -rs tests/e2e/test_systemd.py tests/e2e/test_debian.py tests/e2e/test_operating.py
 
 chaos: build needs-python ## Clusters that are killed and cut: SCENARIO=name for one, ROUNDS=n of each; root
 	$(PYTHON) tests/chaos/run.py --rounds $(or $(ROUNDS),1) $(foreach name,$(SCENARIO),--scenario $(name))
@@ -78,7 +78,7 @@ $(IRIS) $(LOADGEN) $(TUNE):
 	$(MAKE) build
 
 install: $(IRIS) $(LOADGEN) $(TUNE) ## Install programs, units and pages below DESTDIR and PREFIX; builds only what is not there
-	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/systemd/system lib/sysusers.d lib/tmpfiles.d share/doc/iris)
+	install -d $(addprefix $(DESTDIR)$(PREFIX)/,bin lib/systemd/system lib/sysusers.d lib/tmpfiles.d share/doc/iris share/iris/monitoring)
 	install -m 755 $(IRIS) $(LOADGEN) $(TUNE) $(DESTDIR)$(PREFIX)/bin
 	for unit in $(UNITS); do \
 	  sed 's|/usr/bin/iris|$(PREFIX)/bin/iris|; s|/usr/share/|$(PREFIX)/share/|' systemd/$$unit \
@@ -88,6 +88,7 @@ install: $(IRIS) $(LOADGEN) $(TUNE) ## Install programs, units and pages below D
 	install -m 644 -T systemd/iris.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/iris.conf
 	install -m 644 README.md docs/*.md $(DESTDIR)$(PREFIX)/share/doc/iris
 	install -m 644 -T systemd/README.md $(DESTDIR)$(PREFIX)/share/doc/iris/SYSTEMD.md
+	install -m 644 docs/monitoring/* $(DESTDIR)$(PREFIX)/share/iris/monitoring
 	install -d $(DESTDIR)$(SYSCONFDIR)/iris
 	test -e $(DESTDIR)$(SYSCONFDIR)/iris/iris.toml || \
 	  install -m 644 systemd/iris.toml $(DESTDIR)$(SYSCONFDIR)/iris/iris.toml

@@ -4,6 +4,8 @@
 One server, with a budget of connections a second and one of connections that have not logged in. Users send to each other
 in pairs, open loop, in four parts: alone; beside `--strangers` connections that send garbage, say nothing, leave frames half
 open or claim lengths beyond any; beside connections with forged tokens at ten times the budget of accepts; and alone again.
+The generators of strangers are of the idle class (sched(7)): they share the CPUs with the server, which they would not do in
+earnest.
 Before the last part, both kinds of strangers come once more without users, whose messages would take memory themselves.
 Targets: p99 to ACCEPTED beside strangers is at most three times that alone, nothing is lost, no user's connection ends,
 and the server's memory after strangers without users is within 5 % of that before.
@@ -43,7 +45,11 @@ class Run:
 
     def start(self, name, flags):
         command = [recovery.LOADGEN, *flags, "--addr", self.server.ports["tcp"], "--json", str(self.out / f"{name}.json")]
-        if flags[0] != "garbage":
+        if flags[0] == "garbage":
+            # What strangers do on machines of their own takes nothing from the server's CPUs, nor from its users'. The idle
+            # class gives way at once; a thread of the server, which is of the batch class, would wait for a nice one.
+            command = ["chrt", "--idle", "0", *command]
+        else:
             command += ["--key", str(self.server.data / "dev.key")]
         self.commands[name] = shlex.join(["iris-loadgen", *flags])
         print(f"{name}: {self.commands[name]}", file=sys.stderr, flush=True)
@@ -56,6 +62,8 @@ class Run:
             sys.exit("the load generator could not run; its own words stand above")
         figures = json.loads(path.read_text())
         figures["command"] = self.commands[name]
+        if "environment" in figures:
+            figures["environment"]["command"] = self.commands[name]
         path.write_text(json.dumps(figures, indent=1) + "\n")
         return figures
 
@@ -99,7 +107,7 @@ def main():
     parser.add_argument("--strangers", type=int, default=100_000, help="default 100000")
     parser.add_argument("--users", type=int, default=1000, help="users who send to each other; default 1000")
     parser.add_argument("--rate", type=int, default=2000, help="their messages a second; default 2000")
-    parser.add_argument("--accepts", type=int, default=2000, help="the budget of connections a second; default 2000")
+    parser.add_argument("--accepts", type=int, default=600, help="the budget of connections a second; default 600")
     parser.add_argument("--duration", type=int, default=30, help="seconds of each part but the strangers'; default 30")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
@@ -151,6 +159,8 @@ def report(out, args, now, cpus, settings, parts, treated, rss, counts):
     slower = {part: p99[part] / alone for part in ("strangers", "flood")}
     lost = sum(figures["lost"] + figures["duplicates"] for figures in parts.values())
     ended = sum(sum(figures["errors"].values()) for figures in parts.values())
+    came = sum(kind["held"] + sum(end["count"] for end in kind["ends"]) for kind in treated[1]["kinds"])
+    times = came / args.duration / args.accepts
     grown = rss[1] / rss[0]
     lines = [
         f"# Strangers, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
@@ -169,6 +179,7 @@ def report(out, args, now, cpus, settings, parts, treated, rss, counts):
     targets = [
         ("p99 beside strangers, to that alone", f"{slower['strangers']:.2f}", "at most 3", slower["strangers"] <= 3),
         ("p99 beside a flood at ten times the budget", f"{slower['flood']:.2f}", "at most 3", slower["flood"] <= 3),
+        ("connections of the flood a second, to the budget", f"{times:.1f}", "10", times > 9.5),
         ("messages lost or repeated; connections of users ended", f"{lost}; {ended}", "0; 0", lost + ended == 0),
         ("memory after the strangers, to that before", f"{grown:.3f}", "within 5 %", abs(grown - 1) <= 0.05),
     ]

@@ -51,7 +51,7 @@ def main():
     parser.add_argument("--connections", type=int, default=1_000_000, help="default 1000000")
     parser.add_argument("--active", default="1%", help="share or number that exchanges messages; default 1%%")
     parser.add_argument("--hold", default="10m", help="time before that; default 10m")
-    parser.add_argument("--rate", type=int, default=10_000, help="messages a second of all of them; default 10000")
+    parser.add_argument("--rate", type=int, default=5_000, help="messages a second of all together; default 5000")
     parser.add_argument("--duration", default="60s", help="time in which they exchange messages; default 60s")
     parser.add_argument("--threads", type=int, default=2, help="of the generator; default 2")
     parser.add_argument("--batch-interval", default="2ms", help="wal.batch_interval of the server; default 2ms")
@@ -169,8 +169,8 @@ def report(out, args, now, cpus, figures, samples, free_before):
     lines = [
         f"# {open_:,} connections, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
         "",
-        f"`python3 bench/million.py --connections {args.connections}`; one server process and the generator on one machine,",
-        f"hard `ulimit -n` {nofile:,}. `{figures['environment']['command']}`.",
+        f"`python3 bench/million.py --connections {args.connections} --hold {args.hold} --rate {args.rate}`; one server",
+        f"process and the generator on one machine, hard `ulimit -n` {nofile:,}. `{figures['environment']['command']}`.",
         "",
         "| what | measured | target | |",
         "|---|---|---|---|",

@@ -165,12 +165,12 @@ pub fn run(mut config: Config, reload: Reload, supervision: Supervision) -> anyh
         stop.store(true, Ordering::Release);
         let mut flushes = || beat.tick(|| "writing the log out".to_owned());
         join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions", &mut flushes);
-        drain::wait_until_shown(&state);
         let failed = control.events().try_iter().find_map(|event| match event {
             Event::Fatal(failure) => Some(failure),
             Event::Signal(_) | Event::Drain(_) => None,
         });
         failed.map_or(Ok(()), Err)?;
+        drain::show_end(&state);
         tracing::info!(event = "stopped", "stopped");
         Ok(())
     });

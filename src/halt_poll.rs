@@ -11,6 +11,7 @@
 //! costs nothing. Nor is a CPU kept awake that is busy anyway: it halts rarely, and a scheduler that never sees it idle
 //! moves threads that are not pinned there too late.
 
+use crate::cgroup;
 use crate::rt::Waker;
 use std::io;
 use std::path::Path;
@@ -142,15 +143,9 @@ impl Load {
 /// The CPU quota of this process as its control group has it ("50000 100000": us of us), if there is one: its own or one of
 /// a group above (`Documentation/admin-guide/cgroup-v2.rst`, `cpu.max`). `root` is where `proc` and `sys` are.
 pub fn cpu_quota(root: &Path) -> Option<String> {
-    let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let mounted = root.join("sys/fs/cgroup");
-    let group = mounted.join(group);
-    group.ancestors().take_while(|group| group.starts_with(&mounted)).find_map(|group| {
-        let max = std::fs::read_to_string(group.join("cpu.max")).ok()?;
-        let max = max.trim();
-        (!max.is_empty() && !max.starts_with("max")).then(|| max.to_owned())
-    })
+    let groups = cgroup::groups(root).into_iter();
+    let mut quotas = groups.filter_map(|group| cgroup::read(&group, "cpu.max"));
+    quotas.find(|max| !max.is_empty() && !max.starts_with("max"))
 }
 
 #[cfg(test)]

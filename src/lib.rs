@@ -19,6 +19,7 @@ pub mod partition;
 pub mod reactor;
 pub mod tls;
 
+mod cgroup;
 pub mod clock;
 pub mod eject;
 pub mod halt_poll;

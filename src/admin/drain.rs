@@ -39,15 +39,17 @@ pub(super) async fn drain(
         }
         Phase::Ready => {}
     }
+    // Before: a node without clients is empty at once.
+    state.await_end();
     let asked = events.try_send(Event::Drain(wish));
     let started = tokio::time::Instant::now();
     while state.phase() < Phase::Draining {
         if asked.is_err() || started.elapsed() >= BEGIN_MAX {
+            state.end_wait();
             return refuse(StatusCode::SERVICE_UNAVAILABLE, "the node is about to stop by itself");
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
-    state.await_end();
     answer(StatusCode::ACCEPTED, json!({ "drain": shown(&state) }))
 }
 
@@ -65,6 +67,7 @@ pub(super) fn shown(state: &NodeState) -> Value {
         "started_unix_ms": started_unix_ms,
         "closed_unix_ms": drain.closed_unix_ms.value(),
         "end_unix_ms": drain.end_unix_ms.value(),
+        "empty": state.is_empty(),
     })
 }
 

@@ -5,9 +5,9 @@
 //! | the socket, as root or as the server's own user | yes | yes | yes |
 //! | TCP with the token of `listen.admin_token` | yes | yes | yes |
 //! | TCP without it, if one is configured | yes | no | no |
-//! | TCP, if none is configured: then from this machine only | yes | yes | no |
+//! | TCP, if none is configured: then from this machine only, by an address or as localhost | yes | yes | no |
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use axum::extract::connect_info::{ConnectInfo, Connected};
 use axum::extract::{Request, State};
@@ -77,8 +77,11 @@ impl Gate {
         headers: &HeaderMap,
         changes: bool,
     ) -> Result<(), (StatusCode, &'static str)> {
-        // A page that a browser on this machine shows may not change anything, whatever the browser has.
-        if changes && headers.contains_key(header::ORIGIN) {
+        // A page that a browser on this machine shows may not change anything, whatever the browser has, nor look if it is
+        // another one's (Fetch Metadata, W3C).
+        let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
+        let is_others = matches!(site, Some(b"cross-site" | b"same-site"));
+        if is_others || changes && headers.contains_key(header::ORIGIN) {
             return Err((StatusCode::FORBIDDEN, "not for pages of a browser"));
         }
         let address = match asker {
@@ -100,10 +103,24 @@ impl Gate {
                 StatusCode::FORBIDDEN,
                 "changes need the node's admin socket, or listen.admin_token",
             )),
+            // A page whose name leads here by now is nobody on this machine (DNS rebinding).
+            (None, _) if !is_own_name(headers) => {
+                Err((StatusCode::FORBIDDEN, "ask by an address or localhost, not by another name"))
+            }
             (None, _) if address.ip().to_canonical().is_loopback() => Ok(()),
             (None, _) => Err((StatusCode::FORBIDDEN, "only from the node itself")),
         }
     }
+}
+
+/// Whether the node is asked by an address or as localhost (RFC 9110, section 7.2), as who sits on it does.
+fn is_own_name(headers: &HeaderMap) -> bool {
+    let Some(host) = headers.get(header::HOST) else { return true };
+    let Ok(host) = host.to_str() else { return false };
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse::<Ipv4Addr>().is_ok()
+        || host.starts_with('[')
 }
 
 /// An answer that says why not.

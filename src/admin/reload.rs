@@ -64,11 +64,7 @@ pub(super) async fn run(
         if is_ready {
             state.notifier().reloading();
         }
-        let outcome = reload.read(&Host::detect());
-        if let Some(tls) = &tls {
-            // Files that do not fit are among the problems.
-            if outcome.is_ok() { tls.reload() } else { tls.note_problems() }
-        }
+        let outcome = read(&mut reload, tls.as_ref());
         let outcome = outcome.map(|reloaded| (apply(&reloaded, &state), reloaded));
         if outcome.is_err() {
             state.registry().config().note_failed();
@@ -82,6 +78,17 @@ pub(super) async fn run(
             let _ = teller.send(outcome);
         }
     }
+}
+
+/// Reads the configuration and the files of TLS, and has the latter take hold if all of it is sound.
+fn read(reload: &mut Reload, tls: Option<&Reloader>) -> Result<Reloaded, Problems> {
+    let host = Host::detect();
+    let Some(tls) = tls else { return reload.read(&host) };
+    let outcome = match tls.load() {
+        Ok(loaded) => reload.read(&host).inspect(|_| tls.take(&loaded)),
+        Err(problems) => Err(reload.problems(&host, problems)),
+    };
+    outcome.inspect_err(|_| tls.note_problems())
 }
 
 /// What the service manager shows until the next look.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError};
@@ -103,6 +103,8 @@ pub struct NodeState {
     drain_ms: AtomicU64,
     /// Requests to drain whose askers have not seen the end yet.
     end_awaited: AtomicU64,
+    /// Nobody is left, and what was accepted is on disk.
+    is_empty: AtomicBool,
     /// Once the threads that hold connections can be reached.
     ejector: OnceLock<Ejector>,
     /// Where the admin server's socket is, once it is there.
@@ -153,6 +155,7 @@ impl NodeState {
             notifier: Notifier::default(),
             drain_ms: AtomicU64::new(0),
             end_awaited: AtomicU64::new(0),
+            is_empty: AtomicBool::new(false),
             ejector,
             socket,
         }
@@ -207,8 +210,18 @@ impl NodeState {
         self.end_awaited.load(Ordering::Relaxed) > 0
     }
 
-    /// The end was shown to somebody. Called by the control thread alone, like [`Self::await_end`].
-    pub fn note_end_shown(&self) {
+    /// The threads have ended, all that they had is on disk, and whoever waits for the end sees it.
+    pub fn set_empty(&self) {
+        self.is_empty.store(true, Ordering::Release);
+    }
+
+    /// Whether that is so.
+    pub fn is_empty(&self) -> bool {
+        self.is_empty.load(Ordering::Acquire)
+    }
+
+    /// Who waited has seen the end, or will not see it. Called by the control thread alone, like [`Self::await_end`].
+    pub fn end_wait(&self) {
         let left = self.end_awaited.load(Ordering::Relaxed).saturating_sub(1);
         self.end_awaited.store(left, Ordering::Relaxed);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::extract::State;
+use axum::extract::{RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use iris_proto::peer::Purpose;
@@ -32,10 +32,16 @@ pub(super) fn unready(state: &NodeState) -> Option<&'static str> {
     }
 }
 
-pub(super) async fn status(State(state): State<Arc<NodeState>>) -> Response {
+/// `?awaits=empty`: who asks began a drain, and will not ask again once it has seen the end.
+pub(super) async fn status(
+    State(state): State<Arc<NodeState>>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let body = format!("{:#}\n", report(&state));
-    if state.phase() == Phase::Stopping {
-        state.note_end_shown();
+    let is_over =
+        state.is_empty() || state.phase() == Phase::Stopping && state.registry().connections() > 0;
+    if query.as_deref() == Some("awaits=empty") && is_over {
+        state.end_wait();
     }
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }

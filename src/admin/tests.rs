@@ -52,7 +52,7 @@ fn reload() -> Reload {
 
 /// Status and body of a GET.
 fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+    ask(address, &format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"))
 }
 
 fn ask(address: SocketAddr, request: &str) -> (u16, String) {
@@ -136,7 +136,7 @@ fn other_paths_methods_and_garbage_change_nothing() {
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     stream
         .write_all(
-            b"POST /readyz HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            b"POST /readyz HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
         )
         .unwrap();
     let mut answer = String::new();
@@ -150,7 +150,7 @@ fn other_paths_methods_and_garbage_change_nothing() {
 
 /// A POST without a body; `more` is further header lines.
 fn post_request(path: &str, more: &str) -> String {
-    let head = format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n{more}");
+    let head = format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n{more}");
     format!("{head}Connection: close\r\n\r\n")
 }
 
@@ -413,7 +413,7 @@ fn silent_connections_make_room_for_who_asks_the_oldest_first() {
     let silent: Vec<TcpStream> = (0..64).map(connect).collect();
     // One of them speaks, at least in part, when all are there.
     let mut last = &silent[63];
-    last.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n").unwrap();
+    last.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n").unwrap();
     for _ in 0..10 {
         let kept = TcpStream::connect(address).unwrap();
         assert_eq!(get(address, "/livez").0, 200);
@@ -451,7 +451,7 @@ fn a_connection_that_was_answered_may_ask_again() {
     let mut kept = TcpStream::connect(control.address()).unwrap();
     kept.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     for _ in 0..3 {
-        kept.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+        kept.write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
         let mut answer = Vec::new();
         while !answer.ends_with(b"ok\n") {
             let mut byte = [0];
@@ -486,7 +486,7 @@ fn with_a_token_tcp_shows_and_changes_for_who_has_it_and_nothing_else() {
     let control = Control::start(&config, Arc::clone(&state), reload(), None).unwrap();
     state.advance(Phase::Ready);
     let asked = |path: &str, shown: &str| {
-        let head = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{shown}");
+        let head = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{shown}");
         ask(control.address(), &format!("{head}Connection: close\r\n\r\n"))
     };
     let right = format!("Authorization: Bearer {secret}\r\n");
@@ -513,6 +513,35 @@ fn with_a_token_tcp_shows_and_changes_for_who_has_it_and_nothing_else() {
     let by_page = format!("{right}Origin: http://example.com\r\n");
     assert_eq!(ask(address, &post_request("/logout?user=ann", &by_page)).0, 403);
     assert_eq!(ask(address, &post_request("/logout?user=ann", &right)).0, 503, "no threads yet");
+    control.stop();
+}
+
+#[test]
+fn pages_of_other_sites_see_nothing_under_whatever_name_they_come() {
+    let (control, _) = start();
+    let asked = |page: &str, head: &str| {
+        let request = format!("GET {page} HTTP/1.1\r\n{head}Connection: close\r\n\r\n");
+        ask(control.address(), &request).0
+    };
+    for own in ["Host: 127.0.0.1:7480\r\n", "Host: [::1]:7480\r\n", "Host: LocalHost\r\n"] {
+        assert_eq!(asked("/metrics", own), 200, "{own}");
+    }
+    let own = "Host: localhost:7480\r\n";
+    assert_eq!(asked("/status", &format!("{own}Sec-Fetch-Site: same-origin\r\n")), 200);
+    for page in ["/metrics", "/status", "/events", "/health"] {
+        for other in ["Host: rebound.example:7480\r\n", "Host: localhost.example\r\n"] {
+            assert_eq!(asked(page, other), 403, "{page} {other}");
+        }
+        for site in ["cross-site", "same-site"] {
+            assert_eq!(
+                asked(page, &format!("{own}Sec-Fetch-Site: {site}\r\n")),
+                403,
+                "{page} {site}"
+            );
+        }
+    }
+    // A balancer may ask by any name whether clients are served.
+    assert_eq!(asked("/livez", "Host: balancer.example\r\n"), 200);
     control.stop();
 }
 
@@ -548,7 +577,9 @@ fn sessions_of_a_user_are_ended_through_the_socket_and_each_thread_is_asked() {
 fn open_events(address: SocketAddr, more: &str) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
-    stream.write_all(format!("GET /events HTTP/1.1\r\nHost: x\r\n{more}\r\n").as_bytes()).unwrap();
+    stream
+        .write_all(format!("GET /events HTTP/1.1\r\nHost: localhost\r\n{more}\r\n").as_bytes())
+        .unwrap();
     stream
 }
 
@@ -607,7 +638,7 @@ fn dashboards_are_told_at_once_and_further_ones_are_refused() {
 #[test]
 fn the_dashboard_is_for_everybody_and_what_it_shows_is_behind_the_gate() {
     let (control, state) = start();
-    let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let mut stream = TcpStream::connect(control.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
     stream.write_all(request.as_bytes()).unwrap();

@@ -77,8 +77,9 @@ fn by_default_ms(state: &NodeState) -> u64 {
     state.drain_time().as_millis() as u64
 }
 
-/// Waits until all who asked for the end have seen that nobody is left: the process is about to go.
-pub(super) fn wait_until_shown(state: &NodeState) {
+/// Waits until all who asked for the end have seen that nobody is left and all is on disk: the process is about to go.
+pub(super) fn show_end(state: &NodeState) {
+    state.set_empty();
     let deadline = Instant::now() + SHOWN_MAX;
     while state.is_end_awaited() && Instant::now() < deadline {
         std::thread::park_timeout(LOOK_EVERY);

@@ -31,6 +31,8 @@ const WAITING_BYTES: f64 = 28.0;
 const USER_BYTES: f64 = 104.0;
 /// Memory of a message id that is remembered, bytes.
 const ID_BYTES: f64 = 24.0;
+/// A sender takes the room of so many ids besides, in each partition that remembers one of its ids.
+const SENDER_IDS: f64 = 8.0;
 /// The log takes so many times what is live in it: sparse segments are rewritten when half of them is dead.
 const DISK_FACTOR: f64 = 2.0;
 /// Seconds between two heartbeats of a connection: three eighths to a half of `reactor.idle_timeout`, spread evenly.
@@ -231,41 +233,55 @@ impl Plan {
 
     fn cores(&self, part: &mut Part) {
         let away = 1.0 - self.assume(Assumption::Concurrency);
-        let a_day = part.users as f64
-            * self.assume(Assumption::Messages)
-            * self.assume(Assumption::Recipients);
+        let users = part.users as f64;
+        let a_day = users * self.assume(Assumption::Messages) * self.assume(Assumption::Recipients);
         let waiting = a_day * away * self.assume(Assumption::Retention) / SECONDS_A_DAY;
         let ids = part.deliveries_per_s * self.assume(Assumption::Window);
         let record = self.assume(Assumption::Payload) + self.measure(Measure::RecordBytes);
-        let memory = waiting * WAITING_BYTES + ids * ID_BYTES + part.users as f64 * USER_BYTES;
         // What proves an id stays on disk for the window (I5), what waits until it is read.
         let disk = (waiting + ids) * record * DISK_FACTOR;
         let base = self.measure(Measure::Base);
         let room = self.assume(Assumption::CoreMemory) * self.assume(Assumption::MemoryMax) - base;
         let rate = self.measure(Measure::CoreRate) * self.assume(Assumption::CoreCpus);
-        let (groups, by) = most([
-            ("rate", part.deliveries_per_s / (rate * self.assume(Assumption::CpuMax))),
-            ("memory", memory / room.max(1.0)),
-            ("disk", disk / (self.assume(Assumption::CoreDisk) * self.assume(Assumption::DiskMax))),
-        ]);
+        let of_partition = DEDUP_IDS_PER_PARTITION_MAX as f64 * IDS_SHARE;
+        let (mut groups, mut by) = (1, "rate");
+        let mut partitions = (self.assume(Assumption::CoreCpus) / 4.0).ceil().max(1.0) as u64;
+        // A sender takes room in each partition in which it has an inbox's ids, so the room for ids grows with the number of
+        // partitions, and that with the room: up to where each id has a sender of its own.
+        let memory = loop {
+            let kept = ids + SENDER_IDS * senders(users, ids, (groups * partitions) as f64);
+            let memory = waiting * WAITING_BYTES + kept * ID_BYTES + users * USER_BYTES;
+            let room = room - partitions as f64 * PARTITION_BYTES;
+            let needed = most([
+                ("rate", part.deliveries_per_s / (rate * self.assume(Assumption::CpuMax))),
+                ("memory", memory / room.max(1.0)),
+                (
+                    "disk",
+                    disk / (self.assume(Assumption::CoreDisk) * self.assume(Assumption::DiskMax)),
+                ),
+            ]);
+            by = if needed.0 >= groups { needed.1 } else { by };
+            let grown = groups.max(needed.0);
+            let each = 1.0 / grown as f64;
+            let bounds = [kept / of_partition, waiting / f64::from(ENTRIES_PER_PARTITION_MAX)];
+            let bound = bounds.into_iter().fold(0.0, f64::max) * each;
+            let finer = partitions.max(bound.ceil() as u64);
+            if (grown, finer) == (groups, partitions) {
+                break memory;
+            }
+            (groups, partitions) = (grown, finer);
+        };
         let each = 1.0 / groups as f64;
         part.waiting = waiting.round() as u64;
         part.groups = groups;
         part.cores = groups * self.assume(Assumption::Copies) as u64;
         part.cores_by = by;
-        part.partitions = [
-            self.assume(Assumption::CoreCpus) / 4.0,
-            ids * each / (DEDUP_IDS_PER_PARTITION_MAX as f64 * IDS_SHARE),
-            waiting * each / f64::from(ENTRIES_PER_PARTITION_MAX),
-        ]
-        .into_iter()
-        .fold(1.0, |most, needed| f64::max(most, needed.ceil())) as u64;
-        part.shards = (groups * part.partitions * SHARDS_PER_PARTITION)
+        part.partitions = partitions;
+        part.shards = (groups * partitions * SHARDS_PER_PARTITION)
             .next_power_of_two()
             .clamp(SHARDS_MIN, SHARDS_MAX);
-        let partitions = part.partitions as f64;
-        part.core_memory_bytes = base + memory * each + partitions * PARTITION_BYTES;
-        part.core_disk_bytes = disk * each + partitions * PARTITION_DISK_BYTES;
+        part.core_memory_bytes = base + memory * each + partitions as f64 * PARTITION_BYTES;
+        part.core_disk_bytes = disk * each + partitions as f64 * PARTITION_DISK_BYTES;
         part.core_rate_per_s = part.deliveries_per_s * each;
     }
 
@@ -317,6 +333,13 @@ impl Plan {
         }
         beyond
     }
+}
+
+/// Senders that partitions remember, each counted wherever it is: of `users` who wrote `ids` messages by chance to so many
+/// partitions.
+fn senders(users: f64, ids: f64, partitions: f64) -> f64 {
+    let of_each = ids / users.max(1.0);
+    partitions * users * (1.0 - (-of_each / partitions).exp())
 }
 
 /// The largest need, in whole machines, and whose it is.

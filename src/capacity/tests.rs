@@ -58,7 +58,8 @@ fn a_million_users_are_450_000_connections_and_2917_messages_a_second() {
     // 126 messages for a user, 55 % to who is away, for 4 of 24 hours.
     assert_eq!(part.waiting, 11_550_000);
     assert_eq!((part.edges, part.spare_edges, part.groups, part.cores), (2, 1, 1, 2));
-    assert_eq!((part.partitions, part.shards), (1, 64));
+    // 10.5 million ids of a million senders take the room of 18.5 million: more than one partition has.
+    assert_eq!((part.partitions, part.shards), (2, 64));
 }
 
 #[test]
@@ -97,6 +98,19 @@ fn ten_times_the_users_are_ten_times_the_machines_and_never_fewer() {
         assert!(dollars.is_finite() && dollars >= last, "{dau}: {dollars} after {last}");
         last = dollars;
     }
+}
+
+#[test]
+fn a_sender_takes_room_in_each_partition_that_it_writes_to() {
+    // Who writes much to few partitions is in all of them, who writes little to many in one for each message.
+    assert!((senders(1000.0, 1e6, 4.0) - 4000.0).abs() < 1.0);
+    assert!((senders(1e6, 2e6, 1e6) - 2e6).abs() < 10.0);
+    let part = planned(100_000_000, &[]);
+    let (ids, in_all) = (part.deliveries_per_s * 3600.0, (part.groups * part.partitions) as f64);
+    let kept = ids + 8.0 * senders(1e8, ids, in_all);
+    assert!(kept / in_all <= 14e6, "{kept} in {in_all} partitions");
+    let of_core = 0.75 * 16.0 * (1_u64 << 30) as f64;
+    assert!(part.core_memory_bytes <= of_core, "{}", part.core_memory_bytes);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
 use super::drain::PerSecond;
+use crate::config::CredentialSource;
 use crate::config::units::Span;
 
 mod look;
@@ -105,6 +106,7 @@ pub(super) struct Serve {
 Examples:
   iris check --config iris.toml
   iris check --config iris.toml --json | jq '.problems[]'
+  iris check --config /etc/iris/iris.toml --load-credential keys:/etc/iris/keys
   iris check --defaults > iris.toml")]
 pub(super) struct Check {
     /// The configuration file
@@ -113,11 +115,14 @@ pub(super) struct Check {
     /// Check it as `serve --dev` would read it
     #[arg(long)]
     pub(super) dev: bool,
+    /// Where `credential:NAME` comes from, as LoadCredential= of the unit has it; may be repeated
+    #[arg(long, value_name = "ID:PATH")]
+    pub(super) load_credential: Vec<CredentialSource>,
     /// Print one JSON object: ok, problems, and the values in effect with the place of each
     #[arg(long)]
     pub(super) json: bool,
     /// Print every key with its default and what it does, as a file to start from
-    #[arg(long, conflicts_with_all = ["config", "json", "dev"])]
+    #[arg(long, conflicts_with_all = ["config", "json", "dev", "load_credential"])]
     pub(super) defaults: bool,
 }
 

@@ -6,7 +6,7 @@ use super::args::Check;
 use super::exit::Exit;
 use super::print;
 use super::token::unix_s;
-use crate::config::{self, Config, Data, Host, Layers, Sources, Value, schema};
+use crate::config::{self, Config, Data, Host, Layers, Sources, UnitCredentials, Value, schema};
 use crate::tls::CertSummary;
 
 pub(super) fn run(args: Check) -> anyhow::Result<Exit> {
@@ -16,7 +16,11 @@ pub(super) fn run(args: Check) -> anyhow::Result<Exit> {
     }
     let sources = Sources::with_env(args.config, args.dev);
     let file = sources.file.as_ref().map(|file| file.display().to_string());
-    match config::load(&sources, &Host::detect()) {
+    let mut host = Host::detect();
+    if !args.load_credential.is_empty() {
+        host.credentials = Some(UnitCredentials::Sources(args.load_credential));
+    }
+    match config::load(&sources, &host) {
         Ok((config, layers)) if args.json => {
             let report = json!({
                 "ok": true, "file": file, "problems": [], "config": values(&layers),

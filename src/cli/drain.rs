@@ -17,6 +17,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Looks between two lines of progress.
 const LOOKS_PER_LINE: u32 = 5;
+/// Looks in a row without an answer after which the node is gone.
+const FAILED_LOOKS_MAX: u32 = 10;
 
 /// Connections a second: `500/s` or `500`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,24 +73,32 @@ fn path(args: &Drain) -> String {
 
 /// Looks until nobody is left, or says why that cannot be known.
 fn follow(args: &Drain, admin: &str, token: Option<&str>) -> Result<Exit, String> {
+    let mut failed = 0;
     for look in 1_u32.. {
         std::thread::sleep(LOOK_EVERY);
-        let status = Node::ask(admin, token).status;
-        let status = status.map_err(|why| format!("gone before it was seen empty: {why}"))?;
-        let drain = &status["drain"];
-        let left = drain["left"].as_u64();
-        match (status["phase"].as_str(), left) {
-            (Some("draining"), Some(_)) => {
-                if look % LOOKS_PER_LINE == 0 {
-                    say(args.json, "draining", drain);
-                }
+        let status = match Node::look(admin, token, "/status?awaits=empty").status {
+            Ok(status) => status,
+            Err(_) if failed < FAILED_LOOKS_MAX => {
+                failed += 1;
+                continue;
             }
-            (Some("stopping"), Some(0)) => {
+            Err(why) => return Err(format!("gone before it was seen empty: {why}")),
+        };
+        failed = 0;
+        let drain = &status["drain"];
+        let (left, is_empty) = (drain["left"].as_u64(), drain["empty"] == true);
+        match (status["phase"].as_str(), left) {
+            (Some("stopping"), Some(0)) if is_empty => {
                 say(args.json, "empty", drain);
                 return Ok(Exit::Ok);
             }
-            (Some("stopping"), Some(left)) => {
+            (Some("stopping"), Some(left)) if left > 0 => {
                 return Err(format!("its time was up with {left} connections left"));
+            }
+            (Some("draining" | "stopping"), Some(_)) => {
+                if look % LOOKS_PER_LINE == 0 {
+                    say(args.json, "draining", drain);
+                }
             }
             _ => return Err("it does not drain: it has ended and was started again".to_owned()),
         }
@@ -103,7 +113,9 @@ fn say(is_json: bool, state: &str, drain: &Value) {
     let number = |name: &str| drain[name].as_u64().unwrap_or(0);
     let (left, all) = (number("left"), number("connections"));
     print(&match state {
-        "empty" => format!("empty: all of {all} connections are closed, the node ends\n"),
+        "empty" => format!(
+            "empty: all of {all} connections are closed, the log is written, the node ends\n"
+        ),
         _ => {
             let seconds = number("closed_unix_ms").saturating_sub(number("started_unix_ms")) / 1000;
             let rate = number("rate_per_s");

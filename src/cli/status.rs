@@ -104,7 +104,12 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn ask(admin: &str, token: Option<&str>) -> Self {
-        let reply = http::ask("GET", admin, "/status", token, ANSWER_MAX);
+        Self::look(admin, token, "/status")
+    }
+
+    /// The same by a page that says more of who asks.
+    pub(super) fn look(admin: &str, token: Option<&str>, page: &str) -> Self {
+        let reply = http::ask("GET", admin, page, token, ANSWER_MAX);
         let status = reply.and_then(|reply| match reply.status {
             200 => serde_json::from_str(&reply.body)
                 .ok()

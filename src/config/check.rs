@@ -10,7 +10,7 @@ mod listen;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ use super::problem::{Origin, Problem};
 use super::units::{ByteSize, Span};
 use super::{
     AuthConfig, Config, CoreConfig, Host, LogConfig, LogFormat, NodeConfig, ReactorConfig,
-    SyncMode, WalConfig, schema,
+    SyncMode, UnitCredentials, WalConfig, schema,
 };
 use crate::auth::{Alg, Key, KeyError, Policy, Secret};
 
@@ -55,7 +55,7 @@ pub(super) fn check(
     base: PathBuf,
     problems: &mut Vec<Problem>,
 ) -> Option<Config> {
-    let credentials = host.credentials.as_deref();
+    let credentials = host.credentials.as_ref();
     let mut reader = Reader { layers, base, credentials, problems };
     let roles = reader.roles();
     let node = reader.node(host);
@@ -90,8 +90,8 @@ struct Reader<'a> {
     layers: &'a Layers,
     /// Where relative paths of the file start.
     base: PathBuf,
-    /// Where systemd's credentials are.
-    credentials: Option<&'a Path>,
+    /// The unit's credentials.
+    credentials: Option<&'a UnitCredentials>,
     problems: &'a mut Vec<Problem>,
 }
 
@@ -429,13 +429,19 @@ impl<'a> Reader<'a> {
             self.note(name, origin, cause, "name it as in LoadCredential= of the unit");
             return None;
         }
-        let Some(dir) = self.credentials else {
+        let Some(given) = self.credentials else {
             let cause = "there are no credentials: CREDENTIALS_DIRECTORY is not set";
-            let fix = "start it as a systemd unit with LoadCredential=, or name a file";
+            let fix = "start it as a systemd unit with LoadCredential=, give `iris check` that line as \
+                       --load-credential, or name a file";
             self.note(name, origin, cause, fix);
             return None;
         };
-        Some(dir.join(credential))
+        let file = given.find(credential);
+        if file.is_none() {
+            let cause = format!("no --load-credential gives {credential}");
+            self.note(name, origin, cause, "give those of the unit: ID:PATH");
+        }
+        file
     }
 
     /// A secret in a file; `None` inside: no file is named.

@@ -10,6 +10,7 @@ mod limits;
 mod problem;
 mod reload;
 pub mod schema;
+mod unit;
 pub mod units;
 
 use std::net::SocketAddr;
@@ -28,6 +29,7 @@ pub use layers::{Data, Layers, Value};
 pub use limits::LimitsConfig;
 pub use problem::{Origin, Problem, Problems};
 pub use reload::{Reload, Reloaded};
+pub use unit::{CredentialSource, UnitCredentials};
 
 /// A checked configuration.
 #[derive(Clone, Debug)]
@@ -331,8 +333,8 @@ pub struct Host {
     pub name: String,
     /// Hard limit of open files; `u64::MAX`: none.
     pub nofile_hard: u64,
-    /// Where systemd put the unit's credentials (systemd.exec(5)); `None`: it gave none.
-    pub credentials: Option<PathBuf>,
+    /// The unit's credentials; `None`: systemd gave none.
+    pub credentials: Option<UnitCredentials>,
 }
 
 impl Host {
@@ -344,7 +346,8 @@ impl Host {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             name: if name.is_empty() { "iris" } else { name }.chars().take(63).collect(),
             nofile_hard: crate::preflight::limits::nofile().hard,
-            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            credentials: std::env::var_os("CREDENTIALS_DIRECTORY")
+                .map(|dir| UnitCredentials::Directory(dir.into())),
         }
     }
 }

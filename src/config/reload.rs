@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use super::{Host, Layers, LimitsConfig, LogConfig, Problems, Sources, load, schema};
+use super::{
+    Host, Layers, LimitsConfig, LogConfig, Origin, Problem, Problems, Sources, load, schema,
+};
+use crate::tls::TlsProblem;
 
 /// Where the configuration came from, and what of it is in force.
 #[derive(Debug)]
@@ -60,6 +63,24 @@ impl Reload {
         }
         Ok(reloaded)
     }
+
+    /// Why nothing can be read anew, where files of TLS that are in use cannot be loaded: that, or what is wrong with the
+    /// configuration, which may name other files by now.
+    pub fn problems(&self, host: &Host, files: Vec<TlsProblem>) -> Problems {
+        let of_file = |problem: TlsProblem| Problem {
+            origin: Origin::Default,
+            key: format!("tls.{}", problem.key),
+            cause: problem.cause,
+            fix: problem.fix,
+        };
+        match load(&self.sources, host) {
+            Ok(_) => {
+                let list = files.into_iter().map(of_file).collect();
+                Problems::new(self.sources.file.clone(), list)
+            }
+            Err(problems) => problems,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -101,5 +122,24 @@ mod tests {
         assert_eq!(read("").unwrap(), (applied, names(&["node.region"])));
         let back = "[node]\nregion = \"a\"\n# moved down\n[limits]\naccepts = \"off\"\n";
         assert_eq!(read(back).unwrap(), (names(&[]), names(&[])));
+    }
+
+    #[test]
+    fn files_in_use_that_cannot_be_loaded_are_a_problem_though_the_file_names_others_by_now() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("iris.toml");
+        fs::write(&file, "[auth]\nkeys = []\n").unwrap();
+        let sources = || Sources { file: Some(file.clone()), dev: true, ..Sources::default() };
+        let host = Host { cpus: 2, nofile_hard: 1024, ..Host::default() };
+        let reload = Reload::new(sources(), load(&sources(), &host).unwrap().1);
+        let gone = || {
+            let (cause, fix) = ("it is gone".to_owned(), "put it back".to_owned());
+            vec![TlsProblem { key: "certs", cause, fix }]
+        };
+        let problems = reload.problems(&host, gone()).to_string();
+        assert!(problems.contains("tls.certs: it is gone; put it back"), "{problems}");
+        fs::write(&file, "[auth]\nno_such_key = 1\n").unwrap();
+        let problems = reload.problems(&host, gone()).to_string();
+        assert!(problems.contains("no_such_key"), "{problems}");
     }
 }

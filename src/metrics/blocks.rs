@@ -150,6 +150,8 @@ pub struct PartitionMetrics {
     pub users: Gauge,
     /// Message ids remembered.
     pub dedup_ids: Gauge,
+    /// Room that they and their senders take, in ids.
+    pub dedup_room: Gauge,
     /// Senders whose ids are remembered.
     pub senders: Gauge,
     /// Presence watches.

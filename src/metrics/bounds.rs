@@ -7,19 +7,19 @@ use iris_proto::limits::DEDUP_IDS_PER_PARTITION_MAX;
 use super::cell::{Gauge, Real};
 use crate::config::{CORES_MAX, Config};
 
-/// Limits of the node as a whole. 0: there is none.
+/// Limits of the node, of a reactor, or of a partition. 0: there is none.
 #[derive(Debug, Default)]
 pub struct Bounds {
-    /// Messages in all inboxes (`core.messages_max`).
+    /// Messages in all inboxes of a partition: its share of `core.messages_max`.
     pub inbox_messages: Gauge,
-    /// Bytes in all inboxes (`core.bytes_max`).
+    /// Bytes in all inboxes of a partition: its share of `core.bytes_max`.
     pub inbox_bytes: Gauge,
     /// Messages in one inbox (`core.inbox_messages_max`).
     pub one_inbox_messages: Gauge,
     /// Bytes in one inbox (`core.inbox_bytes_max`).
     pub one_inbox_bytes: Gauge,
-    /// Message ids that all partitions remember before the window shrinks.
-    pub dedup_ids: Gauge,
+    /// Room for the message ids of a partition, before the window shrinks.
+    pub dedup_room: Gauge,
     /// Bytes that wait for the clients of one reactor (`reactor.out_total_max`).
     pub client_backlog_bytes: Gauge,
     /// Handshakes that wait for all reactors (`tls.handshakes_waiting`).
@@ -38,12 +38,13 @@ impl Bounds {
         let (core, partitions) = (&config.core, config.partitions() as u64);
         let of_core = |value: u64| if config.roles.core { value } else { 0 };
         let of_edge = |value: u64| if config.roles.edge { value } else { 0 };
-        self.inbox_messages.set(of_core(core.messages_max));
-        self.inbox_bytes.set(of_core(core.bytes_max.unwrap_or(0)));
+        let share = |of_node: u64| of_core(of_node).checked_div(partitions).unwrap_or(0);
+        self.inbox_messages.set(share(core.messages_max));
+        self.inbox_bytes.set(share(core.bytes_max.unwrap_or(0)));
         self.one_inbox_messages.set(of_core(core.inbox_messages_max.into()));
         self.one_inbox_bytes.set(of_core(core.inbox_bytes_max));
         // From seven eighths on the window shrinks.
-        self.dedup_ids.set(DEDUP_IDS_PER_PARTITION_MAX / 8 * 7 * partitions);
+        self.dedup_room.set(of_core(DEDUP_IDS_PER_PARTITION_MAX / 8 * 7));
         self.client_backlog_bytes.set(of_edge(config.reactor.out_total_max as u64));
         let waiting = config.tls.as_ref().map_or(0, |tls| tls.handshakes_waiting as u64);
         self.handshakes_waiting.set(waiting * config.reactors() as u64);

@@ -2,7 +2,9 @@
 //! (Documentation/admin-guide/cgroup-v2.rst, `memory.stat`, `memory.max`), of the machine otherwise (proc_meminfo(5)).
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use crate::cgroup;
 
 /// Whose memory it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,33 +56,31 @@ impl KernelMemory {
             used_bytes: total.saturating_sub(of("MemAvailable:")),
             limit_bytes: total,
         };
-        let Some(group) = group(root) else { return memory };
-        let stat = text(&group.join("memory.stat"));
+        let groups = cgroup::groups(root);
+        let Some(own) = groups.first().filter(|own| own.join("memory.current").exists()) else {
+            return memory;
+        };
+        let stat = text(&own.join("memory.stat"));
         let kernel = line(&stat, "kernel ") + line(&stat, "sock ");
         if kernel > 0 {
             (memory.scope, memory.kernel_bytes) = (Scope::Group, kernel);
         }
-        let mounted = root.join("sys/fs/cgroup");
-        for group in group.ancestors().take_while(|group| group.starts_with(&mounted)) {
-            let number = |name: &str| text(&group.join(name)).trim().parse::<u64>().ok();
-            if let (Some(max), Some(used)) = (number("memory.max"), number("memory.current"))
-                && max < memory.limit_bytes
-            {
-                // What the kernel can drop at once does not count.
-                let cache = line(&text(&group.join("memory.stat")), "inactive_file ");
-                (memory.limit_bytes, memory.used_bytes) = (max, used.saturating_sub(cache));
+        for group in &groups {
+            let number = |name: &str| cgroup::read(group, name)?.parse::<u64>().ok();
+            let (Some(max), Some(used)) = (number("memory.max"), number("memory.current")) else {
+                continue;
+            };
+            // What the kernel can drop at once does not count.
+            let cache = line(&text(&group.join("memory.stat")), "inactive_file ");
+            let used = used.saturating_sub(cache);
+            // The one that is fullest ends first, be it wide or narrow.
+            let share = |used: u64, of: u64| used as f64 / of.max(1) as f64;
+            if share(used, max) > share(memory.used_bytes, memory.limit_bytes) {
+                (memory.limit_bytes, memory.used_bytes) = (max, used);
             }
         }
         memory
     }
-}
-
-/// The folder of this process's group, if the kernel counts its memory.
-fn group(root: &Path) -> Option<PathBuf> {
-    let groups = text(&root.join("proc/self/cgroup"));
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
-    let group = root.join("sys/fs/cgroup").join(group);
-    group.join("memory.current").exists().then_some(group)
 }
 
 fn text(path: &Path) -> String {
@@ -123,6 +123,9 @@ mod tests {
         at("sys/fs/cgroup/a.slice/memory.stat", "inactive_file 1000\n");
         at("sys/fs/cgroup/a.slice/memory.max", "10000\n");
         let bounded = KernelMemory { used_bytes: 8000, limit_bytes: 10_000, ..group };
+        assert_eq!(KernelMemory::read(root.path()), bounded);
+        // A narrow group that is half empty ends later than the wide one around it that is nearly full.
+        at(&format!("{service}/memory.max"), "8000\n");
         assert_eq!(KernelMemory::read(root.path()), bounded);
     }
 

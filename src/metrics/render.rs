@@ -153,6 +153,11 @@ const PARTITION_GAUGES: Cells<PartitionMetrics> = &[
     ("iris_users_online", "Users online.", |m| m.users_online.value()),
     ("iris_users", "Users online, watched or with messages.", |m| m.users.value()),
     ("iris_dedup_ids", "Message ids remembered.", |m| m.dedup_ids.value()),
+    (
+        "iris_dedup_room_used",
+        "Room taken of that for message ids: one by each, 8 by a sender.",
+        |m| m.dedup_room.value(),
+    ),
     ("iris_dedup_senders", "Senders whose ids are remembered.", |m| m.senders.value()),
     ("iris_presence_watches", "Presence watches.", |m| m.watches.value()),
     ("iris_partition_link_backlog_bytes", "Bytes that wait for reactors.", |m| {

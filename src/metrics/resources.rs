@@ -1,7 +1,7 @@
 //! Usage beside its limit, in one form for all resources, so that one rule fits them all.
 
 use super::cell::Gauge;
-use super::{FrameType, KernelMemory, Process, ReactorMetrics, Registry};
+use super::{FrameType, KernelMemory, PartitionMetrics, Process, ReactorMetrics, Registry};
 
 /// Something that the node may use up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,10 @@ impl Registry {
     /// All resources that have a limit.
     pub fn resources(&self, process: &Process, memory: &KernelMemory) -> Vec<Resource> {
         let bounds = self.bounds();
-        let inboxes = &self.0.partitions;
+        // What is shared out over threads ends where the fullest of them has used its part up.
+        let fullest = |of: fn(&PartitionMetrics) -> &Gauge| -> u64 {
+            self.0.partitions.iter().map(|m| of(m).value()).max().unwrap_or(0)
+        };
         let sum = |of: fn(&ReactorMetrics) -> &Gauge| -> u64 {
             self.0.reactors.iter().map(|reactor| of(reactor).value()).sum()
         };
@@ -39,27 +42,15 @@ impl Registry {
             ("connections", self.connections(), of_edge),
             ("open_files", process.open_fds, process.max_fds),
             ("memory", memory.used_bytes, memory.limit_bytes),
-            ("inbox_messages", self.waiting(), bounds.inbox_messages.value()),
-            (
-                "inbox_bytes",
-                inboxes.iter().map(|m| m.inbox_content_bytes.value()).sum(),
-                bounds.inbox_bytes.value(),
-            ),
+            ("inbox_messages", fullest(|m| &m.inbox_messages), bounds.inbox_messages.value()),
+            ("inbox_bytes", fullest(|m| &m.inbox_content_bytes), bounds.inbox_bytes.value()),
             (
                 "one_inbox_messages",
-                inboxes.iter().map(|m| m.fullest_messages.value()).max().unwrap_or(0),
+                fullest(|m| &m.fullest_messages),
                 bounds.one_inbox_messages.value(),
             ),
-            (
-                "one_inbox_bytes",
-                inboxes.iter().map(|m| m.fullest_bytes.value()).max().unwrap_or(0),
-                bounds.one_inbox_bytes.value(),
-            ),
-            (
-                "dedup_ids",
-                inboxes.iter().map(|m| m.dedup_ids.value()).sum(),
-                bounds.dedup_ids.value(),
-            ),
+            ("one_inbox_bytes", fullest(|m| &m.fullest_bytes), bounds.one_inbox_bytes.value()),
+            ("dedup_room", fullest(|m| &m.dedup_room), bounds.dedup_room.value()),
             ("client_backlog_bytes", most(|m| &m.out_bytes), bounds.client_backlog_bytes.value()),
             ("tls_handshakes_waiting", sum(|m| &m.tls_waiting), bounds.handshakes_waiting.value()),
         ];
@@ -108,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_no_limit_is_no_resource_and_usage_is_that_of_all_threads() {
+    fn what_has_no_limit_is_no_resource_and_what_is_shared_out_is_that_of_the_fullest_thread() {
         let registry = Registry::new(2, 2, 100);
         registry.bounds().inbox_messages.set(1000);
         registry.partition(0).inbox_messages.set(3);
@@ -117,7 +108,7 @@ mod tests {
         let (process, memory) = (Process::default(), KernelMemory::default());
         let resources = registry.resources(&process, &memory);
         let resource = |name, used, limit| Resource { name, used, limit };
-        let wanted = [resource("connections", 5, 100), resource("inbox_messages", 7, 1000)];
+        let wanted = [resource("connections", 5, 100), resource("inbox_messages", 4, 1000)];
         assert_eq!(resources, wanted);
         assert_eq!(registry.imbalance(), 2.0, "all on one of two");
         registry.reactor(0).connections.set(5);

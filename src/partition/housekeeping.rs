@@ -254,6 +254,7 @@ impl Partition {
         metrics.inbox_messages.set(u64::from(gauges.entries));
         metrics.senders.set(gauges.senders);
         metrics.dedup_ids.set(gauges.dedup_ids);
+        metrics.dedup_room.set(gauges.dedup_cost);
         metrics.watches.set(u64::from(gauges.watches));
         metrics.sends.set(counters.appended);
         metrics.duplicates.set(counters.duplicates);

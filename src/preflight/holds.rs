@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::cgroup;
 use crate::config::Config;
 
 /// Memory of an idle connection, bytes: the kernel's part and ours, measured (`bench/README.md`), and ours by TLS.
@@ -88,14 +89,9 @@ fn memory(root: &Path) -> Option<u64> {
     let info = std::fs::read_to_string(root.join("proc/meminfo")).ok()?;
     let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     let total = line.split_whitespace().next()?.parse::<u64>().ok()?.saturating_mul(1024);
-    let groups = std::fs::read_to_string(root.join("proc/self/cgroup")).unwrap_or_default();
-    let group = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
-    let mounted = root.join("sys/fs/cgroup");
-    let group = mounted.join(group);
-    let above = group.ancestors().take_while(|group| group.starts_with(&mounted));
-    let limits = above.filter_map(|group| {
-        std::fs::read_to_string(group.join("memory.max")).ok()?.trim().parse::<u64>().ok()
-    });
+    let limits = cgroup::groups(root)
+        .into_iter()
+        .filter_map(|group| cgroup::read(&group, "memory.max")?.parse::<u64>().ok());
     Some(limits.fold(total, u64::min))
 }
 

@@ -1,7 +1,7 @@
 //! Loading the files again while the node runs.
 
 use super::dev;
-use super::{EXPIRES_SOON_S, Loaded, TlsConfig};
+use super::{EXPIRES_SOON_S, Loaded, TlsConfig, TlsProblem};
 use crate::cli::exit::{Exit, Failure};
 use crate::clock::unix_ms;
 use crate::config::Config;
@@ -54,44 +54,37 @@ impl Reloader {
         Ok(Some(Start { reloader, config: loaded.config, renewals }))
     }
 
-    /// Loads the files. What is there stays if any of them is bad, and the log says which and why.
-    pub fn reload(&self) {
-        let now_unix_s = unix_ms() / 1000;
-        let result = match self.config.load(now_unix_s) {
-            Ok(loaded) => {
-                self.show(&loaded, now_unix_s);
-                let is_full =
-                    |reactor: &Sender<_>| reactor.try_send(Arc::clone(&loaded.config)).is_err();
-                match self.reactors.iter().filter(|reactor| is_full(reactor)).count() {
-                    0 => {
-                        tracing::info!(
-                            event = "tls_reloaded",
-                            certificates = loaded.certs.len(),
-                            "TLS files loaded again"
-                        );
-                        ReloadResult::Ok
-                    }
-                    stuck => {
-                        tracing::error!(
-                            event = "tls_reload_failed",
-                            stuck,
-                            "reactors did not take the TLS files; send SIGHUP again"
-                        );
-                        ReloadResult::Failed
-                    }
-                }
+    /// Loads the files again, under the paths of the start.
+    pub fn load(&self) -> Result<Loaded, Vec<TlsProblem>> {
+        self.config.load(unix_ms() / 1000)
+    }
+
+    /// Has every reactor use what was loaded.
+    pub fn take(&self, loaded: &Loaded) {
+        self.show(loaded, unix_ms() / 1000);
+        let is_full = |reactor: &Sender<_>| reactor.try_send(Arc::clone(&loaded.config)).is_err();
+        let result = match self.reactors.iter().filter(|reactor| is_full(reactor)).count() {
+            0 => {
+                tracing::info!(
+                    event = "tls_reloaded",
+                    certificates = loaded.certs.len(),
+                    "TLS files loaded again"
+                );
+                ReloadResult::Ok
             }
-            Err(problems) => {
-                for problem in problems {
-                    tracing::error!(event = "tls_reload_failed", %problem, "TLS files not loaded; the old ones stay in use");
-                }
+            stuck => {
+                tracing::error!(
+                    event = "tls_reload_failed",
+                    stuck,
+                    "reactors did not take the TLS files; send SIGHUP again"
+                );
                 ReloadResult::Failed
             }
         };
         self.registry.tls().reloads.add(result, 1);
     }
 
-    /// The configuration has problems, so nothing was loaded.
+    /// The configuration or a file has problems, so nothing is used that was not before.
     pub fn note_problems(&self) {
         tracing::error!(
             event = "tls_reload_failed",

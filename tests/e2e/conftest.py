@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "clients/python/src"))
 
 from support.cluster import Cluster  # noqa: E402
+from support.machine import debian_package  # noqa: E402
 from support.server import Server  # noqa: E402
 from support.witness import Witness  # noqa: E402
 
@@ -42,6 +43,12 @@ def make_server(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     yield make
     for server in made:
         server.cleanup()
+
+
+@pytest.fixture(scope="session")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the Debian package of the binaries under test."""
+    return debian_package(tmp_path_factory.mktemp("debian"))
 
 
 @pytest.fixture

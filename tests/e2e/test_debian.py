@@ -7,22 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.machine import ROOT, Machine, cargo_deb, make
+from support.machine import ROOT, Machine, make
 from support.wait import PATIENCE
 
 PROGRAMS = ("/usr/bin/iris", "/usr/bin/iris-loadgen", "/usr/bin/iris-tune")
 UNITS = ("iris.service", "iris-core.service", "iris-edge@.service", "iris.slice")
-
-
-@pytest.fixture(scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the package of the binaries under test."""
-    if not cargo_deb():
-        pytest.skip("cargo-deb not found: `make deb` installs it, or cargo install cargo-deb")
-    out = tmp_path_factory.mktemp("debian")
-    make("deb", DEB_OUT=str(out), DEB_FLAGS="--fast")
-    (made,) = out.glob("*.deb")
-    return made
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from iris_client import _protocol as p
-from support import admin
+from support import admin, page
 from support.client import Client
 from support.cluster import Cluster
 from support.server import Server, binary, clean_env, dies_with_us
@@ -155,13 +155,6 @@ def test_a_core_that_drains_hands_over_before_it_is_empty(make_cluster: Callable
         assert len(a.drain_until_empty(len(answers) + 2)) == len(answers) + 2
 
 
-def commands_of(block: str) -> list[str]:
-    """Return the commands of a block of docs/OPERATING.md."""
-    page = (Path(__file__).resolve().parents[2] / "docs/OPERATING.md").read_text()
-    lines = page.split(f"```sh {block}\n", 1)[1].split("```", 1)[0].splitlines()
-    return [line.split("#", 1)[0].strip() for line in lines]
-
-
 def type_in(command: str, server: Server) -> str:
     """Run a command of the page in the server's folder, against this server; return what it said."""
     command = command.replace("iris drain", f"iris drain --admin {server.admin}")
@@ -173,7 +166,7 @@ def type_in(command: str, server: Server) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("command", commands_of("drain"))
+@pytest.mark.parametrize("command", page.lines("drain"))
 def test_the_commands_of_the_page_empty_a_node(server: Server, command: str) -> None:
     (server.home / "iris").symlink_to(binary())
     clients = [server.login(f"u{number}") for number in range(3)]
@@ -193,7 +186,7 @@ def test_the_commands_of_the_page_replace_a_binary_that_runs(make_server: Callab
     )
     with server.login("a") as a:
         assert a.ask("b", b"from before") == "accepted"
-    for command in commands_of("upgrade"):
+    for command in page.lines("upgrade"):
         type_in(command, server)
     assert server.ended() == 0
     server.start()

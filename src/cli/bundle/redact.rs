@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::{Data, Layers, Origin, Value};
+use crate::config::{Data, Layers, Origin, UnitCredentials, Value};
 
 /// What stands where something was cut out.
 const CUT: &str = "[redacted]";
@@ -42,15 +42,15 @@ const PLAIN_FIELDS: [&str; 4] = ["alg", "kid", "node", "addr"];
 pub(super) struct Places {
     /// The configuration's folder, from which its paths start.
     pub(super) base: PathBuf,
-    /// Where systemd put the unit's credentials.
-    pub(super) credentials: Option<PathBuf>,
+    /// The unit's credentials.
+    pub(super) credentials: Option<UnitCredentials>,
 }
 
 impl Places {
     /// Where the file is that a value names.
     pub(super) fn find(&self, text: &str, origin: &Origin) -> Option<PathBuf> {
         if let Some(name) = text.strip_prefix("credential:") {
-            return Some(self.credentials.as_ref()?.join(name));
+            return self.credentials.as_ref()?.find(name);
         }
         Some(match origin {
             Origin::File { .. } => self.base.join(text),

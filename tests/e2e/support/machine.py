@@ -77,9 +77,9 @@ def comm(pid: str) -> str:
 
 
 class Machine:
-    """One booted systemd. Its network is that of this machine, so clients of tests reach what listens there."""
+    """One booted systemd. Its network is that of this machine, so clients of tests reach what listens there, or its own."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, own_network: bool = False) -> None:
         reason = lacks()
         if reason:
             pytest.skip(reason)
@@ -92,11 +92,11 @@ class Machine:
         self.key = b"a secret of tests, thirty-two bytes or more"
         with open(home / "boot.log", "wb") as log:
             self.unshare = subprocess.Popen(
-                ["sh", str(SCRIPT), "boot", str(home), self.cgroup],
+                ["sh", str(SCRIPT), "boot", str(home), self.cgroup, *(["--net"] if own_network else [])],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=dies_with_us,
             )  # fmt: skip
         self.pid = until(self._init, "PID 1 has been started")
-        self.ns = ["nsenter", "-t", str(self.pid), "-m", "-p", "-u", "-i", "-C", "--"]
+        self.ns = ["nsenter", "-t", str(self.pid), "-m", "-p", "-u", "-i", "-C", *(["-n"] if own_network else []), "--"]
         until(self._is_up, "systemd has booted")
 
     def _init(self) -> int | None:
@@ -207,6 +207,15 @@ class Machine:
         except BaseException:
             client.close()
             raise
+
+
+def debian_package(out: Path) -> Path:
+    """Return the package of the binaries under test, made in a folder."""
+    if not cargo_deb():
+        pytest.skip("cargo-deb not found: `make deb` installs it, or cargo install cargo-deb")
+    make("deb", DEB_OUT=str(out), DEB_FLAGS="--fast")
+    (made,) = out.glob("*.deb")
+    return made
 
 
 def cargo_deb() -> str | None:

@@ -1,12 +1,12 @@
 #!/bin/sh
 # Boots systemd as PID 1 of namespaces of its own, on a copy-on-write view of this machine's files. Root.
 #
-#   machine.sh boot DIR NAME     DIR has the folders layer and disk; NAME is that of a cgroup
-#   machine.sh clean DIR NAME    once nothing runs in it
+#   machine.sh boot DIR NAME [--net]   DIR has the folders layer and disk; NAME is that of a cgroup; --net: a network of its own
+#   machine.sh clean DIR NAME          once nothing runs in it
 #
 # What it writes is in memory and gone with it. /var/lib is on DIR/disk: an overlay on tmpfs is no place for a log.
 set -e
-stage=$1 dir=$2 name=$3
+stage=$1 dir=$2 name=$3 net=${4-}
 
 cgroups() {
     mount --make-rprivate /
@@ -17,18 +17,19 @@ cgroups() {
 
 case $stage in
 boot)
-    exec unshare --mount sh "$0" enter "$dir" "$name"
+    exec unshare --mount sh "$0" enter "$dir" "$name" $net
     ;;
 enter)
     cgroups
     mkdir -p "$dir/layer/cgroup/$name"
     echo $$ > "$dir/layer/cgroup/$name/cgroup.procs"
-    exec unshare --cgroup --pid --uts --ipc --mount --fork --kill-child sh "$0" init "$dir" "$name"
+    exec unshare --cgroup --pid --uts --ipc --mount $net --fork --kill-child sh "$0" init "$dir" "$name" $net
     ;;
 init)
     root=$dir/layer/root
     mkdir "$dir/layer/upper" "$dir/layer/work" "$root"
     mount -t overlay -o "lowerdir=/,upperdir=$dir/layer/upper,workdir=$dir/layer/work" overlay "$root"
+    [ -z "$net" ] || ip link set lo up
     mount -t proc proc "$root/proc"
     mount -t sysfs -o ro sysfs "$root/sys"
     mount -t tmpfs -o mode=755 tmpfs "$root/sys/fs/cgroup"
