@@ -45,6 +45,7 @@ MENTIONED: dict[str, str | None] = {
     "iris-tune check --connections N": "iris-tune check --connections 1000",
     "iris-tune undo": None,  # the end of the walk
     "kill -9": None,
+    "make install": None,  # test_debian.py
     "make deb": None,  # the package comes from it
     "promtool test rules": "cd /usr/share/iris/monitoring && promtool test rules iris-alerts-test.yml",
     "sed s,docs/OPERATING.md,https://YOUR/COPY,": "sed s,docs/OPERATING.md,https://YOUR/COPY, "
@@ -54,6 +55,7 @@ MENTIONED: dict[str, str | None] = {
     "sysctl kernel.io_uring_disabled": "sysctl kernel.io_uring_disabled",
     "sysctl net.core.somaxconn": "sysctl net.core.somaxconn",
     "sysctl net.ipv4.tcp_rmem": "sysctl net.ipv4.tcp_rmem",
+    "systemctl disable --now iris": "systemctl disable --now iris && systemctl enable --now iris",
     "systemctl status iris": "systemctl status --no-pager iris",
     "ulimit -Hn": "ulimit -Hn",
     "ulimit -l": "ulimit -l",
@@ -182,7 +184,7 @@ def test_a_bundle_is_made_of_the_node(node: Machine) -> None:
     for block in page.blocks("bundle"):
         type_in(node, block)
     listed = type_in(node, "tar tzf iris-support-*.tar.gz")
-    assert "MANIFEST.txt" in listed and "iris-tune" in listed
+    assert "MANIFEST.txt" in listed and "tune.txt" in listed and "server.log" in listed
     type_in(node, "rm iris-support-*.tar.gz")
 
 
@@ -207,11 +209,18 @@ def test_a_copy_is_made_and_put_back(node: Machine) -> None:
 
 def configuration(number: int, cores: str) -> str:
     """Return the file of a core, from what the page shows of the first one."""
-    shown = page.toml("[cluster]")
-    shown = shown.replace("node_id = 1", f'node_id = {number}\ndata_dir = "data"').replace("node-1", f"node-{number}")
-    shown = shown.replace('listen = "10.0.0.1', f'listen = "10.0.0.{number}')
-    lines = [line for line in shown.splitlines() if not line.startswith("cores = ")]
-    return "\n".join([*lines, cores, f'[listen]\nadmin = "127.0.0.1:{7479 + number}"\n'])
+    own = {
+        "node_id": str(number),
+        "listen": f'"10.0.0.{number}:7410"',
+        "cert": f'"node-{number}.pem"',
+        "key": f'"node-{number}-key.pem"',
+    }
+    lines = []
+    for line in page.toml("[cluster]").splitlines():
+        key = line.split(" = ")[0]
+        lines.append(cores if key == "cores" else f"{key} = {own[key]}" if key in own else line)
+    lines.insert(lines.index("[node]") + 1, 'data_dir = "data"')
+    return "\n".join([*lines, "[listen]", f'admin = "127.0.0.1:{7479 + number}"', ""])
 
 
 def test_two_cores_become_a_pair_and_one_is_given_up(stopped: Machine) -> None:
