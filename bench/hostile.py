@@ -14,11 +14,9 @@ Results go to bench/runs/<date>-<kernel>-<cores>-hostile/. Exit code 0 if the ta
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import shlex
 import subprocess
 import sys
@@ -26,8 +24,8 @@ import tempfile
 import time
 
 import recovery
+from place import Place
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 MIX = "garbage=4,silent=3,half=2,oversize=1"
 #: Seconds until a silent stranger is gone: reactor.login_timeout of this server.
 LOGIN_TIMEOUT = 5
@@ -111,11 +109,7 @@ def main():
     parser.add_argument("--duration", type=int, default=30, help="seconds of each part but the strangers'; default 30")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cpus = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-hostile"
-    out = pathlib.Path(args.out) if args.out else ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
+    place = Place("hostile", args.out)
     settings = {
         "IRIS_LIMITS__ACCEPTS": f"{args.accepts}/s burst {args.accepts}",
         "IRIS_LIMITS__PENDING_LOGINS_MAX": str(args.accepts * LOGIN_TIMEOUT),
@@ -132,7 +126,7 @@ def main():
     flood += ["--connect-rate", str(args.accepts * 10), "--duration", f"{args.duration}s"]
     with tempfile.TemporaryDirectory(dir=os.environ.get("IRIS_BENCH_DIR")) as temporary:
         server = recovery.Server(pathlib.Path(temporary) / "data", settings)
-        run = Run(server, args, out)
+        run = Run(server, args, place.out)
         try:
             parts = {"alone": run.figures("alone", run.normal("alone", args.duration))}
             parts["strangers"], treated = run.beside("strangers", long, crowd)
@@ -149,10 +143,10 @@ def main():
             }
         finally:
             server.kill()
-    return report(out, args, now, cpus, settings, parts, (treated, flooded), (rss_before, rss_after), counts)
+    return report(place, args, settings, parts, (treated, flooded), (rss_before, rss_after), counts)
 
 
-def report(out, args, now, cpus, settings, parts, treated, rss, counts):
+def report(place, args, settings, parts, treated, rss, counts):
     p99 = {part: figures["latency_us"]["p99"] for part, figures in parts.items()}
     p50 = {part: figures["latency_us"]["p50"] for part, figures in parts.items()}
     alone = p99["alone"]
@@ -163,7 +157,7 @@ def report(out, args, now, cpus, settings, parts, treated, rss, counts):
     times = came / args.duration / args.accepts
     grown = rss[1] / rss[0]
     lines = [
-        f"# Strangers, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
+        place.title("Strangers"),
         "",
         f"`python3 bench/hostile.py --strangers {args.strangers} --users {args.users} --rate {args.rate} "
         f"--accepts {args.accepts} --duration {args.duration}`;",
@@ -201,7 +195,7 @@ def report(out, args, now, cpus, settings, parts, treated, rss, counts):
             if kind["held"]:
                 lines.append(f"| {which} | {kind['kind']} | open at the end | {kind['held']:,} | | |")
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
+    (place.out / "summary.md").write_text(text)
     print(text)
     return 0 if all(met for *_, met in targets) else 99
 

@@ -15,11 +15,9 @@ Results go to bench/runs/<date>-<kernel>-<cores>-<connections>/. Exit code 0 if 
 
 import argparse
 import ctypes
-import datetime
 import json
 import os
 import pathlib
-import platform
 import resource
 import shlex
 import subprocess
@@ -28,11 +26,11 @@ import tempfile
 import time
 
 import recovery
+from place import Place
 
 #: From <sched.h>; `os.unshare` is younger than the Python that must do.
 CLONE_NEWNET = 0x4000_0000
 EHASH = pathlib.Path("/proc/sys/net/ipv4/tcp_child_ehash_entries")
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def memory_available_bytes():
@@ -60,12 +58,8 @@ def main():
     args = parser.parse_args()
     if not args.plain and os.geteuid() == 0:
         enter_network(buckets=1 << (2 * args.connections - 1).bit_length())
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cpus = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-{args.connections}"
-    out = pathlib.Path(args.out) if args.out else ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "composite.json"
+    place = Place(args.connections, args.out)
+    path = place.out / "composite.json"
     free_before = memory_available_bytes()
     samples = []
     with tempfile.TemporaryDirectory(dir=os.environ.get("IRIS_BENCH_DIR")) as temporary:
@@ -97,8 +91,8 @@ def main():
     with_settings = " ".join(f"{key}={value}" for key, value in settings.items())
     figures["environment"]["command"] = f"{shown} (server with {with_settings})"
     path.write_text(json.dumps(figures, indent=1) + "\n")
-    (out / "samples.json").write_text("\n".join(map(json.dumps, samples)) + "\n")
-    return report(out, args, now, cpus, figures, samples, free_before)
+    (place.out / "samples.json").write_text("\n".join(map(json.dumps, samples)) + "\n")
+    return report(place, args, figures, samples, free_before)
 
 
 def enter_network(buckets):
@@ -140,7 +134,7 @@ def verdict(target, met):
     return "met" if met else "**missed**"
 
 
-def report(out, args, now, cpus, figures, samples, free_before):
+def report(place, args, figures, samples, free_before):
     server, latency = figures.get("server") or {}, figures["latency_us"] or {}
     open_, p99 = figures["connections_open"], latency.get("p99", float("inf"))
     faults = {name: figures[name] for name in ("lost", "duplicates", "reordered", "corrupted")}
@@ -167,7 +161,7 @@ def report(out, args, now, cpus, figures, samples, free_before):
     lowest = min((sample["memory_available_bytes"] for sample in samples), default=free_before)
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     lines = [
-        f"# {open_:,} connections, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
+        place.title(f"{open_:,} connections"),
         "",
         f"`python3 bench/million.py --connections {args.connections} --hold {args.hold} --rate {args.rate}`; one server",
         f"process and the generator on one machine, hard `ulimit -n` {nofile:,}. `{figures['environment']['command']}`.",
@@ -181,7 +175,7 @@ def report(out, args, now, cpus, figures, samples, free_before):
         *[f"Invalid: {reason}." for reason in figures["invalid_reasons"]],
     ]
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
+    (place.out / "summary.md").write_text(text)
     print(text)
     return 0 if all(met for *_, met in rows) else 99
 

@@ -21,11 +21,9 @@ Results go to bench/runs/<date>-<kernel>-<cores>-pair/. Exit code 0 if the targe
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import shlex
 import signal
 import subprocess
@@ -33,6 +31,8 @@ import sys
 import tempfile
 import time
 import urllib.request
+
+from place import Place
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 IRIS = os.environ.get("IRIS_BIN", str(ROOT / "target/release/iris"))
@@ -201,22 +201,18 @@ def main():
     parser.add_argument("--rounds", type=int, default=3, help="turns of each layout; default 3")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cpus = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-pair"
-    out = pathlib.Path(args.out) if args.out else ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
+    place = Place("pair", args.out)
     rates, latencies = {layout: [] for layout in LAYOUTS}, {layout: [] for layout in LAYOUTS}
     load = ["--connections", "100", "--payload", "64", "--duration", f"{args.duration}s"]
     load += ["--warmup", f"{args.warmup}s"]
     for number in range(1, args.rounds + 1):
         for layout in LAYOUTS:
-            rates[layout].append(measure(layout, "throughput", load, out, number))
+            rates[layout].append(measure(layout, "throughput", load, place.out, number))
         for layout in LAYOUTS:
             flags = ["--duration", f"{max(2, args.duration // 2)}s"]
-            latencies[layout].append(measure(layout, "latency", flags, out, number))
+            latencies[layout].append(measure(layout, "latency", flags, place.out, number))
     lines = [
-        f"# A pair beside a single node, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
+        place.title("A pair beside a single node"),
         "",
         f"`bench/pair.py --warmup {args.warmup} --duration {args.duration} --rounds {args.rounds}`; all processes, the generator and the disk are one machine's.",
         "Medians of the rounds; the JSON files beside this are the generator's own, one for each round.",
@@ -253,7 +249,7 @@ def main():
         verdict = "" if target is None else "met" if met else "**missed**"
         lines.append(f"| {what} | {value:.2f} | {shown} | {verdict} |")
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
+    (place.out / "summary.md").write_text(text)
     print(text)
     return 99 if missed else 0
 

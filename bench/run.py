@@ -10,11 +10,9 @@ Server and generator share the machine's cores. Run it on a quiet machine: compa
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import resource
 import shlex
 import signal
@@ -24,6 +22,7 @@ import tempfile
 
 import recovery
 import stalls
+from place import Place
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -145,17 +144,13 @@ def main():
     parser.add_argument("--short", action="store_true", help="a quarter of the time, for a first look")
     parser.add_argument("--out", help="directory for the results; default bench/runs/<date>-<kernel>-<cores>")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cores = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cores}cores"
-    out = pathlib.Path(args.out) if args.out else ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
-    run = Run(out, args.short)
+    place = Place(out=args.out)
+    run = Run(place.out, args.short)
     measure(run)
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     load = os.getloadavg()[2]
     lines = [
-        f"# {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cores} cores, ulimit -Hn {nofile:,}",
+        f"{place.title()}, ulimit -Hn {nofile:,}",
         "",
         "Server and generator share the cores. `bench/run.py` made this; the JSON files beside it are the generator's own.",
         f"Load average over the 15 minutes that the run ended in: {load:.1f}.",
@@ -170,7 +165,7 @@ def main():
     lines += ["", "Commands, each against a new `iris serve --dev`:", ""]
     lines += [f"- `{command}`" for command in dict.fromkeys(row[4] for row in run.rows)]
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
+    (place.out / "summary.md").write_text(text)
     print(text)
     return 0 if all(row[3] for row in run.rows) else 99
 

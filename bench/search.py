@@ -6,17 +6,16 @@ bench/runs/<date>-<kernel>-<cores>-search/. Exit code 0 if they are within a ten
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import shlex
 import subprocess
 import sys
 import tempfile
 
 import pair
+from place import Place
 
 #: The largest capacity found is at most so many times the smallest one.
 SPREAD_MAX = 1.1
@@ -51,19 +50,15 @@ def main():
     parser.add_argument("--slo", default="p99<500ms", help="the objective; default p99<500ms")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cpus = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-search"
-    out = pathlib.Path(args.out) if args.out else pair.ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
+    place = Place("search", args.out)
     flags = ["throughput", "--connections", "100", "--burst", "16", "--slo", args.slo, "--from", "50k"]
     flags += ["--duration", args.duration, "--warmup", "2s"]
-    found = [search(out, number, flags) for number in range(1, args.runs + 1)]
+    found = [search(place.out, number, flags) for number in range(1, args.runs + 1)]
     values = [one["value"] for one in found if one["value"]]
     spread = max(values) / min(values) if values else 0
     met = len(values) == args.runs and spread <= SPREAD_MAX
     lines = [
-        f"# The same search {args.runs} times, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
+        place.title(f"The same search {args.runs} times"),
         "",
         f"`bench/search.py --runs {args.runs} --duration {args.duration} --slo '{args.slo}'`; each search on a new server.",
         f"`{shlex.join(['iris-loadgen', 'search', *flags])}`",
@@ -76,7 +71,7 @@ def main():
         lines.append(f"| {number} | {one['verdict']} | {value} | {len(one['probes'])} |")
     lines += ["", f"Largest to smallest: {spread:.2f}; at most {SPREAD_MAX}: {'met' if met else '**missed**'}."]
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
+    (place.out / "summary.md").write_text(text)
     print(text)
     return 0 if met else 99
 

@@ -15,11 +15,9 @@ Results go to bench/runs/<date>-<kernel>-<cores>-slow/. Exit code 0 if the targe
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import shlex
 import subprocess
 import sys
@@ -28,6 +26,7 @@ import time
 
 import pair
 import survivor
+from place import Place
 
 
 class Run:
@@ -95,20 +94,16 @@ def main():
     parser.add_argument("--rate", type=int, default=2000, help="messages a second of the others; default 2000")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cpus = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-slow"
-    out = pathlib.Path(args.out) if args.out else pair.ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
+    place = Place("slow", args.out)
     with tempfile.TemporaryDirectory(dir=os.environ.get("IRIS_BENCH_DIR")) as temporary:
         (node,), _ = pair.start("single", pathlib.Path(temporary))
-        run = Run(node, out)
+        run = Run(node, place.out)
         try:
             slow, others = load(run, args)
         finally:
             node.stop()
-    (out / "samples.json").write_text("\n".join(map(json.dumps, run.samples)) + "\n")
-    return report(out, args, now, cpus, run.samples, slow, others)
+    (place.out / "samples.json").write_text("\n".join(map(json.dumps, run.samples)) + "\n")
+    return report(place, args, run.samples, slow, others)
 
 
 def load(run, args):
@@ -136,7 +131,7 @@ def load(run, args):
     return run.end(slow, "again", 1200), others
 
 
-def report(out, args, now, cpus, samples, slow, others):
+def report(place, args, samples, slow, others):
     stalled = [sample for sample in samples if sample["part"] == "stalled"]
     first, last = stalled[0], stalled[-1]
     before = max(sample["rss_bytes"] for sample in samples if sample["part"] == "baseline")
@@ -154,7 +149,7 @@ def report(out, args, now, cpus, samples, slow, others):
     ]
     command = f"bench/slow.py --readers {args.readers} --senders {args.senders} --seconds {args.seconds}"
     lines = [
-        f"# Readers that stop, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
+        place.title("Readers that stop"),
         "",
         f"`{command}`; the server and both generators on one machine. `samples.json` has a line for each second.",
         "",
@@ -173,7 +168,7 @@ def report(out, args, now, cpus, samples, slow, others):
         f"ends: {last['tcp_bytes'] / 1e6:.0f} MB. Connections closed as slow readers: {samples[-1]['slow_readers']:.0f}.",
     ]
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
+    (place.out / "summary.md").write_text(text)
     print(text)
     return 0 if all(met for *_, met in targets) else 99
 

@@ -10,11 +10,9 @@ Results go to bench/runs/<date>-<kernel>-<cores>-survivor/. Exit code 0 if the t
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import shlex
 import subprocess
 import sys
@@ -22,6 +20,7 @@ import tempfile
 import time
 
 import pair
+from place import Place
 
 #: Seconds of one load of the generator while healing goes on: it is repeated until that is over.
 HEALING_STEP = 10
@@ -85,14 +84,10 @@ def main():
     parser.add_argument("--rate", type=int, default=20_000, help="messages a second; default 20000")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cpus = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-survivor"
-    out = pathlib.Path(args.out) if args.out else pair.ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
+    place = Place("survivor", args.out)
     with tempfile.TemporaryDirectory(dir=os.environ.get("IRIS_BENCH_DIR")) as temporary:
         nodes, edge = pair.start("pair", pathlib.Path(temporary))
-        run = Run(nodes, edge, args.rate, out)
+        run = Run(nodes, edge, args.rate, place.out)
         try:
             parts = {"normal": [run.load("normal", args.normal)]}
             nodes[0].stop()
@@ -111,11 +106,11 @@ def main():
         finally:
             for node in nodes:
                 node.stop()
-    (out / "samples.json").write_text("\n".join(map(json.dumps, run.samples)) + "\n")
-    return report(out, args, now, cpus, run.samples, parts, healed_s)
+    (place.out / "samples.json").write_text("\n".join(map(json.dumps, run.samples)) + "\n")
+    return report(place, args, run.samples, parts, healed_s)
 
 
-def report(out, args, now, cpus, samples, parts, healed_s):
+def report(place, args, samples, parts, healed_s):
     alone = [sample for sample in samples if sample["part"] == "alone"]
     first = [sample["rss_bytes"] for sample in alone[: max(1, len(alone) // 10)]]
     last = [sample["rss_bytes"] for sample in alone[-max(1, len(alone) // 10) :]]
@@ -125,7 +120,7 @@ def report(out, args, now, cpus, samples, parts, healed_s):
     p50 = {part: max(figures["latency_us"]["p50"] for figures in of) for part, of in parts.items()}
     slower = p99["healing"] / p99["normal"]
     lines = [
-        f"# A survivor, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
+        place.title("A survivor"),
         "",
         f"`bench/survivor.py --alone {args.alone} --normal {args.normal} --rate {args.rate}`; an edge, two cores and the",
         "generator on one machine with one disk. `samples.json` has a line for each second.",
@@ -152,7 +147,7 @@ def report(out, args, now, cpus, samples, parts, healed_s):
         f"start of the mirror to two copies again: at most {healed_s:.0f} s (looked at every {HEALING_STEP} s).",
     ]
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
+    (place.out / "summary.md").write_text(text)
     print(text)
     return 0 if all(met for *_, met in targets) else 99
 

@@ -12,11 +12,9 @@ for each idle connection, 8.5 KB with the kernel's), 99 if not.
 """
 
 import argparse
-import datetime
 import json
 import os
 import pathlib
-import platform
 import resource
 import shlex
 import subprocess
@@ -24,8 +22,8 @@ import sys
 import tempfile
 
 import recovery
+from place import Place
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 class Bench:
@@ -92,12 +90,8 @@ def main():
     parser.add_argument("--duration", default="10s", help="of each run of throughput and each hold; default 10s")
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cpus = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-tls"
-    out = pathlib.Path(args.out) if args.out else ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
-    bench = Bench(out, args.connections)
+    place = Place("tls", args.out)
+    bench = Bench(place.out, args.connections)
     idle = {
         kind: bench.run(f"idle-{kind}", kind == "tls", "idle", "-n", str(args.connections), "--duration", args.duration)
         for kind in ("tls", "clear")
@@ -109,10 +103,10 @@ def main():
         for turn in (1, 2)
         for kind in ("tls", "clear")
     }
-    return report(out, args, now, cpus, idle, storms, rates)
+    return report(place, args, idle, storms, rates)
 
 
-def report(out, args, now, cpus, idle, storms, rates):
+def report(place, args, idle, storms, rates):
     memory = {kind: figures["server"] for kind, figures in idle.items()}
     rss, kernel = (memory["tls"][f"{part}_bytes_per_connection"] for part in ("rss", "kernel"))
     total = rss + (kernel or 0)
@@ -145,7 +139,7 @@ def report(out, args, now, cpus, idle, storms, rates):
     ]  # fmt: skip
     nofile = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     lines = [
-        f"# TLS, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {cpus} cores",
+        place.title("TLS"),
         "",
         f"`python3 bench/tls.py --connections {args.connections} --storm {args.storm} --rounds {args.rounds}"
         f" --duration {args.duration}`;",
@@ -160,8 +154,8 @@ def report(out, args, now, cpus, idle, storms, rates):
         for what, measured, target, met in rows
     ]
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
-    (out / "storms.json").write_text(json.dumps(storms, indent=1) + "\n")
+    (place.out / "summary.md").write_text(text)
+    (place.out / "storms.json").write_text(json.dumps(storms, indent=1) + "\n")
     print(text)
     return 0 if all(met for *_, met in rows) else 99
 

@@ -8,18 +8,16 @@ Results go to bench/runs/<date>-<kernel>-<cores>-tls-scan/. Exit code 0 if it is
 """
 
 import argparse
-import datetime
 import os
 import pathlib
-import platform
 import re
 import subprocess
 import sys
 import tempfile
 
 import recovery
+from place import Place
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 TLS13 = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"]
 TLS13_OTHERS = ["TLS_AES_128_CCM_SHA256", "TLS_AES_128_CCM_8_SHA256"]
 AEAD = ["AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305"]
@@ -84,16 +82,12 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", help="directory for the results")
     args = parser.parse_args()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    cpus = len(os.sched_getaffinity(0))
-    name = f"{now:%Y-%m-%d}-{platform.release().split('-')[0]}-{cpus}cores-tls-scan"
-    out = pathlib.Path(args.out) if args.out else ROOT / "bench/runs" / name
-    out.mkdir(parents=True, exist_ok=True)
+    place = Place("tls-scan", args.out)
     with tempfile.TemporaryDirectory(dir=os.environ.get("IRIS_BENCH_DIR")) as temporary:
         found = {key: scan(key, pathlib.Path(temporary)) for key in ("ECDSA", "RSA")}
     version = openssl("version").split(" (")[0].strip()
     lines = [
-        f"# What the TLS port takes, {now:%Y-%m-%d %H:%M} UTC, Linux {platform.release()}, {version}",
+        f"{place.title('What the TLS port takes')}, {version}",
         "",
         "`python3 bench/tls_scan.py`; each row is one `openssl s_client`. What this OpenSSL cannot offer is not counted.",
         "",
@@ -108,7 +102,7 @@ def main():
         lines += [f"Refused ({len(refused)}): " + ", ".join(refused) + ".", ""]
     lines += [f"As it should be: {'yes' if not wrong else '**no**: ' + '; '.join(wrong)}."]
     text = "\n".join(lines) + "\n"
-    (out / "summary.md").write_text(text)
+    (place.out / "summary.md").write_text(text)
     print(text)
     return 99 if wrong else 0
 

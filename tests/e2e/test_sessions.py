@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-import pytest
 from support import tokens
 from support.admin import post
 from support.client import Client, Closed
