@@ -27,7 +27,6 @@ use crossbeam_channel::{Receiver, RecvTimeoutError};
 use iris_proto::admission::Gate;
 use iris_proto::core::CoreConfig;
 use iris_proto::id::{Origin, ShardId};
-use iris_proto::limits::ENTRIES_PER_PARTITION_MAX;
 use iris_proto::session::{Outlast, Patience, SlowBounds};
 use iris_ring::Listener;
 use iris_tls::ServerConfig;
@@ -164,13 +163,16 @@ pub fn run(mut config: Config, reload: Reload, supervision: Supervision) -> anyh
         state.advance(Phase::Stopping);
         stop.store(true, Ordering::Release);
         let mut flushes = || beat.tick(|| "writing the log out".to_owned());
-        join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions", &mut flushes);
+        let written =
+            join_within(partitions, FLUSH_TIMEOUT, &wakers.partitions, "partitions", &mut flushes);
         let failed = control.events().try_iter().find_map(|event| match event {
             Event::Fatal(failure) => Some(failure),
             Event::Signal(_) | Event::Drain(_) => None,
         });
         failed.map_or(Ok(()), Err)?;
-        drain::show_end(&state);
+        if written && state.registry().connections() == 0 {
+            drain::show_end(&state);
+        }
         tracing::info!(event = "stopped", "stopped");
         Ok(())
     });
@@ -547,11 +549,8 @@ impl NodeParts<'_> {
                 inbox_bytes_max: core.inbox_bytes_max,
                 bytes_when_full: core.bytes_when_full,
                 message_age_ms_max: core.message_age_max.map_or(0, |age| age.as_millis() as u64),
-                entries_max: (core.messages_max.div_ceil(core.partitions as u64))
-                    .min(u64::from(ENTRIES_PER_PARTITION_MAX)) as u32,
-                bytes_max: core
-                    .bytes_max
-                    .map_or(u64::MAX, |of| of.div_ceil(core.partitions as u64)),
+                entries_max: core.partition_messages_max(),
+                bytes_max: core.partition_bytes_max().unwrap_or(u64::MAX),
                 ..CoreConfig::new(origin, core.num_shards, seed)
             },
             log: LogConfig {
@@ -663,22 +662,24 @@ where
     })?)
 }
 
-/// Waits for threads to end, waking them meanwhile, and says so if some do not. `tick` is called while it waits.
+/// Waits for threads to end, waking them meanwhile, and logs if some do not. `tick` is called while it waits. Whether all
+/// have ended.
 fn join_within(
     threads: Vec<Joiner>,
     timeout: Duration,
     wakers: &[Waker],
     what: &str,
     tick: &mut dyn FnMut(),
-) {
+) -> bool {
     let deadline = Instant::now() + timeout;
     while threads.iter().any(|thread| !thread.is_finished()) {
         if Instant::now() >= deadline {
             tracing::warn!(what, "did not end in time; the process ends without them");
-            return;
+            return false;
         }
         wakers.iter().for_each(Waker::wake);
         tick();
         std::thread::park_timeout(Duration::from_millis(5));
     }
+    true
 }

@@ -78,9 +78,10 @@ impl Gate {
         changes: bool,
     ) -> Result<(), (StatusCode, &'static str)> {
         // A page that a browser on this machine shows may not change anything, whatever the browser has, nor look if it is
-        // another one's (Fetch Metadata, W3C).
+        // another one's (Fetch Metadata, W3C); a link that somebody follows shows the answer to nobody else.
         let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
-        let is_others = matches!(site, Some(b"cross-site" | b"same-site"));
+        let to_show = headers.get("sec-fetch-dest").is_some_and(|what| what == "document");
+        let is_others = matches!(site, Some(b"cross-site" | b"same-site")) && !to_show;
         if is_others || changes && headers.contains_key(header::ORIGIN) {
             return Err((StatusCode::FORBIDDEN, "not for pages of a browser"));
         }
@@ -117,8 +118,10 @@ impl Gate {
 fn is_own_name(headers: &HeaderMap) -> bool {
     let Some(host) = headers.get(header::HOST) else { return true };
     let Ok(host) = host.to_str() else { return false };
-    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
-    name.eq_ignore_ascii_case("localhost")
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name).to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    name == "localhost"
+        || name.ends_with(".localhost")
         || name.parse::<Ipv4Addr>().is_ok()
         || host.starts_with('[')
 }

@@ -37,12 +37,15 @@ pub(super) async fn status(
     State(state): State<Arc<NodeState>>,
     RawQuery(query): RawQuery,
 ) -> Response {
-    let body = format!("{:#}\n", report(&state));
-    let is_over =
-        state.is_empty() || state.phase() == Phase::Stopping && state.registry().connections() > 0;
+    let report = report(&state);
+    let drain = &report["drain"];
+    let is_over = drain["empty"] == true
+        || report["phase"] == Phase::Stopping.name() && drain["left"].as_u64() > Some(0);
+    // What counts is what is said: more may have happened since.
     if query.as_deref() == Some("awaits=empty") && is_over {
         state.end_wait();
     }
+    let body = format!("{report:#}\n");
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 

@@ -31,8 +31,10 @@ const WAITING_BYTES: f64 = 28.0;
 const USER_BYTES: f64 = 104.0;
 /// Memory of a message id that is remembered, bytes.
 const ID_BYTES: f64 = 24.0;
-/// A sender takes the room of so many ids besides, in each partition that remembers one of its ids.
+/// A sender takes the room of so many ids besides, in each shard that remembers one of its ids, and has room for so many
+/// at least.
 const SENDER_IDS: f64 = 8.0;
+const SENDER_ROOM_MIN: f64 = 4.0;
 /// The log takes so many times what is live in it: sparse segments are rewritten when half of them is dead.
 const DISK_FACTOR: f64 = 2.0;
 /// Seconds between two heartbeats of a connection: three eighths to a half of `reactor.idle_timeout`, spread evenly.
@@ -246,10 +248,13 @@ impl Plan {
         let of_partition = DEDUP_IDS_PER_PARTITION_MAX as f64 * IDS_SHARE;
         let (mut groups, mut by) = (1, "rate");
         let mut partitions = (self.assume(Assumption::CoreCpus) / 4.0).ceil().max(1.0) as u64;
-        // A sender takes room in each partition in which it has an inbox's ids, so the room for ids grows with the number of
-        // partitions, and that with the room: up to where each id has a sender of its own.
-        let memory = loop {
-            let kept = ids + SENDER_IDS * senders(users, ids, (groups * partitions) as f64);
+        // A sender takes room in each shard that has ids of it, so the room grows with the number of shards, and that with
+        // the room: up to where each id has a sender of its own.
+        let (memory, shards) = loop {
+            let shards = (groups * partitions * SHARDS_PER_PARTITION)
+                .next_power_of_two()
+                .clamp(SHARDS_MIN, SHARDS_MAX);
+            let kept = room_for_ids(users, ids, shards as f64);
             let memory = waiting * WAITING_BYTES + kept * ID_BYTES + users * USER_BYTES;
             let room = room - partitions as f64 * PARTITION_BYTES;
             let needed = most([
@@ -267,7 +272,7 @@ impl Plan {
             let bound = bounds.into_iter().fold(0.0, f64::max) * each;
             let finer = partitions.max(bound.ceil() as u64);
             if (grown, finer) == (groups, partitions) {
-                break memory;
+                break (memory, shards);
             }
             (groups, partitions) = (grown, finer);
         };
@@ -277,9 +282,7 @@ impl Plan {
         part.cores = groups * self.assume(Assumption::Copies) as u64;
         part.cores_by = by;
         part.partitions = partitions;
-        part.shards = (groups * partitions * SHARDS_PER_PARTITION)
-            .next_power_of_two()
-            .clamp(SHARDS_MIN, SHARDS_MAX);
+        part.shards = shards;
         part.core_memory_bytes = base + memory * each + partitions as f64 * PARTITION_BYTES;
         part.core_disk_bytes = disk * each + partitions as f64 * PARTITION_DISK_BYTES;
         part.core_rate_per_s = part.deliveries_per_s * each;
@@ -335,11 +338,14 @@ impl Plan {
     }
 }
 
-/// Senders that partitions remember, each counted wherever it is: of `users` who wrote `ids` messages by chance to so many
-/// partitions.
-fn senders(users: f64, ids: f64, partitions: f64) -> f64 {
+/// Room, in ids, for what shards remember of `users` who wrote `ids` messages by chance to users of so many shards
+/// (`proto/src/core/dedup.rs`): in each that a sender wrote to it has room for 4, 8, 16 and so on of its ids.
+fn room_for_ids(users: f64, ids: f64, shards: f64) -> f64 {
     let of_each = ids / users.max(1.0);
-    partitions * users * (1.0 - (-of_each / partitions).exp())
+    let senders = shards * users * (1.0 - (-of_each / shards).exp());
+    // Room doubles, so it is half as much again on average.
+    let room = (1.5 * ids / senders.max(1.0)).max(SENDER_ROOM_MIN);
+    senders * (SENDER_IDS + room)
 }
 
 /// The largest need, in whole machines, and whose it is.

@@ -86,7 +86,8 @@ fn follow(args: &Drain, admin: &str, token: Option<&str>) -> Result<Exit, String
         };
         failed = 0;
         let drain = &status["drain"];
-        let (left, is_empty) = (drain["left"].as_u64(), drain["empty"] == true);
+        // A server that is older than this command does not say whether the log is written.
+        let (left, is_empty) = (drain["left"].as_u64(), drain["empty"] != false);
         match (status["phase"].as_str(), left) {
             (Some("stopping"), Some(0)) if is_empty => {
                 say(args.json, "empty", drain);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// The exit codes of `iris`. From 64 they are those of sysexits.h, so that a supervisor can tell what a restart may
-/// mend: nothing at 64 to 78 except 74 and 75.
+/// mend: nothing at 64 to 78 except 71, 74 and 75.
 ///
 /// | code | name | when |
 /// |---|---|---|
@@ -13,6 +13,7 @@ use std::fmt;
 /// | 10 | `Unhealthy` | `status` found something that should not be: a node alone, damaged, not ready or not reachable; `top`: a node did not answer |
 /// | 69 | `Unavailable` | the machine lacks something: io_uring, a limit |
 /// | 70 | `Internal` | a thread could not be started, or another surprise |
+/// | 71 | `Machine` | a sysctl or the memory is less than the configuration asks for by name |
 /// | 73 | `DataDir` | the data directory cannot be used |
 /// | 74 | `Io` | the log could not be written or synced (I6); restarting reads it |
 /// | 75 | `InUse` | a port or the data directory is in use by another process |
@@ -30,6 +31,7 @@ pub enum Exit {
     Unhealthy = 10,
     Unavailable = 69,
     Internal = 70,
+    Machine = 71,
     DataDir = 73,
     Io = 74,
     InUse = 75,

@@ -80,7 +80,9 @@ pub(super) fn ask(
         _ => error.to_string(),
     };
     let mut stream = connect(address).map_err(failed)?;
-    let host = if address.starts_with(SOCKET) { "localhost" } else { address };
+    // By whatever name the node was found: without a token it answers to no other one.
+    let by_name = token.is_some() && !address.starts_with(SOCKET);
+    let host = if by_name { address } else { "localhost" };
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\n");
     if let Some(token) = token {
         head += &format!("Authorization: Bearer {token}\r\n");

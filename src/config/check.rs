@@ -439,7 +439,8 @@ impl<'a> Reader<'a> {
         let file = given.find(credential);
         if file.is_none() {
             let cause = format!("no --load-credential gives {credential}");
-            self.note(name, origin, cause, "give those of the unit: ID:PATH");
+            let fix = "give those of the unit, ID:PATH; links in a folder are none to systemd";
+            self.note(name, origin, cause, fix);
         }
         file
     }

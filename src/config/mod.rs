@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use iris_proto::core::WhenFull;
+use iris_proto::limits::ENTRIES_PER_PARTITION_MAX;
 use iris_proto::replica::WhenAlone;
 
 use crate::auth::{Key, KeyError, Policy, Secret, Verifier, load_or_create_dev_key};
@@ -112,6 +113,19 @@ pub struct CoreNode {
     pub node: u32,
     /// Its `cluster.listen`, as others reach it.
     pub addr: SocketAddr,
+}
+
+impl CoreConfig {
+    /// Messages in all inboxes of one partition: its share of the node's.
+    pub fn partition_messages_max(&self) -> u32 {
+        let share = self.messages_max.div_ceil(self.partitions as u64);
+        share.min(u64::from(ENTRIES_PER_PARTITION_MAX)) as u32
+    }
+
+    /// Bytes in all inboxes of one partition; `None`: as the disk has room.
+    pub fn partition_bytes_max(&self) -> Option<u64> {
+        self.bytes_max.map(|of_node| of_node.div_ceil(self.partitions as u64))
+    }
 }
 
 impl Config {

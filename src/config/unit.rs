@@ -1,6 +1,6 @@
 //! Credentials of a systemd unit: files that are named instead of placed (`LoadCredential=`, systemd.exec(5)).
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// Where the file is that `credential:NAME` means.
@@ -22,7 +22,7 @@ impl UnitCredentials {
     }
 }
 
-/// The value of one `LoadCredential=`: `ID:PATH`. A folder gives each of its files, as ID_FILE.
+/// The value of one `LoadCredential=`: `ID:PATH`. A folder gives each file in it, as ID_FILE.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CredentialSource {
     id: String,
@@ -34,9 +34,23 @@ impl CredentialSource {
         if name == self.id {
             return Some(self.path.clone());
         }
-        let file = name.strip_prefix(&self.id)?.strip_prefix('_')?;
-        self.path.is_dir().then(|| self.path.join(file))
+        find_in(&self.path, name.strip_prefix(&self.id)?.strip_prefix('_')?)
     }
+}
+
+/// A file in a folder or in one below it, whose names are put together with `_`. Links in it are passed over, as systemd
+/// does.
+fn find_in(dir: &Path, name: &str) -> Option<PathBuf> {
+    let kind = |path: &Path| path.symlink_metadata().ok().map(|meta| meta.file_type());
+    let file = dir.join(name);
+    if !name.contains('/') && kind(&file).is_some_and(|kind| kind.is_file()) {
+        return Some(file);
+    }
+    name.match_indices('_').find_map(|(at, _)| {
+        let below = dir.join(&name[..at]);
+        let is_folder = at > 0 && kind(&below).is_some_and(|kind| kind.is_dir());
+        is_folder.then(|| find_in(&below, &name[at + 1..])).flatten()
+    })
 }
 
 impl FromStr for CredentialSource {
@@ -64,14 +78,20 @@ mod tests {
     fn a_folder_gives_its_files_and_a_file_itself() {
         let dir = tempfile::tempdir().unwrap();
         let path = |name: &str| dir.path().join(name);
-        std::fs::create_dir(path("keys")).unwrap();
-        std::fs::write(path("one"), "").unwrap();
+        std::fs::create_dir_all(path("keys/of_b")).unwrap();
+        for file in ["one", "keys/jwt", "keys/of_b/jwt"] {
+            std::fs::write(path(file), "").unwrap();
+        }
+        std::os::unix::fs::symlink(path("one"), path("keys/link")).unwrap();
         let given = sources(&[
             format!("one:{}", path("one").display()),
             format!("keys:{}", path("keys").display()),
         ]);
         assert_eq!(given.find("one"), Some(path("one")));
         assert_eq!(given.find("keys_jwt"), Some(path("keys/jwt")));
+        assert_eq!(given.find("keys_of_b_jwt"), Some(path("keys/of_b/jwt")));
+        assert_eq!(given.find("keys_link"), None, "systemd passes it over");
+        assert_eq!(given.find("keys_of_b"), None, "a folder is none");
         assert_eq!(given.find("one_more"), None, "a file has no files");
         assert_eq!(given.find("keysjwt"), None);
         assert_eq!(given.find("other"), None);

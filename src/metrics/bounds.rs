@@ -35,12 +35,11 @@ pub struct Bounds {
 impl Bounds {
     /// Takes what a configuration says.
     pub fn set(&self, config: &Config) {
-        let (core, partitions) = (&config.core, config.partitions() as u64);
+        let core = &config.core;
         let of_core = |value: u64| if config.roles.core { value } else { 0 };
         let of_edge = |value: u64| if config.roles.edge { value } else { 0 };
-        let share = |of_node: u64| of_core(of_node).checked_div(partitions).unwrap_or(0);
-        self.inbox_messages.set(share(core.messages_max));
-        self.inbox_bytes.set(share(core.bytes_max.unwrap_or(0)));
+        self.inbox_messages.set(of_core(core.partition_messages_max().into()));
+        self.inbox_bytes.set(of_core(core.partition_bytes_max().unwrap_or(0)));
         self.one_inbox_messages.set(of_core(core.inbox_messages_max.into()));
         self.one_inbox_bytes.set(of_core(core.inbox_bytes_max));
         // From seven eighths on the window shrinks.

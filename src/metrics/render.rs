@@ -155,7 +155,7 @@ const PARTITION_GAUGES: Cells<PartitionMetrics> = &[
     ("iris_dedup_ids", "Message ids remembered.", |m| m.dedup_ids.value()),
     (
         "iris_dedup_room_used",
-        "Room taken of that for message ids: one by each, 8 by a sender.",
+        "Room taken of that for message ids: 4 to 512 by a sender, and 8 more, in each shard.",
         |m| m.dedup_room.value(),
     ),
     ("iris_dedup_senders", "Senders whose ids are remembered.", |m| m.senders.value()),

@@ -45,7 +45,7 @@ pub fn run(
         |lack: &holds::Lack| layers.value(lack.key.0, lack.key.1).origin == Origin::Default;
     let lacks = holds::Machine::read(Path::new("/")).lacks(config);
     let (notices, lacks): (Vec<_>, Vec<_>) = lacks.into_iter().partition(is_default);
-    failures.extend(lacks.into_iter().map(|lack| Failure::new(Exit::Unavailable, lack.message)));
+    failures.extend(lacks.into_iter().map(|lack| Failure::new(Exit::Machine, lack.message)));
     let until = Instant::now() + ADDRESS_PATIENCE;
     failures.extend(check_files(config).err());
     // Too little locked memory is one lack, though a ring may fail by it, too.

@@ -105,7 +105,7 @@ def test_a_wish_that_makes_no_sense_or_that_is_not_allowed_changes_nothing(serve
 
 def test_a_node_without_clients_is_empty_at_once(server: Server) -> None:
     out, err = drain(server).communicate(timeout=PATIENCE)
-    assert out.splitlines()[-1] == "empty: all of 0 connections are closed, the node ends", err
+    assert out.splitlines()[-1] == "empty: all of 0 connections are closed, the log is written, the node ends", err
     assert server.ended() == 0
 
 

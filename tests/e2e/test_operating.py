@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import page
 from support.machine import Machine, kill
-from support.server import dies_with_us
-from support.wait import until
+from support.server import clean_env, dies_with_us
+from support.wait import PATIENCE, until
 
 TESTS = Path(__file__).parent
 #: Where a node started by hand has its folder: the one disk of the machine that is no overlay.
@@ -114,7 +116,7 @@ def test_from_a_package_to_a_watched_node(walk: tuple[Machine, list[str]]) -> No
     assert "sound" in check and "10000 connections" in check
     assert "Active: active (running)" in start and "serving: 0 connections" in start
     assert "healthy" in start and "all is as it was applied" in start
-    assert send.count(".") >= 2, "a token of three parts"
+    assert re.match(r"[\w-]+\.[\w-]+\.[\w-]+\n", send), "a token of three parts"
     assert "SUCCESS" in watch and "accepted" in watch
     assert "healthy" in again
 
@@ -196,15 +198,46 @@ def test_logs_are_read_while_no_server_runs(stopped: Machine) -> None:
     stopped.run("rm", "-r", "/root/COPY")
 
 
-def test_a_copy_is_made_and_put_back(node: Machine) -> None:
-    before = node.main_pid()
-    for block in page.blocks("copy"):
-        type_in(node, block)
-    assert node.main_pid() != before
-    node.run("sh", "-c", f"rm -rf {HOME}/wal")
+def waiting(machine: Machine) -> int:
+    """Return how many messages wait in the node's inboxes."""
+    said = json.loads(type_in(machine, "iris status --json"))
+    return int(said["nodes"][0]["status"]["inboxes"]["messages"])
+
+
+#: Sends so many messages to somebody who is away.
+SENDER = """
+import sys
+from support.client import Client
+from support.tokens import user_token
+key = open(sys.argv[1], "rb").read().strip()
+with Client(("127.0.0.1", 7400)) as client:
+    client.login("alice", user_token(key, "alice"))
+    assert all(client.ask("bob", b"hello") == "accepted" for _ in range(int(sys.argv[2])))
+"""
+
+
+def send(machine: Machine, count: int) -> None:
+    """Send to somebody who is away, within the machine's network."""
+    path = f"{TESTS}:{TESTS.parents[1] / 'clients/python/src'}"
+    done = subprocess.run(
+        ["nsenter", "-t", str(machine.pid), "-n", "--", sys.executable, "-c", SENDER,
+         str(machine.path("/etc/iris/keys/jwt")), str(count)],
+        env=clean_env({"PYTHONPATH": path}), text=True, capture_output=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_newest_copy_is_put_back_with_what_was_in_it(node: Machine) -> None:
+    for copied in (5, 10):
+        send(node, 5)
+        until(lambda copied=copied: waiting(node) == copied, "they wait")
+        for block in page.blocks("copy"):
+            type_in(node, block)
+    until(lambda: waiting(node) == 10, "a restart keeps them")
+    send(node, 1)
     for block in page.blocks("restore"):
         type_in(node, block)
-    assert "healthy" in type_in(node, "iris status")
+    until(lambda: waiting(node) == 10, "what came before the copy is there, and nothing else")
 
 
 def configuration(number: int, cores: str) -> str:
@@ -262,7 +295,7 @@ def test_a_node_is_back_once_the_machine_has_again_what_it_lacked(node: Machine)
     before = type_in(node, f"cat {setting}").strip()
     type_in(node, f"echo 128 > {setting}")
     kill(node.main_pid())
-    until(lambda: node.show("ExecMainStatus") == "69", "it says what it lacks")
+    until(lambda: node.show("ExecMainStatus") == "71", "it says what it lacks")
     type_in(node, f"echo {before} > {setting}")
     until(lambda: is_ready(node), "it serves again")
 

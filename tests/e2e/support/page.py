@@ -8,8 +8,8 @@ from pathlib import Path
 PAGE = Path(__file__).resolve().parents[3] / "docs/OPERATING.md"
 #: First words of what is typed.
 PROGRAMS = {
-    "cat", "cp", "curl", "dmesg", "ip", "iris", "iris-loadgen", "iris-tune", "kill", "make", "openssl", "promtool", "sed", "ss",
-    "ssh", "sysctl", "systemctl", "ulimit",
+    "apt-get", "cargo", "cat", "chmod", "cp", "curl", "dmesg", "find", "ip", "iris", "iris-loadgen", "iris-tune", "journalctl",
+    "kill", "make", "openssl", "promtool", "sed", "ss", "ssh", "sysctl", "systemctl", "ulimit",
 }  # fmt: skip
 
 _fence = re.compile(r"^```(\w*)(?: (\w+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
