@@ -413,7 +413,7 @@ fn more_connections_than_memory_holds_are_refused_by_the_name_of_the_key() {
     let mut command = iris(dir.path(), &serve);
     // 468 GB of idle connections.
     let (code, error) = fail(command.env("IRIS_REACTOR__CONNECTIONS_MAX", "100000000"));
-    assert_eq!(code, 69, "{error}");
+    assert_eq!(code, 71, "{error}");
     assert!(error.contains("reactor.connections_max is 100000000"), "{error}");
 }
 

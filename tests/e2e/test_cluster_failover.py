@@ -116,7 +116,7 @@ def test_a_core_that_stops_in_order_costs_no_error(pair: Cluster) -> None:
 def test_a_core_that_hangs_is_left(pair: Cluster) -> None:
     edge = pair.edges[0]
     with edge.login("sender") as sender:
-        pair.cores[0].process.send_signal(signal.SIGSTOP)  # type: ignore[union-attr]
+        pair.cores[0].pause()
         for number in range(32):
             assert sender.ask(f"to-{number}", b"x") == "accepted"
         pair.cores[0].process.send_signal(signal.SIGCONT)  # type: ignore[union-attr]

@@ -73,7 +73,7 @@ def test_a_node_alone_is_healthy_and_has_no_mirror(server: Server) -> None:
 
 def test_a_node_that_hangs_or_is_gone_is_told_within_seconds(server: Server) -> None:
     assert server.process
-    server.process.send_signal(signal.SIGSTOP)
+    server.pause()
     code, seen = status(server)
     assert code == 10 and names(seen) == ["unreachable"]
     assert "no answer within 5 s" in seen["nodes"][0]["error"]
@@ -215,7 +215,7 @@ def test_two_cores_that_run_without_each_other_are_a_split_for_who_asks_both(pai
     send(pair.edges[0], 4, other, b"one")
     send(pair.edges[0], 3)
     assert two.process
-    two.process.send_signal(signal.SIGSTOP)
+    two.pause()
     try:
         one.start()
         until(lambda: is_alone(one), "it goes on alone, too")

@@ -133,6 +133,17 @@ class Server:
         """End it as a power cut would: SIGKILL."""
         self.stop(signal.SIGKILL)
 
+    def pause(self) -> None:
+        """Hold all of its threads (SIGSTOP) until it gets SIGCONT; one that still waits for a CPU could answer otherwise."""
+        assert self.process
+        self.process.send_signal(signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.process.pid}/task")
+
+        def state(task: Path) -> str:
+            return (task / "stat").read_text().rsplit(")", 1)[1].split()[0]
+
+        until(lambda: {state(task) for task in tasks.iterdir()} == {"T"}, "it stands still")
+
     def stop(self, number: int = signal.SIGTERM, timeout: float = PATIENCE) -> int:
         """Send a signal and wait; return the exit code."""
         assert self.process
