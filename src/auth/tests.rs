@@ -199,6 +199,32 @@ fn the_kid_picks_the_key_and_keys_without_one_serve_tokens_without() {
 }
 
 #[test]
+fn a_member_that_nobody_asks_for_must_be_json_as_well() {
+    let verify = |payload: &str| {
+        let body = format!("eyJhbGciOiJIUzI1NiJ9.{payload}");
+        let key = EncodingKey::from_secret(SECRET);
+        let signature =
+            jsonwebtoken::crypto::sign(body.as_bytes(), &key, Algorithm::HS256).unwrap();
+        hs256().verify(&format!("{body}.{signature}"), NOW).map(|claims| claims.user)
+    };
+    // Payloads are {"sub":"alice","exp":2000000000,"x":...}.
+    assert_eq!(
+        verify("eyJzdWIiOiJhbGljZSIsImV4cCI6MjAwMDAwMDAwMCwieCI6InkifQ").as_deref(),
+        Ok("alice")
+    );
+    for (payload, x) in [
+        ("eyJzdWIiOiJhbGljZSIsImV4cCI6MjAwMDAwMDAwMCwieCI6Iv8ifQ", "no UTF-8"),
+        (
+            "eyJzdWIiOiJhbGljZSIsImV4cCI6MjAwMDAwMDAwMCwieCI6Ilx1ZDgwMCJ9",
+            "half of a surrogate pair",
+        ),
+        ("eyJzdWIiOiJhbGljZSIsImV4cCI6MjAwMDAwMDAwMCwieCI6MWU5OTl9", "a number beyond any"),
+    ] {
+        assert_eq!(verify(payload), Err(AuthError::BadClaims), "{x}");
+    }
+}
+
+#[test]
 fn a_critical_header_that_nobody_understands_is_refused() {
     let mut header = Header::new(Algorithm::HS256);
     header.crit = Some(vec!["exp".to_owned()]);

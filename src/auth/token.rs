@@ -13,6 +13,10 @@ pub(super) struct Payload {
     nbf: Option<serde_json::Value>,
     iss: Option<serde_json::Value>,
     aud: Option<serde_json::Value>,
+    /// What nobody looks at must be JSON as well: the parser passes over a member that nobody takes without a look at its
+    /// bytes, and other readers of the token would refuse it.
+    #[serde(flatten)]
+    _others: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Payload {

@@ -5,8 +5,8 @@
 //! anyway, tells a stuck thread from an idle and from a busy one, and nothing is asked of the data path for it.
 //!
 //! The watchdog is fed when every thread has turned since it was fed last. With one stuck thread it goes hungry, and the
-//! service manager ends the process one `WatchdogSec=` after that thread's last turn, give or take an eighth. Threads that
-//! wait for the disk are not looked at: a disk that hangs is not mended by a restart.
+//! service manager ends the process one to one and a quarter `WatchdogSec=` after that thread's last turn. Threads that wait
+//! for the disk are not looked at: a disk that hangs is not mended by a restart.
 //!
 //! This runs on the control thread, which must be alive as well: a node that cannot be told to stop is not well.
 

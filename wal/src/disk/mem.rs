@@ -139,7 +139,7 @@ impl MemDisk {
         self.state().write_at_most = Some(bytes);
     }
 
-    /// Reads that touch this block of 4096 bytes fail from now on.
+    /// Reads that touch this block of 4096 bytes fail until it is written anew: a drive gives it another place then.
     pub fn make_unreadable(&self, path: &Path, block: u64) {
         self.state().unreadable.push((path.to_path_buf(), block));
     }
@@ -347,6 +347,8 @@ impl Disk for MemDisk {
         let inode = &mut state.inodes[file.inode];
         put(&mut inode.live, at as usize, &bytes[..len]);
         inode.unsynced.push((at as usize, bytes[..len].to_vec()));
+        let written = at.div_ceil(4096)..(at + len as u64) / 4096;
+        state.unreadable.retain(|(path, block)| *path != file.path || !written.contains(block));
         drop(state);
         if dsync {
             self.sync(file)?;
