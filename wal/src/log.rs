@@ -276,12 +276,13 @@ impl Log {
                 log.seal();
             }
         }
-        for ready in recovered.unused {
-            match log.usable(&ready) {
-                true => log.ready.push_back(ready),
-                false => log.reclaim.opened_empty(ready.segment),
-            }
+        // Segments are used in the order of their numbers: what lies below one that cannot be filled is not filled either.
+        let mut unused = recovered.unused;
+        let passed = unused.iter().rposition(|ready| !log.usable(ready)).map_or(0, |last| last + 1);
+        for ready in unused.drain(..passed) {
+            log.reclaim.opened_empty(ready.segment);
         }
+        log.ready.extend(unused);
         log
     }
 

@@ -53,6 +53,8 @@ def lacks() -> str | None:
         return "systemd is not installed: apt-get install systemd"
     if not all(map(shutil.which, ("unshare", "nsenter", "pivot_root"))):
         return "unshare, nsenter and pivot_root are needed: apt-get install util-linux"
+    if not all(map(shutil.which, ("ip", "ss"))):
+        return "ip and ss are needed: apt-get install iproute2"
     if "\toverlay\n" not in Path("/proc/filesystems").read_text():
         return "this kernel has no overlay file system"
     tried = subprocess.run(

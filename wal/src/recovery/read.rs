@@ -62,6 +62,10 @@ impl<'a, D: Disk> Reading<'a, D> {
 
     fn quarantine(&mut self, segment: u32, data_end: usize, faults: Vec<Fault>) {
         self.seal_tail();
+        // Nor is an empty one before it filled: segments are used in the order of their numbers.
+        for ready in self.out.unused.drain(..) {
+            self.out.reclaim.opened_empty(ready.segment);
+        }
         self.out.reclaim.opened(segment);
         self.out.reclaim.sealed(segment, data_end as u64);
         self.out.reclaim.quarantine(segment);
