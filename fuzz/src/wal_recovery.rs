@@ -193,7 +193,7 @@ impl Node {
 /// What an input did to a log.
 struct Damaged {
     disk: MemDisk,
-    /// By segment: the first byte that is not as it was written.
+    /// By segment that was written: the first byte that is not as it was.
     from: Vec<usize>,
     /// Something lies under a sound checksum.
     lies: bool,
@@ -319,7 +319,7 @@ fn damage(log: &Sound, input: &mut Input<'_>) -> Damaged {
     let mut from = vec![usize::MAX; log.files.len()];
     for (index, file) in files.iter().enumerate() {
         let Some(file) = file else {
-            from[index] = 0;
+            from.get_mut(index).into_iter().for_each(|from| *from = 0);
             continue;
         };
         let path: &Path = &path_of(index as u32 + 1);
@@ -333,7 +333,7 @@ fn damage(log: &Sound, input: &mut Input<'_>) -> Damaged {
     for (file, block) in unreadable {
         if files[file].is_some() {
             disk.make_unreadable(&path_of(file as u32 + 1), block as u64);
-            from[file] = from[file].min(block * BLOCK);
+            from.get_mut(file).into_iter().for_each(|from| *from = (*from).min(block * BLOCK));
         }
     }
     Damaged { disk, from, lies }
