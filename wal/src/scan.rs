@@ -45,9 +45,11 @@ pub(crate) enum Found {
 pub(crate) enum Later {
     /// No later frame, here or in a later segment.
     Silent,
-    /// The next segment begins with exactly this batch: it was never written here.
+    /// A later segment begins with this batch, or with one before it: it does not count here. Batches go on from one
+    /// segment to the next, so none is missing between.
     Continues,
-    /// Later segments hold frames, but the next one is gone, so how this one ended is not known.
+    /// Later segments hold frames and begin with a later batch, but the next one is gone or empty, so how this one ended is
+    /// not known.
     Unknown,
     /// There are later frames, and none was built after this batch was synced.
     Unproven,
@@ -248,8 +250,8 @@ pub(crate) enum Next {
     None,
     /// The next segment by number begins with this frame.
     Begins { batch_no: u64, durable_upto: u64 },
-    /// The next segment by number is gone; later ones hold frames.
-    Gap,
+    /// The next segment by number is gone or holds no frame; the first one after it that holds some begins with this batch.
+    Gap { batch_no: u64 },
 }
 
 /// A part of a segment that was once whole.
@@ -469,9 +471,13 @@ fn look_ahead<D: Disk>(
     let later = match next {
         Next::None if unproven => Later::Unproven,
         Next::None => Later::Silent,
-        Next::Gap => Later::Unknown,
-        Next::Begins { .. } if missing.is_none() => Later::Unknown,
-        Next::Begins { batch_no: first, .. } if first == batch_no => Later::Continues,
+        Next::Gap { .. } | Next::Begins { .. } if missing.is_none() => Later::Unknown,
+        Next::Gap { batch_no: first } | Next::Begins { batch_no: first, .. }
+            if first <= batch_no =>
+        {
+            Later::Continues
+        }
+        Next::Gap { .. } => Later::Unknown,
         Next::Begins { durable_upto, .. } if durable_upto >= batch_no => Later::Proven,
         Next::Begins { .. } => Later::Unproven,
     };

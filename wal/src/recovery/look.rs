@@ -30,10 +30,18 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// The batch that it begins with: as the segment before leads to expect, else as its own trailer says.
+    ///
+    /// If its frames begin with a lower number, what stands before it from that number on did not count when this segment
+    /// was begun: a torn batch, or one that the disk refused to read then. Numbers go on from what counted.
     pub(crate) fn expected(&self, before: Option<Expected>) -> Option<Expected> {
-        let of_trailer =
-            self.trailer.map(|trailer| Expected { batch_no: trailer.first_batch, chain: None });
-        before.or(of_trailer)
+        let begins = |batch_no| Expected { batch_no, chain: None };
+        let Some(before) = before else {
+            return self.trailer.map(|trailer| begins(trailer.first_batch));
+        };
+        match self.begins {
+            Some((first, _)) if first < before.batch_no => Some(begins(first)),
+            _ => Some(before),
+        }
     }
 
     /// The segment as a prepared one.

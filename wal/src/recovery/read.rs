@@ -102,6 +102,7 @@ impl<'a, D: Disk> Reading<'a, D> {
         if trailer.no_entries {
             return Ok(false);
         }
+        let expected = seen.expected(self.expected);
         let mut entries = std::mem::take(&mut self.entries);
         let mut file = look::open(self.disk, &seen.path, &mut self.buf)?;
         let whole = file.footer_entries(trailer, &mut entries);
@@ -111,7 +112,7 @@ impl<'a, D: Disk> Reading<'a, D> {
                 handing.entry(offset, prefix, &mut file)?;
             }
             let mut faults = handing.faults;
-            if self.expected.is_some_and(|expected| expected.batch_no != trailer.first_batch) {
+            if expected.is_some_and(|expected| expected.batch_no != trailer.first_batch) {
                 let (segment, at) = (seen.number, BLOCK as u32);
                 faults.push(Fault { segment, from: at, to: at, kind: FaultKind::Gap });
             }
