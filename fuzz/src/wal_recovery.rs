@@ -2,8 +2,9 @@
 //!
 //! An input names one of some sound logs and what happens to it: bytes that change, files that are cut or go, blocks that
 //! the disk refuses, whole files of anything. Recovery must not panic, must hand out every record of a frame that stands
-//! before the first damage of its segment, and the log must go on afterwards. Structures that lie under a sound checksum,
-//! which no accident makes, need only be survived.
+//! before the first damage of its segment, and the log must go on afterwards, through further starts, power failures and
+//! blocks that can be read again, without losing what was told or synced since. Structures that lie under a sound
+//! checksum, which no accident makes, need only be survived.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -41,6 +42,14 @@ const SUPPLY: SupplyConfig = SupplyConfig {
 };
 /// Changes of one input, at most.
 const CHANGES_MAX: u32 = 8;
+/// Lives of the log after them, at most.
+const LIVES_MAX: u8 = 4;
+
+/// The power is off.
+#[derive(Debug)]
+struct Off;
+
+const POWER: &str = "the power is on";
 
 fn place() -> Place {
     let owner = Owner { cluster: [1; 16], node: [2; 16], node_id: 1, incarnation: 1, log_id: 0 };
@@ -106,24 +115,25 @@ fn with_record(seq: u64, act: impl FnOnce(&Record<'_>)) {
 /// A log of some records, in batches of one to three. With `footers`, full segments are sealed.
 fn make(records: u64, footers: bool) -> Sound {
     let disk = MemDisk::default();
-    let mut node = Node::resume(&disk, Recovered::default());
+    let mut node = Node::resume(&disk, Recovered::default(), 0);
     let mut frames = Vec::new();
     let mut pending = Vec::new();
     for seq in 1..=records {
-        with_record(seq, |record| pending.push((node.append(record), seq)));
+        with_record(seq, |record| pending.push((node.append(record).expect(POWER), seq)));
         if seq % 3 == 0 || seq % 7 == 0 || seq == records {
-            node.flush(|segment, start, end| {
+            let flushed = node.flush(|segment, start, end| {
                 let is_here = |(pos, _): &(Pos, u64)| {
                     pos.segment == segment && (start..end).contains(&(pos.offset as usize))
                 };
                 let records = pending.iter().copied().filter(is_here).collect();
                 frames.push(Frame { segment, end, records });
             });
+            flushed.expect(POWER);
             pending.clear();
         }
     }
     if footers {
-        node.write_footers();
+        node.write_footers().expect(POWER);
     }
     assert!(frames.iter().map(|frame| frame.records.len() as u64).sum::<u64>() == records);
     let files = (1..).map(path_of).take_while(|path| disk.files().iter().any(|(p, _)| p == path));
@@ -147,46 +157,65 @@ struct Node {
 }
 
 impl Node {
-    fn resume(disk: &MemDisk, recovered: Recovered) -> Self {
+    /// `life` counts them: salts are never used again.
+    fn resume(disk: &MemDisk, recovered: Recovered, life: u8) -> Self {
         let supply = Supply::open(disk.clone(), place(), SUPPLY, &recovered);
         Self {
             supply: supply.expect("a disk in memory refuses nothing"),
             log: Log::resume(CONFIG, recovered),
             writer: Writer::new(disk.clone(), place().dir, SyncMethod::DirectFdatasync),
-            salt: 100,
+            salt: 100 + 1000 * u64::from(life),
         }
     }
 
-    fn append(&mut self, record: &Record<'_>) -> Pos {
+    fn append(&mut self, record: &Record<'_>) -> Result<Pos, Off> {
         loop {
             match self.log.append(record) {
-                Ok(pos) => return pos,
+                Ok(pos) => return Ok(pos),
                 Err(AppendError::NoSegment) => {
                     self.salt += 1;
-                    let ready = self.supply.prepare(self.salt, 0).expect("there is room");
+                    let ready = self.supply.prepare(self.salt, 0).map_err(|_| Off)?;
                     self.log.add_segment(ready);
                 }
-                Err(AppendError::Full) => self.flush(|_, _, _| ()),
+                Err(AppendError::Full) => self.flush(|_, _, _| ())?,
                 Err(error) => panic!("{error}"),
             }
         }
     }
 
     /// Writes and syncs what waits; `each` is told segment, start and end of each frame.
-    fn flush(&mut self, mut each: impl FnMut(u32, usize, usize)) {
+    fn flush(&mut self, mut each: impl FnMut(u32, usize, usize)) -> Result<(), Off> {
         while let Some(write) = self.log.take_write() {
-            self.writer.perform(&write).expect("a disk in memory refuses nothing");
+            self.writer.perform(&write).map_err(|_| Off)?;
             let start = write.offset() as usize;
             each(write.segment(), start, start + write.bytes().len());
             self.log.synced(write);
         }
+        Ok(())
     }
 
-    fn write_footers(&mut self) {
+    fn write_footers(&mut self) -> Result<(), Off> {
         while let Some(mut footer) = self.log.take_footer() {
-            while !self.writer.perform_footer(&mut footer).expect("it is written") {}
+            while !self.writer.perform_footer(&mut footer).map_err(|_| Off)? {}
             self.log.footer_written(footer);
         }
+        Ok(())
+    }
+
+    /// Appends a few messages and syncs them, some together; `synced` gets the places of those that are.
+    fn live(&mut self, input: &mut Input<'_>, synced: &mut BTreeSet<Pos>) -> Result<(), Off> {
+        let mut waiting = Vec::new();
+        for seq in 1000..1003 + u64::from(input.below(40)) {
+            let payload = vec![seq as u8; 5 + 24 * usize::from(input.u8())];
+            waiting.push(self.append(&msg(seq, &payload))?);
+            if input.below(4) < 3 {
+                self.flush(|_, _, _| ())?;
+                synced.extend(waiting.drain(..));
+            }
+        }
+        self.flush(|_, _, _| ())?;
+        synced.extend(waiting);
+        if input.below(2) == 1 { self.write_footers() } else { Ok(()) }
     }
 }
 
@@ -218,8 +247,7 @@ pub fn run(data: &[u8]) {
         }
     }
     follow(&damaged.disk, recovered.last_batch);
-    let hlc_max = recovered.hlc_max;
-    go_on(&damaged, recovered, &told, hlc_max);
+    go_on(&damaged, recovered, told, &mut input);
 }
 
 fn read(disk: &MemDisk) -> Result<(Recovered, BTreeSet<Pos>), RecoverError> {
@@ -249,25 +277,43 @@ fn follow(disk: &MemDisk, durable: u64) {
     }
 }
 
-/// The log goes on, and loses nothing of what was told.
-fn go_on(damaged: &Damaged, recovered: Recovered, told: &BTreeSet<Pos>, hlc_max: u64) {
-    let is_used_up = recovered.last_batch > 1 << 60 || recovered.next_segment > 1 << 30;
-    if damaged.lies && is_used_up {
-        return;
-    }
-    let mut node = Node::resume(&damaged.disk, recovered);
-    let mut written = Vec::new();
-    for seq in 1000..1003 {
-        written.push(node.append(&msg(seq, b"later")));
-        node.flush(|_, _, _| ());
-    }
-    match read(&damaged.disk) {
-        Ok((recovered, again)) => {
-            assert!(written.iter().all(|pos| again.contains(pos)), "what is written stays");
-            assert!(damaged.lies || told.is_subset(&again), "what was told stays");
-            assert!(damaged.lies || recovered.hlc_max >= hlc_max);
+/// The log goes on, and loses nothing of what was told or synced.
+fn go_on(
+    damaged: &Damaged,
+    mut recovered: Recovered,
+    mut told: BTreeSet<Pos>,
+    input: &mut Input<'_>,
+) {
+    let Damaged { disk, lies, .. } = damaged;
+    let mut synced = BTreeSet::new();
+    for life in 1..=1 + input.below(LIVES_MAX) {
+        let is_used_up = recovered.last_batch > 1 << 60 || recovered.next_segment > 1 << 30;
+        if *lies && is_used_up {
+            return;
         }
-        Err(error) => assert!(damaged.lies, "the log that went on does not start: {error}"),
+        let hlc_max = recovered.hlc_max;
+        let mut node = Node::resume(disk, recovered, life);
+        let operations = input.below(60);
+        if operations > 0 {
+            disk.power_off_after(operations.into());
+        }
+        let ended = node.live(input, &mut synced);
+        assert!(ended.is_ok() || operations > 0, "a disk in memory refuses nothing");
+        disk.crash(&mut |choices| usize::from(input.u8()) % choices);
+        if input.below(4) == 1 {
+            disk.make_readable();
+        }
+        match read(disk) {
+            Ok((now, again)) => {
+                assert!(synced.is_subset(&again), "what is synced stays");
+                assert!(*lies || told.is_subset(&again), "what was told stays");
+                assert!(*lies || now.hlc_max >= hlc_max);
+                (recovered, told) = (now, again);
+            }
+            Err(error) => {
+                return assert!(*lies, "the log that went on does not start: {error}");
+            }
+        }
     }
 }
 

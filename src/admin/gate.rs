@@ -80,7 +80,8 @@ impl Gate {
         // A page that a browser on this machine shows may not change anything, whatever the browser has, nor look if it is
         // another one's (Fetch Metadata, W3C); a link that somebody follows shows the answer to nobody else.
         let site = headers.get("sec-fetch-site").map(|site| site.as_bytes());
-        let to_show = headers.get("sec-fetch-dest").is_some_and(|what| what == "document");
+        let shows = headers.get("sec-fetch-dest").is_some_and(|what| what == "document");
+        let to_show = shows && !changes;
         let is_others = matches!(site, Some(b"cross-site" | b"same-site")) && !to_show;
         if is_others || changes && headers.contains_key(header::ORIGIN) {
             return Err((StatusCode::FORBIDDEN, "not for pages of a browser"));

@@ -511,7 +511,10 @@ fn with_a_token_tcp_shows_and_changes_for_who_has_it_and_nothing_else() {
     let address = control.address();
     assert_eq!(ask(address, &post_request("/logout?user=ann", "")).0, 401);
     let by_page = format!("{right}Origin: http://example.com\r\n");
-    assert_eq!(ask(address, &post_request("/logout?user=ann", &by_page)).0, 403);
+    let by_form = format!("{right}Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document\r\n");
+    for other in [by_page, by_form] {
+        assert_eq!(ask(address, &post_request("/logout?user=ann", &other)).0, 403, "{other}");
+    }
     assert_eq!(ask(address, &post_request("/logout?user=ann", &right)).0, 503, "no threads yet");
     control.stop();
 }
@@ -540,6 +543,10 @@ fn pages_of_other_sites_see_nothing_under_whatever_name_they_come() {
             );
         }
     }
+    // A link that somebody follows shows its answer to nobody else.
+    let follows = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document\r\n";
+    assert_eq!(asked("/status", &format!("{own}{follows}")), 200);
+    assert_eq!(asked("/status", &follows.replace("document", "iframe")), 403);
     // A balancer may ask by any name whether clients are served.
     assert_eq!(asked("/livez", "Host: balancer.example\r\n"), 200);
     control.stop();

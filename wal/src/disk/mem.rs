@@ -144,6 +144,11 @@ impl MemDisk {
         self.state().unreadable.push((path.to_path_buf(), block));
     }
 
+    /// All blocks can be read, also those that could not.
+    pub fn make_readable(&self) {
+        self.state().unreadable.clear();
+    }
+
     /// Bytes that were read so far.
     pub fn bytes_read(&self) -> u64 {
         self.state().bytes_read
