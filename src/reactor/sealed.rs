@@ -57,7 +57,7 @@ impl Tls {
 
     /// Takes the newest configuration.
     pub(super) fn renew(&mut self) {
-        while let Ok(config) = self.renewals.try_recv() {
+        if let Ok(config) = self.renewals.try_recv() {
             self.config = config;
         }
     }

@@ -6,21 +6,35 @@ use crate::cli::exit::{Exit, Failure};
 use crate::clock::unix_ms;
 use crate::config::Config;
 use crate::metrics::{Registry, ReloadResult};
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use iris_tls::ServerConfig;
 use std::sync::Arc;
 
-/// Configurations that wait for a reactor, which looks each second at the latest.
-const RENEWALS_MAX: usize = 4;
-
-/// A reactor's end: configurations for connections from then on, newest last.
+/// A reactor's end: the newest configuration that it has not taken, for connections from then on. It looks before each one
+/// that it accepts.
 pub type Renewals = Receiver<Arc<ServerConfig>>;
+
+/// The way to a reactor: one place, in which the newest configuration stands.
+#[derive(Debug)]
+struct Place {
+    sender: Sender<Arc<ServerConfig>>,
+    /// For taking out what is older.
+    receiver: Renewals,
+}
+
+impl Place {
+    fn put(&self, config: &Arc<ServerConfig>) {
+        while let Err(TrySendError::Full(_)) = self.sender.try_send(Arc::clone(config)) {
+            let _older = self.receiver.try_recv();
+        }
+    }
+}
 
 /// Loads the files again when told to, and hands the outcome to the reactors.
 #[derive(Debug)]
 pub struct Reloader {
     config: TlsConfig,
-    reactors: Vec<Sender<Arc<ServerConfig>>>,
+    reactors: Vec<Place>,
     registry: Registry,
 }
 
@@ -48,7 +62,10 @@ impl Reloader {
             let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
             Failure::new(Exit::Config, lines.join("\n"))
         })?;
-        let (reactors, renewals) = (0..config.reactors()).map(|_| bounded(RENEWALS_MAX)).unzip();
+        let places = (0..config.reactors()).map(|_| bounded(1));
+        let reactors = places.map(|(sender, receiver)| Place { sender, receiver });
+        let reactors: Vec<Place> = reactors.collect();
+        let renewals = reactors.iter().map(|reactor| reactor.receiver.clone()).collect();
         let reloader = Self { config: tls, reactors, registry: registry.clone() };
         reloader.show(&loaded, now_unix_s);
         Ok(Some(Start { reloader, config: loaded.config, renewals }))
@@ -62,26 +79,13 @@ impl Reloader {
     /// Has every reactor use what was loaded.
     pub fn take(&self, loaded: &Loaded) {
         self.show(loaded, unix_ms() / 1000);
-        let is_full = |reactor: &Sender<_>| reactor.try_send(Arc::clone(&loaded.config)).is_err();
-        let result = match self.reactors.iter().filter(|reactor| is_full(reactor)).count() {
-            0 => {
-                tracing::info!(
-                    event = "tls_reloaded",
-                    certificates = loaded.certs.len(),
-                    "TLS files loaded again"
-                );
-                ReloadResult::Ok
-            }
-            stuck => {
-                tracing::error!(
-                    event = "tls_reload_failed",
-                    stuck,
-                    "reactors did not take the TLS files; send SIGHUP again"
-                );
-                ReloadResult::Failed
-            }
-        };
-        self.registry.tls().reloads.add(result, 1);
+        self.reactors.iter().for_each(|reactor| reactor.put(&loaded.config));
+        tracing::info!(
+            event = "tls_reloaded",
+            certificates = loaded.certs.len(),
+            "TLS files loaded again"
+        );
+        self.registry.tls().reloads.add(ReloadResult::Ok, 1);
     }
 
     /// The configuration or a file has problems, so nothing is used that was not before.
