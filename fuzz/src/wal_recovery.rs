@@ -115,7 +115,7 @@ fn with_record(seq: u64, act: impl FnOnce(&Record<'_>)) {
 /// A log of some records, in batches of one to three. With `footers`, full segments are sealed.
 fn make(records: u64, footers: bool) -> Sound {
     let disk = MemDisk::default();
-    let mut node = Node::resume(&disk, Recovered::default(), 0);
+    let mut node = Node::resume(&disk, Recovered::default(), 0, FRAME_BYTES);
     let mut frames = Vec::new();
     let mut pending = Vec::new();
     for seq in 1..=records {
@@ -158,11 +158,13 @@ struct Node {
 
 impl Node {
     /// `life` counts them: salts are never used again.
-    fn resume(disk: &MemDisk, recovered: Recovered, life: u8) -> Self {
-        let supply = Supply::open(disk.clone(), place(), SUPPLY, &recovered);
+    fn resume(disk: &MemDisk, recovered: Recovered, life: u8, frame_bytes_max: usize) -> Self {
+        let supply = SupplyConfig { frame_bytes_max, ..SUPPLY };
+        let supply = Supply::open(disk.clone(), place(), supply, &recovered);
+        let config = LogConfig { frame_bytes_max, ..CONFIG };
         Self {
             supply: supply.expect("a disk in memory refuses nothing"),
-            log: Log::resume(CONFIG, recovered),
+            log: Log::resume(config, recovered),
             writer: Writer::new(disk.clone(), place().dir, SyncMethod::DirectFdatasync),
             salt: 100 + 1000 * u64::from(life),
         }
@@ -203,10 +205,15 @@ impl Node {
     }
 
     /// Appends a few messages and syncs them, some together; `synced` gets the places of those that are.
-    fn live(&mut self, input: &mut Input<'_>, synced: &mut BTreeSet<Pos>) -> Result<(), Off> {
+    fn live(
+        &mut self,
+        input: &mut Input<'_>,
+        payload_max: usize,
+        synced: &mut BTreeSet<Pos>,
+    ) -> Result<(), Off> {
         let mut waiting = Vec::new();
         for seq in 1000..1003 + u64::from(input.below(40)) {
-            let payload = vec![seq as u8; 5 + 24 * usize::from(input.u8())];
+            let payload = vec![seq as u8; 5 + 24 * usize::from(input.u8()) % payload_max];
             waiting.push(self.append(&msg(seq, &payload))?);
             if input.below(4) < 3 {
                 self.flush(|_, _, _| ())?;
@@ -292,16 +299,20 @@ fn go_on(
             return;
         }
         let hlc_max = recovered.hlc_max;
-        let mut node = Node::resume(disk, recovered, life);
+        let frame_bytes = if input.below(4) == 1 { FRAME_BYTES / 2 } else { FRAME_BYTES };
+        let mut node = Node::resume(disk, recovered, life, frame_bytes);
         let operations = input.below(60);
         if operations > 0 {
             disk.power_off_after(operations.into());
         }
-        let ended = node.live(input, &mut synced);
+        let ended = node.live(input, frame_bytes - 512, &mut synced);
         assert!(ended.is_ok() || operations > 0, "a disk in memory refuses nothing");
         disk.crash(&mut |choices| usize::from(input.u8()) % choices);
         if input.below(4) == 1 {
             disk.make_readable();
+        }
+        if input.below(4) == 1 {
+            rot_header(disk, 1 + u32::from(input.below(8)));
         }
         match read(disk) {
             Ok((now, again)) => {
@@ -314,6 +325,14 @@ fn go_on(
                 return assert!(*lies, "the log that went on does not start: {error}");
             }
         }
+    }
+}
+
+/// Damages the header of a segment, if it is there: no record depends on it.
+fn rot_header(disk: &MemDisk, segment: u32) {
+    let path = path_of(segment);
+    if disk.files().iter().any(|(at, len)| *at == path && *len > 0) {
+        disk.damage(&path, |bytes| bytes[70.min(bytes.len() - 1)] ^= 1);
     }
 }
 
@@ -371,7 +390,7 @@ fn damage(log: &Sound, input: &mut Input<'_>) -> Damaged {
         let path: &Path = &path_of(index as u32 + 1);
         disk.put(path, file);
         if let Some(written) = log.files.get(index) {
-            let differs = file.iter().zip(written).position(|(now, then)| now != then);
+            let differs = first_difference(file, written);
             let is_cut = (file.len() < written.len()).then_some(file.len());
             from[index] = differs.or(is_cut).unwrap_or(usize::MAX);
         }
@@ -383,6 +402,17 @@ fn damage(log: &Sound, input: &mut Input<'_>) -> Damaged {
         }
     }
     Damaged { disk, from, lies }
+}
+
+/// The first byte that differs, of those that both have. Whole blocks first: most are alike.
+fn first_difference(one: &[u8], other: &[u8]) -> Option<usize> {
+    let blocks = one.chunks(BLOCK).zip(other.chunks(BLOCK));
+    let (place, (one, other)) = blocks.enumerate().find(|(_, (one, other))| {
+        let both = one.len().min(other.len());
+        one[..both] != other[..both]
+    })?;
+    let within = one.iter().zip(other).position(|(one, other)| one != other);
+    Some(place * BLOCK + within.expect("these blocks differ"))
 }
 
 /// Changes a structure and makes its checksum fit. Whether there was one.

@@ -11,6 +11,9 @@
 //!   stepped over; records in it that are whole by their own checksum still count.
 //! - Frames of an earlier use of the file never count: each names the salt, the segment and the offset it was
 //!   written for.
+//! - A whole frame at the beginning of a segment counts, whatever its number: a batch that did not count at some start,
+//!   because it was torn or the disk refused to read it, stays where it is if its segment is not filled further. Its number
+//!   is used again, and the batch that counts may stand before or after it.
 //! - Memory is bounded by one frame and one read, whatever a length field claims.
 //!
 //! Why a table: three states of a frame and five of what comes later have fifteen combinations, and the one that
@@ -45,11 +48,9 @@ pub(crate) enum Found {
 pub(crate) enum Later {
     /// No later frame, here or in a later segment.
     Silent,
-    /// A later segment begins with this batch, or with one before it: it does not count here. Batches go on from one
-    /// segment to the next, so none is missing between.
+    /// The next segment begins with this batch, or with one before it: it does not count here.
     Continues,
-    /// Later segments hold frames and begin with a later batch, but the next one is gone or empty, so how this one ended is
-    /// not known.
+    /// Later segments hold frames, but the next one is gone, so how this one ended is not known.
     Unknown,
     /// There are later frames, and none was built after this batch was synced.
     Unproven,
@@ -172,7 +173,7 @@ impl<'d, D: Disk> SegmentFile<'d, D> {
         self.start = at / BLOCK * BLOCK;
         self.filled = block_up((at + len - self.start).max(self.ahead)).min(self.len - self.start);
         if self.buf.len() < self.filled {
-            self.buf.resize(self.filled, 0);
+            self.buf = vec![0; self.filled];
         }
         if read_full(self.disk, &self.file, self.start, &mut self.buf[..self.filled]).is_ok() {
             return;
@@ -250,8 +251,8 @@ pub(crate) enum Next {
     None,
     /// The next segment by number begins with this frame.
     Begins { batch_no: u64, durable_upto: u64 },
-    /// The next segment by number is gone or holds no frame; the first one after it that holds some begins with this batch.
-    Gap { batch_no: u64 },
+    /// The next segment by number is gone; later ones hold frames.
+    Gap,
 }
 
 /// A part of a segment that was once whole.
@@ -335,11 +336,13 @@ enum At {
     Skips,
 }
 
+/// What stands at an offset. `first`: it is the beginning of the segment.
 fn at<D: Disk>(
     file: &mut SegmentFile<'_, D>,
     life: &Life,
     offset: usize,
     expected: Option<Expected>,
+    first: bool,
 ) -> At {
     let header = match life.header(offset, file.bytes(offset, FRAME_HEADER_BYTES)) {
         Ok(header) => header,
@@ -348,22 +351,21 @@ fn at<D: Disk>(
             return At::Broken(None);
         }
     };
-    if let Some(expected) = expected {
-        if header.batch_no < expected.batch_no {
-            return At::Nothing;
-        }
-        if header.batch_no > expected.batch_no {
-            return At::Skips;
-        }
+    if expected.is_some_and(|expected| header.batch_no > expected.batch_no) {
+        return At::Skips;
+    }
+    let is_old = expected.is_some_and(|expected| header.batch_no < expected.batch_no);
+    if is_old && !first {
+        return At::Nothing;
     }
     let body_len = header.body_len as usize;
     let body = file.bytes(offset + FRAME_HEADER_BYTES, body_len);
-    if body.len() != body_len || crc32c::crc32c(body) != header.body_crc {
-        return At::Broken(Some(header));
-    }
+    let is_whole = body.len() == body_len && crc32c::crc32c(body) == header.body_crc;
     match expected.and_then(|expected| expected.chain) {
+        _ if !is_whole && is_old => At::Nothing,
+        _ if !is_whole => At::Broken(Some(header)),
         // A batch that was given up, written over in part, and met again: its number fits and its past does not.
-        Some(before) if batch::chain(before, body) != header.chain => At::Nothing,
+        Some(before) if !first && batch::chain(before, body) != header.chain => At::Nothing,
         _ => At::Good(header),
     }
 }
@@ -379,7 +381,8 @@ pub(crate) fn scan<D: Disk, E>(
     let mut scan = Scan { end: BLOCK, ..Scan::default() };
     let mut offset = BLOCK;
     while offset + BLOCK <= life.bytes {
-        let found = at(file, life, offset, expected);
+        let first = offset == BLOCK;
+        let found = at(file, life, offset, expected, first);
         let (state, broken) = match &found {
             At::Good(header) => {
                 take(file, *header, offset, true, &mut scan, sink)?;
@@ -394,7 +397,10 @@ pub(crate) fn scan<D: Disk, E>(
         let from = if matches!(found, At::Skips) { offset } else { offset + BLOCK };
         let missing = broken.map(|header| header.batch_no);
         let missing = missing.or(expected.map(|expected| expected.batch_no));
-        let (later, resume) = look_ahead(file, life, from, missing, next);
+        // Frames of one use are written one after the other, each after the sync of the one before: any later one proves
+        // that the first was whole, whatever their numbers.
+        let proven_by = if first { 0 } else { missing.unwrap_or(0) };
+        let (later, resume) = look_ahead(file, life, from, (missing, proven_by), next);
         match verdict(state, later) {
             Verdict::Keep => unreachable!("only a good frame is kept"),
             Verdict::EndOfLog | Verdict::EndOfSegment => break,
@@ -446,13 +452,13 @@ fn take<D: Disk, E>(
     sink(FrameAt { header, offset, body, whole })
 }
 
-/// What later frames say of the batch that is missing, and the first later frame of this segment that proves it. If
-/// its number is not known, any later frame does.
+/// What later frames say of the batch that is missing, if its number is known, and the first later frame of this segment
+/// that proves it: one that was built after the batch `proven_by` was synced.
 fn look_ahead<D: Disk>(
     file: &mut SegmentFile<'_, D>,
     life: &Life,
     from: usize,
-    missing: Option<u64>,
+    (missing, proven_by): (Option<u64>, u64),
     next: Next,
 ) -> (Later, Option<(usize, FrameHeader)>) {
     let batch_no = missing.unwrap_or(0);
@@ -461,8 +467,8 @@ fn look_ahead<D: Disk>(
         let Ok(header) = life.header(offset, file.bytes(offset, FRAME_HEADER_BYTES)) else {
             continue;
         };
-        if header.batch_no >= batch_no {
-            if header.durable_upto >= batch_no {
+        if header.batch_no >= proven_by {
+            if header.durable_upto >= proven_by {
                 return (Later::Proven, Some((offset, header)));
             }
             unproven = true;
@@ -471,13 +477,9 @@ fn look_ahead<D: Disk>(
     let later = match next {
         Next::None if unproven => Later::Unproven,
         Next::None => Later::Silent,
-        Next::Gap { .. } | Next::Begins { .. } if missing.is_none() => Later::Unknown,
-        Next::Gap { batch_no: first } | Next::Begins { batch_no: first, .. }
-            if first <= batch_no =>
-        {
-            Later::Continues
-        }
-        Next::Gap { .. } => Later::Unknown,
+        Next::Gap => Later::Unknown,
+        Next::Begins { .. } if missing.is_none() => Later::Unknown,
+        Next::Begins { batch_no: first, .. } if first <= batch_no => Later::Continues,
         Next::Begins { durable_upto, .. } if durable_upto >= batch_no => Later::Proven,
         Next::Begins { .. } => Later::Unproven,
     };
@@ -494,6 +496,12 @@ pub(crate) fn first_frame<D: Disk>(
     (BLOCK..end)
         .step_by(BLOCK)
         .find_map(|offset| life.header(offset, file.bytes(offset, FRAME_HEADER_BYTES)).ok())
+}
+
+/// Whether what stands at an offset was a frame's header and is not whole.
+pub(crate) fn is_rotten_frame<D: Disk>(file: &mut SegmentFile<'_, D>, offset: usize) -> bool {
+    let header = FrameHeader::decode(file.bytes(offset, FRAME_HEADER_BYTES));
+    header.is_err_and(|error| error != FrameError::NoMagic)
 }
 
 /// The salt of the frames that were written for this segment number: for a segment whose header is lost. Numbers

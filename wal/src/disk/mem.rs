@@ -247,10 +247,14 @@ impl MemDisk {
 }
 
 fn put(file: &mut Vec<u8>, at: usize, bytes: &[u8]) {
-    if file.len() < at + bytes.len() {
-        file.resize(at + bytes.len(), 0);
+    let end = at + bytes.len();
+    if file.len() == at {
+        return file.extend_from_slice(bytes);
     }
-    file[at..at + bytes.len()].copy_from_slice(bytes);
+    if file.len() < end {
+        file.resize(end, 0);
+    }
+    file[at..end].copy_from_slice(bytes);
 }
 
 fn apply(names: &mut BTreeMap<PathBuf, usize>, change: NameChange) {

@@ -9,9 +9,7 @@ use crate::codec::as_u32;
 use crate::disk::{Access, Disk};
 use crate::log::Ready;
 use crate::scan::{self, Expected, Life, SegmentFile};
-use crate::segment::{
-    HeaderError, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SegmentHeader, TRAILER_BYTES, Trailer,
-};
+use crate::segment::{HeaderError, SEGMENT_BYTES_MAX, SegmentHeader, TRAILER_BYTES, Trailer};
 
 /// A segment at first sight.
 #[derive(Clone, Debug)]
@@ -25,23 +23,17 @@ pub(crate) struct Seen {
     pub(crate) trailer: Option<Trailer>,
     /// The first batch in it and the durable mark of that batch's frame; `None` if it holds no frame.
     pub(crate) begins: Option<(u64, u64)>,
+    /// Whether the disk gave everything that was looked at: else a segment without a frame may have one.
+    pub(crate) readable: bool,
     pub(crate) faults: Vec<Fault>,
 }
 
 impl Seen {
     /// The batch that it begins with: as the segment before leads to expect, else as its own trailer says.
-    ///
-    /// If its frames begin with a lower number, what stands before it from that number on did not count when this segment
-    /// was begun: a torn batch, or one that the disk refused to read then. Numbers go on from what counted.
     pub(crate) fn expected(&self, before: Option<Expected>) -> Option<Expected> {
-        let begins = |batch_no| Expected { batch_no, chain: None };
-        let Some(before) = before else {
-            return self.trailer.map(|trailer| begins(trailer.first_batch));
-        };
-        match self.begins {
-            Some((first, _)) if first < before.batch_no => Some(begins(first)),
-            _ => Some(before),
-        }
+        let of_trailer =
+            self.trailer.map(|trailer| Expected { batch_no: trailer.first_batch, chain: None });
+        before.or(of_trailer)
     }
 
     /// The segment as a prepared one.
@@ -121,17 +113,19 @@ pub(crate) fn look_at<D: Disk>(
         (Some(trailer), _) => Some((trailer.first_batch, trailer.first_batch - 1)),
         (None, Some(life)) => {
             // If the very first frame is rotten, another one follows within the longest frame. If the segment before
-            // is sealed, this one was begun, so a longer stretch of nothing may be rot as well; else it would take
-            // too long to read every prepared segment to its end.
-            let begun = before.is_some_and(|b| b.number + 1 == number && b.trailer.is_some());
+            // is sealed, or something like a frame stands at the beginning, this one was begun, so a longer stretch of
+            // nothing may be rot as well; else it would take too long to read every prepared segment to its end.
+            let begun = before.is_some_and(|b| b.number + 1 == number && b.trailer.is_some())
+                || scan::is_rotten_frame(&mut file, BLOCK);
             let within = if begun { life.bytes } else { 2 * life.frame_bytes_max };
             scan::first_frame(&mut file, life, within)
                 .map(|header| (header.batch_no, header.durable_upto))
         }
         (None, None) => None,
     };
+    let readable = file.unreadable.is_empty();
     *buf = file.into_buf();
-    Ok(Seen { number, path, header, life, trailer, begins, faults })
+    Ok(Seen { number, path, header, life, trailer, begins, readable, faults })
 }
 
 /// What counts in a segment whose header is lost: numbers are never used again, so a trailer or a frame that was
@@ -141,7 +135,7 @@ pub(crate) fn life_without_header<D: Disk>(
     number: u32,
 ) -> Option<Life> {
     let bytes = file.len / BLOCK * BLOCK;
-    if bytes < SEGMENT_BYTES_MIN {
+    if bytes < 2 * BLOCK {
         return None;
     }
     let trailer = file.bytes(bytes - TRAILER_BYTES, TRAILER_BYTES);

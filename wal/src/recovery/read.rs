@@ -48,7 +48,7 @@ impl<'a, D: Disk> Reading<'a, D> {
             self.expected = None;
             return Ok(());
         };
-        if seen.begins.is_none() && seen.faults.is_empty() {
+        if seen.begins.is_none() && seen.faults.is_empty() && seen.readable {
             self.without_frames(seen, next);
             return Ok(());
         }
@@ -90,9 +90,9 @@ impl<'a, D: Disk> Reading<'a, D> {
     }
 
     fn reached(&mut self, batch_no: u64, chain: u64, hlc_max: u64) {
-        if batch_no > self.out.last_batch {
-            (self.out.last_batch, self.out.last_chain) = (batch_no, chain);
-        }
+        // The last segment says where the log goes on, also if an earlier one holds a batch with a higher number, which did
+        // not count when this one was begun.
+        (self.out.last_batch, self.out.last_chain) = (batch_no, chain);
         self.out.hlc_max = self.out.hlc_max.max(hlc_max);
         self.expected = Some(Expected { batch_no: batch_no + 1, chain: Some(chain) });
     }
@@ -102,7 +102,6 @@ impl<'a, D: Disk> Reading<'a, D> {
         if trailer.no_entries {
             return Ok(false);
         }
-        let expected = seen.expected(self.expected);
         let mut entries = std::mem::take(&mut self.entries);
         let mut file = look::open(self.disk, &seen.path, &mut self.buf)?;
         let whole = file.footer_entries(trailer, &mut entries);
@@ -112,7 +111,7 @@ impl<'a, D: Disk> Reading<'a, D> {
                 handing.entry(offset, prefix, &mut file)?;
             }
             let mut faults = handing.faults;
-            if expected.is_some_and(|expected| expected.batch_no != trailer.first_batch) {
+            if self.expected.is_some_and(|expected| expected.batch_no < trailer.first_batch) {
                 let (segment, at) = (seen.number, BLOCK as u32);
                 faults.push(Fault { segment, from: at, to: at, kind: FaultKind::Gap });
             }

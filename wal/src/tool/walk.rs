@@ -157,7 +157,7 @@ impl LogWalk<'_, '_, '_> {
             }
         };
         let expected = seen.expected(before);
-        let mut footer = FooterCheck::new(&file, seen, expected);
+        let mut footer = FooterCheck::new(&file, seen, before);
         let next = next_of(segments, i);
         let mut sink = |frame: FrameAt<'_>| self.frame(seen.number, &frame, &mut footer);
         let scan = scan::scan(&mut file, life, expected, next, &mut sink)?;
@@ -254,14 +254,14 @@ struct FooterCheck {
 }
 
 impl FooterCheck {
-    fn new<D: Disk>(file: &SegmentFile<'_, D>, seen: &Seen, expected: Option<Expected>) -> Self {
+    fn new<D: Disk>(file: &SegmentFile<'_, D>, seen: &Seen, before: Option<Expected>) -> Self {
         let mut entries = Vec::new();
         let whole = seen.trailer.is_some_and(|trailer| file.footer_entries(&trailer, &mut entries));
         let state = if whole { Footer::Whole } else { Footer::Missing };
         let no_entries = seen.trailer.is_some_and(|trailer| trailer.no_entries);
         let mut check = Self { entries, no_entries, met: 0, state, faults: Vec::new() };
-        if let (Some(trailer), Some(expected)) = (&seen.trailer, expected)
-            && trailer.first_batch != expected.batch_no
+        if let (Some(trailer), Some(before)) = (&seen.trailer, before)
+            && trailer.first_batch > before.batch_no
         {
             check.fault(seen.number, crate::BLOCK as u32, FaultKind::Gap);
         }
