@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{Fault, FaultKind, Place, RecoverError, io_error, segment_name, segment_of_name};
 use crate::BLOCK;
 use crate::batch::FRAME_BYTES_MAX;
-use crate::codec::as_u32;
+use crate::codec::{as_u32, block_up};
 use crate::disk::{Access, Disk};
 use crate::log::Ready;
 use crate::scan::{self, Expected, Life, SegmentFile};
@@ -134,7 +134,8 @@ pub(crate) fn life_without_header<D: Disk>(
     file: &mut SegmentFile<'_, D>,
     number: u32,
 ) -> Option<Life> {
-    let bytes = file.len / BLOCK * BLOCK;
+    // A file that was cut may end within the last frame's padding.
+    let bytes = block_up(file.len);
     if bytes < 2 * BLOCK {
         return None;
     }
