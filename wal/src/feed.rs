@@ -52,7 +52,11 @@ impl<D: Disk> Feed<D> {
         let life = life(&mut file, from.segment);
         file.read_ahead(bytes_max);
         let fed = match life {
-            Some(life) => read_frames(&mut file, &life, from.offset as usize, durable, bytes_max),
+            // A trailer is written after the last batch is synced.
+            Some((life, sealed)) => {
+                let durable = if sealed { u64::MAX } else { durable };
+                read_frames(&mut file, &life, from.offset as usize, durable, bytes_max)
+            }
             None => Fed::default(),
         };
         self.buf = file.into_buf();
@@ -60,22 +64,19 @@ impl<D: Disk> Feed<D> {
     }
 }
 
-fn life<D: Disk>(file: &mut SegmentFile<'_, D>, segment: u32) -> Option<Life> {
+/// Which frames count, and whether the segment has a trailer.
+fn life<D: Disk>(file: &mut SegmentFile<'_, D>, segment: u32) -> Option<(Life, bool)> {
     let Ok(header) = SegmentHeader::decode(file.bytes(0, BLOCK)) else {
         file.read_ahead(READ_BYTES);
-        return life_without_header(file, segment);
+        return Some((life_without_header(file, segment)?, false));
     };
     let bytes = (header.segment_bytes as usize).min(file.len);
     let trailer = file.bytes(bytes.checked_sub(TRAILER_BYTES)?, TRAILER_BYTES);
     let trailer = Trailer::decode(trailer, segment, header.salt, as_u32(bytes));
     let bytes = trailer.map_or(bytes, |trailer| trailer.data_end as usize);
     let frame_bytes_max = header.frame_bytes_max as usize;
-    (header.segment == segment).then_some(Life {
-        segment,
-        salt: header.salt,
-        bytes,
-        frame_bytes_max,
-    })
+    let life = Life { segment, salt: header.salt, bytes, frame_bytes_max };
+    (header.segment == segment).then_some((life, trailer.is_some()))
 }
 
 fn read_frames<D: Disk>(

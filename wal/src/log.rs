@@ -207,6 +207,8 @@ pub(crate) struct Sealed {
     pub(crate) active: Active,
     pub(crate) last_batch: u64,
     pub(crate) last_chain: u64,
+    /// Once this batch is synced, all of it is; 0 if that is so since the start.
+    pub(crate) waits_for: u64,
 }
 
 /// The write side of one log.
@@ -505,7 +507,7 @@ impl Log {
             self.reclaim.sealed(active.ready.segment, active.next as u64);
             // `chain` is that of the last batch taken; `take_write` sets the right one if more are to come.
             let (last_batch, last_chain) = (self.batch_no, self.chain);
-            self.sealed.push_back(Sealed { active, last_batch, last_chain });
+            self.sealed.push_back(Sealed { active, last_batch, last_chain, waits_for: last_batch });
         }
     }
 
@@ -534,7 +536,7 @@ impl Log {
         };
         header.encode_into(batch.buf.as_mut_slice());
         batch.buf.pad_to_block();
-        let of_sealed = self.sealed.iter_mut().find(|sealed| sealed.last_batch == batch.batch_no);
+        let of_sealed = self.sealed.iter_mut().find(|sealed| sealed.waits_for == batch.batch_no);
         if let Some(sealed) = of_sealed {
             sealed.last_chain = self.chain;
         }
@@ -606,8 +608,8 @@ impl Log {
 
     /// The footer of a sealed segment all of whose batches are synced, to be written beside the batches.
     pub fn take_footer(&mut self) -> Option<FooterWrite> {
-        self.sealed.front().filter(|sealed| sealed.last_batch <= self.durable)?;
-        let Sealed { active, last_batch, last_chain } = self.sealed.pop_front()?;
+        self.sealed.front().filter(|sealed| sealed.waits_for <= self.durable)?;
+        let Sealed { active, last_batch, last_chain, .. } = self.sealed.pop_front()?;
         let trailer = Trailer {
             segment: active.ready.segment,
             salt: active.ready.salt,

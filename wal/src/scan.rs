@@ -48,9 +48,10 @@ pub(crate) enum Found {
 pub(crate) enum Later {
     /// No later frame, here or in a later segment.
     Silent,
-    /// The next segment begins with this batch, or with one before it: it does not count here.
+    /// The next segment with frames begins with this batch, or with one before it: it does not count here.
     Continues,
-    /// Later segments hold frames, but the next one is gone, so how this one ended is not known.
+    /// Later segments hold frames and begin with a later batch, but the next one is gone or holds none, so how this one ended
+    /// is not known.
     Unknown,
     /// There are later frames, and none was built after this batch was synced.
     Unproven,
@@ -251,8 +252,8 @@ pub(crate) enum Next {
     None,
     /// The next segment by number begins with this frame.
     Begins { batch_no: u64, durable_upto: u64 },
-    /// The next segment by number is gone; later ones hold frames.
-    Gap,
+    /// The next segment by number is gone or holds no frame that counts; the next one that does begins with this batch.
+    Gap { batch_no: u64 },
 }
 
 /// A part of a segment that was once whole.
@@ -326,6 +327,18 @@ pub(crate) struct Scan {
     pub(crate) holes: Vec<Hole>,
 }
 
+impl Scan {
+    /// The batch that the next segment begins with, from what stands in this one: `before` is what this one should have begun
+    /// with. If its end is damaged, nothing is known of it.
+    pub(crate) fn after(&self, life: &Life, before: Option<Expected>) -> Option<Expected> {
+        if self.holes.last().is_some_and(|hole| hole.to >= life.bytes) {
+            return None;
+        }
+        let follows = Expected { batch_no: self.last_batch + 1, chain: Some(self.last_chain) };
+        if self.frames > 0 { Some(follows) } else { before }
+    }
+}
+
 enum At {
     /// The next frame.
     Good(FrameHeader),
@@ -334,6 +347,8 @@ enum At {
     Broken(Option<FrameHeader>),
     /// Whole, but batches are missing before it.
     Skips,
+    /// At the beginning of a segment: not whole, and of a number that is too low.
+    Old(FrameHeader),
 }
 
 /// What stands at an offset. `first`: it is the beginning of the segment.
@@ -362,7 +377,7 @@ fn at<D: Disk>(
     let body = file.bytes(offset + FRAME_HEADER_BYTES, body_len);
     let is_whole = body.len() == body_len && crc32c::crc32c(body) == header.body_crc;
     match expected.and_then(|expected| expected.chain) {
-        _ if !is_whole && is_old => At::Nothing,
+        _ if !is_whole && is_old => At::Old(header),
         _ if !is_whole => At::Broken(Some(header)),
         // A batch that was given up, written over in part, and met again: its number fits and its past does not.
         Some(before) if !first && batch::chain(before, body) != header.chain => At::Nothing,
@@ -393,10 +408,13 @@ pub(crate) fn scan<D: Disk, E>(
             At::Nothing => (Found::Nothing, None),
             At::Broken(header) => (Found::Broken, *header),
             At::Skips => (Found::Broken, None),
+            At::Old(header) => (Found::Nothing, Some(*header)),
         };
         let from = if matches!(found, At::Skips) { offset } else { offset + BLOCK };
-        let missing = broken.map(|header| header.batch_no);
-        let missing = missing.or(expected.map(|expected| expected.batch_no));
+        let missing = match (&found, expected) {
+            (At::Broken(Some(header)), _) => Some(header.batch_no),
+            (_, expected) => expected.map(|expected| expected.batch_no),
+        };
         // Frames of one use are written one after the other, each after the sync of the one before: any later one proves
         // that the first was whole, whatever their numbers.
         let proven_by = if first { 0 } else { missing.unwrap_or(0) };
@@ -477,9 +495,13 @@ fn look_ahead<D: Disk>(
     let later = match next {
         Next::None if unproven => Later::Unproven,
         Next::None => Later::Silent,
-        Next::Gap => Later::Unknown,
-        Next::Begins { .. } if missing.is_none() => Later::Unknown,
-        Next::Begins { batch_no: first, .. } if first <= batch_no => Later::Continues,
+        Next::Gap { .. } | Next::Begins { .. } if missing.is_none() => Later::Unknown,
+        Next::Gap { batch_no: first } | Next::Begins { batch_no: first, .. }
+            if first <= batch_no =>
+        {
+            Later::Continues
+        }
+        Next::Gap { .. } => Later::Unknown,
         Next::Begins { durable_upto, .. } if durable_upto >= batch_no => Later::Proven,
         Next::Begins { .. } => Later::Unproven,
     };
@@ -496,6 +518,21 @@ pub(crate) fn first_frame<D: Disk>(
     (BLOCK..end)
         .step_by(BLOCK)
         .find_map(|offset| life.header(offset, file.bytes(offset, FRAME_HEADER_BYTES)).ok())
+}
+
+/// Whether a frame counts by itself: it is whole, or another one follows, which was written after it was synced.
+pub(crate) fn counts<D: Disk>(
+    file: &mut SegmentFile<'_, D>,
+    life: &Life,
+    header: &FrameHeader,
+) -> bool {
+    let (at, body_len) = (header.offset as usize, header.body_len as usize);
+    let body = file.bytes(at + FRAME_HEADER_BYTES, body_len);
+    if body.len() == body_len && crc32c::crc32c(body) == header.body_crc {
+        return true;
+    }
+    let next = at + header.frame_len();
+    next < life.bytes && life.header(next, file.bytes(next, FRAME_HEADER_BYTES)).is_ok()
 }
 
 /// Whether what stands at an offset was a frame's header and is not whole.

@@ -10,66 +10,22 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{
-    CONFIG, FRAME_BYTES, Node, Random, SEGMENT_BYTES, SUPPLY, Told, head, msg, path_of, place,
-    read, seqs,
+    FRAME_BYTES, HEADER_BYTE, Node, Random, SEGMENT_BYTES, SUPPLY, head, messages, msg, path_of,
+    place, read, resume, rot, seqs, torn_in_the_second,
 };
+use iris_wal::batch::FrameHeader;
 use iris_wal::disk::mem::MemDisk;
-use iris_wal::recovery::{FaultKind, Recovered};
-use iris_wal::store::{Supply, SupplyConfig, Writer};
-use iris_wal::{AppendError, BLOCK, Log, LogConfig, Pos};
-
-/// A bit of a segment's header: no record depends on it, and the segment is not filled further.
-const HEADER_BYTE: usize = 70;
-
-/// Sequence numbers of messages, in the order they were told.
-fn messages(told: &[Told]) -> Vec<u64> {
-    seqs(told).into_iter().filter(|seq| *seq != 0).collect()
-}
-
-fn rot(node: &Node, segment: u32, byte: usize) {
-    node.disk.damage(&path_of(segment), |bytes| bytes[byte] ^= 1);
-}
-
-/// A log that goes on with frames of another length.
-fn resume(disk: &MemDisk, recovered: Recovered, salt: u64, frame_bytes_max: usize) -> Node {
-    let supply = SupplyConfig { frame_bytes_max, ..SUPPLY };
-    let supply = Supply::open(disk.clone(), place(), supply, &recovered).unwrap();
-    let mut node = Node::boot(&MemDisk::default(), salt).0;
-    node.log = Log::resume(LogConfig { frame_bytes_max, ..CONFIG }, recovered);
-    node.writer = Writer::new(disk.clone(), place().dir, SUPPLY.method);
-    Node { disk: disk.clone(), supply, ..node }
-}
+use iris_wal::feed::Feed;
+use iris_wal::recovery::FaultKind;
+use iris_wal::segment::{TRAILER_BYTES, Trailer};
+use iris_wal::store::{Supply, SupplyConfig};
+use iris_wal::{AppendError, BLOCK, Pos, record};
 
 /// Five messages in a batch each, and where the last one stands.
 fn five() -> (Node, usize) {
     let mut node = Node::new();
     let sent = node.send(1..=5, b"payload");
     (node, sent[4].offset as usize)
-}
-
-/// Messages 1 to 7, a batch each, in segment 1, which has room for short ones. A long one went to segment 2, and the power
-/// failed in its write: the first sector is there.
-fn torn_in_the_second() -> MemDisk {
-    let mut node = Node::new();
-    let sent = node.send(1..=7, &[1; 30_000]);
-    assert!(sent.iter().all(|pos| pos.segment == 1));
-    let torn = node.append(&msg(8, &[2; 30_000]));
-    assert_eq!(torn.segment, 2);
-    let write = node.log.take_write().unwrap();
-    // The write, and not the sync.
-    node.disk.power_off_after(1);
-    assert!(node.writer.perform(&write).is_err());
-    let mut asked = 0;
-    node.disk.crash(&mut |choices| {
-        asked += 1;
-        match choices {
-            // In part, and of that the first sector.
-            3 => 2,
-            2 => usize::from(asked == 3),
-            _ => 0,
-        }
-    });
-    node.disk
 }
 
 #[test]
@@ -278,6 +234,55 @@ fn segments_prepared_for_two_lengths_of_frames_are_filled_in_the_order_of_their_
     assert!(sent.is_sorted());
     let (recovered, told) = read(&disk).unwrap();
     assert_eq!((seqs(&told), recovered.faults), ((1..=200).collect::<Vec<_>>(), vec![]));
+}
+
+#[test]
+fn what_can_be_read_again_gets_its_own_footer_and_the_mirror_gets_it() {
+    let mut node = Node::new();
+    let sent = node.send(1..=9, b"payload");
+    for pos in &sent[3..] {
+        node.disk.make_unreadable(&path_of(1), u64::from(pos.offset) / BLOCK as u64);
+    }
+    let (mut node, _) = Node::boot(&node.disk, 200);
+    assert_eq!(node.send(10..=10, b"x")[0].segment, 2);
+    node.disk.make_readable();
+    let (mut node, told) = Node::boot(&node.disk, 300);
+    assert_eq!(messages(&told), (1..=10).collect::<Vec<_>>());
+    // Up to a batch of the number that the first segment ends with.
+    node.send(11..=20, b"y");
+    node.write_footers();
+    let bytes = node.disk.bytes(&path_of(1));
+    let trailer = &bytes[SEGMENT_BYTES - TRAILER_BYTES..];
+    let trailer = Trailer::decode_any(trailer, 1, SEGMENT_BYTES as u32).unwrap();
+    let last = FrameHeader::decode(&bytes[sent[8].offset as usize / BLOCK * BLOCK..]).unwrap();
+    assert_eq!((trailer.last_batch, trailer.last_chain), (last.batch_no, last.chain));
+    // As of a start, whose last batch has a lower number.
+    let mut feed = Feed::new(node.disk.clone(), place().dir);
+    let fed = feed.read(Pos { segment: 1, offset: 0 }, 4, SEGMENT_BYTES).unwrap();
+    let (mut rest, mut seqs) = (fed.records.as_slice(), Vec::new());
+    while let Ok((record, len)) = record::decode(rest) {
+        seqs.push(record.head.seq);
+        rest = &rest[len..];
+    }
+    assert_eq!(seqs, (1..=9).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_rotten_record_in_the_first_frame_behind_a_batch_that_did_not_count_is_the_only_one_lost() {
+    let (node, last) = five();
+    for back in 0..2 {
+        node.disk.make_unreadable(&path_of(1), (last / BLOCK) as u64 - back);
+    }
+    let (mut node, _) = Node::boot(&node.disk, 200);
+    node.append(&msg(6, b"whole"));
+    let rotten = node.append(&msg(7, b"rots"));
+    node.flush();
+    node.send(8..=8, b"x");
+    node.disk.make_readable();
+    rot(&node, 2, rotten.offset as usize + 50);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(messages(&told), [1, 2, 3, 4, 5, 6, 8]);
+    assert!(recovered.faults.iter().all(|fault| fault.segment == 2));
 }
 
 /// What was synced: by sequence number, where it is and where its frame begins.

@@ -21,10 +21,10 @@ pub(crate) struct Seen {
     /// Which frames count; `None` if none can.
     pub(crate) life: Option<Life>,
     pub(crate) trailer: Option<Trailer>,
-    /// The first batch in it and the durable mark of that batch's frame; `None` if it holds no frame.
+    /// The first batch in it and the durable mark of that batch's frame; `None` if it holds no frame that counts by itself.
     pub(crate) begins: Option<(u64, u64)>,
-    /// Whether the disk gave everything that was looked at: else a segment without a frame may have one.
-    pub(crate) readable: bool,
+    /// Frames may stand in it all the same: the disk refused to read, or the only one is torn.
+    pub(crate) may_hold: bool,
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -109,6 +109,7 @@ pub(crate) fn look_at<D: Disk>(
         let bytes = file.bytes(life.bytes - TRAILER_BYTES, TRAILER_BYTES);
         Trailer::decode(bytes, number, life.salt, as_u32(life.bytes))
     });
+    let mut may_hold = false;
     let begins = match (&trailer, &life) {
         (Some(trailer), _) => Some((trailer.first_batch, trailer.first_batch - 1)),
         (None, Some(life)) => {
@@ -118,14 +119,19 @@ pub(crate) fn look_at<D: Disk>(
             let begun = before.is_some_and(|b| b.number + 1 == number && b.trailer.is_some())
                 || scan::is_rotten_frame(&mut file, BLOCK);
             let within = if begun { life.bytes } else { 2 * life.frame_bytes_max };
-            scan::first_frame(&mut file, life, within)
-                .map(|header| (header.batch_no, header.durable_upto))
+            let first = scan::first_frame(&mut file, life, within);
+            may_hold = first.is_some();
+            first.filter(|first| scan::counts(&mut file, life, first)).map(|first| {
+                // Of one that is lost, what follows names the batch: each frame is written after the sync of the one before.
+                let lost = u64::from(first.offset as usize > BLOCK && first.batch_no > 1);
+                (first.batch_no - lost, first.durable_upto.saturating_sub(lost))
+            })
         }
         (None, None) => None,
     };
-    let readable = file.unreadable.is_empty();
+    may_hold |= !file.unreadable.is_empty();
     *buf = file.into_buf();
-    Ok(Seen { number, path, header, life, trailer, begins, readable, faults })
+    Ok(Seen { number, path, header, life, trailer, begins, may_hold, faults })
 }
 
 /// What counts in a segment whose header is lost: numbers are never used again, so a trailer or a frame that was

@@ -216,7 +216,7 @@ pub(crate) fn next_of(segments: &[Seen], i: usize) -> Next {
         Some((number, (batch_no, durable_upto))) if number == segments[i].number + 1 => {
             Next::Begins { batch_no, durable_upto }
         }
-        Some(_) => Next::Gap,
+        Some((_, (batch_no, _))) => Next::Gap { batch_no },
     }
 }
 

@@ -48,7 +48,7 @@ impl<'a, D: Disk> Reading<'a, D> {
             self.expected = None;
             return Ok(());
         };
-        if seen.begins.is_none() && seen.faults.is_empty() && seen.readable {
+        if seen.begins.is_none() && seen.faults.is_empty() && !seen.may_hold {
             self.without_frames(seen, next);
             return Ok(());
         }
@@ -155,7 +155,7 @@ impl<'a, D: Disk> Reading<'a, D> {
             let first_batch = scan.first_batch;
             let active = Active { ready, next: scan.end, footer, first_batch, hlc_max };
             let (last_batch, last_chain) = (scan.last_batch, scan.last_chain);
-            self.tail = Some(Sealed { active, last_batch, last_chain });
+            self.tail = Some(Sealed { active, last_batch, last_chain, waits_for: 0 });
             match seen.trailer {
                 // It was full already, and there is nothing to write.
                 Some(trailer) if trailer.no_entries && trailer.last_batch == last_batch => {
@@ -171,8 +171,13 @@ impl<'a, D: Disk> Reading<'a, D> {
         match seen.trailer {
             // Whatever of it is damaged, the next segment goes on from there.
             Some(trailer) => self.reached(trailer.last_batch, trailer.last_chain, trailer.hlc_max),
-            None if scan.frames > 0 => self.reached(scan.last_batch, scan.last_chain, hlc_max),
-            None => {}
+            None => {
+                let expected = scan.after(life, self.expected);
+                if scan.frames > 0 {
+                    self.reached(scan.last_batch, scan.last_chain, hlc_max);
+                }
+                self.expected = expected;
+            }
         }
         Ok(())
     }

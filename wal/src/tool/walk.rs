@@ -167,8 +167,7 @@ impl LogWalk<'_, '_, '_> {
         let after = |batch, chain| Some(Expected { batch_no: batch + 1, chain: Some(chain) });
         Ok(match seen.trailer {
             Some(trailer) => after(trailer.last_batch, trailer.last_chain),
-            None if scan.frames > 0 => after(scan.last_batch, scan.last_chain),
-            None => before,
+            None => scan.after(life, before),
         })
     }
 

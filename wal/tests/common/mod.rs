@@ -167,6 +167,24 @@ impl Node {
         }
     }
 
+    /// Has the power fail in the next write, of which the first sector is there.
+    pub(crate) fn tear(&mut self) {
+        let write = self.log.take_write().unwrap();
+        // The write, and not the sync.
+        self.disk.power_off_after(1);
+        assert!(self.writer.perform(&write).is_err());
+        let mut asked = 0;
+        self.disk.crash(&mut |choices| {
+            asked += 1;
+            match choices {
+                // In part, and of that the first sector.
+                3 => 2,
+                2 => usize::from(asked == 3),
+                _ => 0,
+            }
+        });
+    }
+
     /// Appends; brings segments and writes batches when the log asks for it.
     pub(crate) fn append(&mut self, record: &Record<'_>) -> Pos {
         loop {
@@ -188,6 +206,45 @@ impl Node {
         });
         positions.collect()
     }
+}
+
+/// A bit of a segment's header: no record depends on it, and the segment is not filled further.
+pub(crate) const HEADER_BYTE: usize = 70;
+
+/// Sequence numbers of messages, in the order they were told.
+pub(crate) fn messages(told: &[Told]) -> Vec<u64> {
+    seqs(told).into_iter().filter(|seq| *seq != 0).collect()
+}
+
+pub(crate) fn rot(node: &Node, segment: u32, byte: usize) {
+    node.disk.damage(&path_of(segment), |bytes| bytes[byte] ^= 1);
+}
+
+/// A log that goes on with frames of another length.
+pub(crate) fn resume(
+    disk: &MemDisk,
+    recovered: Recovered,
+    salt: u64,
+    frame_bytes_max: usize,
+) -> Node {
+    let supply = SupplyConfig { frame_bytes_max, ..SUPPLY };
+    let supply = Supply::open(disk.clone(), place(), supply, &recovered).unwrap();
+    let mut node = Node::boot(&MemDisk::default(), salt).0;
+    node.log = Log::resume(LogConfig { frame_bytes_max, ..CONFIG }, recovered);
+    node.writer = Writer::new(disk.clone(), place().dir, SUPPLY.method);
+    Node { disk: disk.clone(), supply, ..node }
+}
+
+/// Messages 1 to 7, a batch each, in segment 1, which has room for short ones. A long one went to segment 2, and the power
+/// failed in its write: the first sector is there.
+pub(crate) fn torn_in_the_second() -> MemDisk {
+    let mut node = Node::new();
+    let sent = node.send(1..=7, &[1; 30_000]);
+    assert!(sent.iter().all(|pos| pos.segment == 1));
+    let torn = node.append(&msg(8, &[2; 30_000]));
+    assert_eq!(torn.segment, 2);
+    node.tear();
+    node.disk
 }
 
 pub(crate) fn seqs(told: &[Told]) -> Vec<u64> {

@@ -1,0 +1,104 @@
+//! A start calls damaged what is, and not what stands beside it: a segment that is called damaged is never written to and
+//! never reclaimed.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{
+    FRAME_BYTES, HEADER_BYTE, Node, head, messages, msg, path_of, read, resume, rot, seqs,
+    torn_in_the_second,
+};
+use iris_wal::BLOCK;
+
+/// The segments with faults, each once.
+fn blamed(node: &Node) -> Vec<u32> {
+    let (recovered, _) = read(&node.disk).unwrap();
+    let mut segments: Vec<_> = recovered.faults.iter().map(|fault| fault.segment).collect();
+    segments.dedup();
+    segments
+}
+
+/// Four messages, and a torn batch of two behind them in the same segment.
+fn torn_behind_four() -> Node {
+    let mut node = Node::new();
+    node.send(1..=4, b"payload");
+    node.append(&msg(5, b"whole"));
+    node.append(&msg(6, &[2; 20_000]));
+    node.tear();
+    node
+}
+
+#[test]
+fn a_torn_batch_before_segments_for_other_frames_is_no_damage_and_does_not_come_back() {
+    let node = torn_behind_four();
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(messages(&told), [1, 2, 3, 4]);
+    let mut node = resume(&node.disk, recovered, 200, FRAME_BYTES / 2);
+    assert!(node.send(7..=8, b"after")[0].segment > 2);
+    // Before the footer of the first one is written.
+    node.disk.crash(&mut |_| 0);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!((messages(&told), recovered.faults), (vec![1, 2, 3, 4, 7, 8], vec![]));
+}
+
+#[test]
+fn a_torn_batch_before_a_damaged_empty_segment_is_no_damage() {
+    let node = torn_behind_four();
+    rot(&node, 3, HEADER_BYTE);
+    let (mut node, _) = Node::boot(&node.disk, 200);
+    assert!(node.send(7..=8, b"after")[0].segment > 3);
+    node.disk.crash(&mut |_| 0);
+    assert_eq!(messages(&read(&node.disk).unwrap().1), [1, 2, 3, 4, 7, 8]);
+    assert_eq!(blamed(&node), [3]);
+}
+
+/// Nine messages in a batch each, the last two of them in segment 2; where the seventh and the eighth frame begin.
+fn nine() -> (Node, [usize; 2]) {
+    let mut node = Node::new();
+    let sent = node.send(1..=9, &[1; 30_000]);
+    assert_eq!((sent[6].segment, sent[7].segment), (1, 2));
+    (node, [6, 7].map(|place: usize| sent[place].offset as usize / BLOCK * BLOCK))
+}
+
+#[test]
+fn a_rotten_header_at_the_beginning_of_a_segment_is_no_fault_of_the_one_before() {
+    let (node, [_, eighth]) = nine();
+    rot(&node, 2, eighth + 20);
+    assert_eq!(blamed(&node), [2]);
+    assert_eq!(seqs(&read(&node.disk).unwrap().1), [1, 2, 3, 4, 5, 6, 7, 9]);
+}
+
+#[test]
+fn a_rotten_header_at_the_end_of_a_segment_is_no_fault_of_the_one_behind() {
+    let (node, [seventh, _]) = nine();
+    rot(&node, 1, seventh + 20);
+    assert_eq!(blamed(&node), [1]);
+    assert_eq!(seqs(&read(&node.disk).unwrap().1), [1, 2, 3, 4, 5, 6, 8, 9]);
+}
+
+#[test]
+fn rot_at_the_end_of_a_segment_is_seen_though_a_torn_batch_stands_in_the_next_one() {
+    let (mut node, _) = Node::boot(&torn_in_the_second(), 200);
+    node.send(10..=10, b"short");
+    let whole = node.append(&msg(11, b"whole"));
+    let rotten = node.append(&msg(12, b"rots"));
+    node.flush();
+    assert_eq!((whole.segment, rotten.segment), (1, 1));
+    let (recovered, _) = read(&node.disk).unwrap();
+    let mut node = resume(&node.disk, recovered, 300, FRAME_BYTES / 2);
+    node.send(20..=22, b"after");
+    node.disk.damage(&path_of(1), |bytes| bytes[rotten.offset as usize + 50] ^= 1);
+    assert_eq!(blamed(&node), [1]);
+    let (recovered, told) = read(&node.disk).unwrap();
+    assert_eq!(messages(&told), [1, 2, 3, 4, 5, 6, 7, 10, 11, 20, 21, 22]);
+    // Nor is it reclaimed.
+    let mut node = resume(&node.disk, recovered, 400, FRAME_BYTES / 2);
+    node.write_footers();
+    node.append(&msg(30, &[3; 10_000]));
+    node.flush();
+    node.log.checkpoint_began();
+    node.log.checkpoint_complete(head(99)).unwrap();
+    node.flush();
+    assert!(!node.log.droppable().contains(&1));
+}
