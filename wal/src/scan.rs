@@ -50,8 +50,8 @@ pub(crate) enum Later {
     Silent,
     /// The next segment with frames begins with this batch, or with one before it: it does not count here.
     Continues,
-    /// Later segments hold frames and begin with a later batch, but the next one is gone or holds none, so how this one ended
-    /// is not known.
+    /// Later segments hold frames and begin with a later batch, but the next one is gone or holds none, so how this one
+    /// ended is not known.
     Unknown,
     /// There are later frames, and none was built after this batch was synced.
     Unproven,
@@ -328,8 +328,8 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// The batch that the next segment begins with, from what stands in this one: `before` is what this one should have begun
-    /// with. If its end is damaged, nothing is known of it.
+    /// The batch that the next segment begins with, from what stands in this one: `before` is what this one should have
+    /// begun with. If its end is damaged, nothing is known of it.
     pub(crate) fn after(&self, life: &Life, before: Option<Expected>) -> Option<Expected> {
         if self.holes.last().is_some_and(|hole| hole.to >= life.bytes) {
             return None;
