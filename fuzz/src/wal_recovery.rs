@@ -312,6 +312,10 @@ fn go_on(
             disk.make_readable();
         }
         if input.below(4) == 1 {
+            // If a header lied and is lost, nothing tells which use of the file counts.
+            if *lies {
+                return;
+            }
             rot_header(disk, 1 + u32::from(input.below(8)));
         }
         match read(disk) {
