@@ -248,12 +248,13 @@ pub(crate) struct Expected {
 /// What later segments say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Next {
-    /// No later segment holds a frame.
-    None,
+    /// No later segment holds a frame that counts. 0, or the durable mark of one that is torn.
+    None { durable_upto: u64 },
     /// The next segment by number begins with this frame.
     Begins { batch_no: u64, durable_upto: u64 },
     /// The next segment by number is gone or holds no frame that counts; the next one that does begins with this batch.
-    Gap { batch_no: u64 },
+    /// 0, or the durable mark of a torn frame between.
+    Gap { batch_no: u64, durable_upto: u64 },
 }
 
 /// A part of a segment that was once whole.
@@ -492,18 +493,21 @@ fn look_ahead<D: Disk>(
             unproven = true;
         }
     }
-    let later = match next {
-        Next::None if unproven => Later::Unproven,
-        Next::None => Later::Silent,
-        Next::Gap { .. } | Next::Begins { .. } if missing.is_none() => Later::Unknown,
-        Next::Gap { batch_no: first } | Next::Begins { batch_no: first, .. }
-            if first <= batch_no =>
-        {
-            Later::Continues
+    let (first, durable_upto) = match next {
+        Next::None { durable_upto } => (None, durable_upto),
+        Next::Gap { batch_no, durable_upto } | Next::Begins { batch_no, durable_upto } => {
+            (Some(batch_no), durable_upto)
         }
+    };
+    let later = match next {
+        Next::None { durable_upto: 0 } if unproven => Later::Unproven,
+        Next::None { durable_upto: 0 } => Later::Silent,
+        _ if missing.is_none() => Later::Unknown,
+        _ if first.is_some_and(|first| first <= batch_no) => Later::Continues,
+        _ if durable_upto >= batch_no => Later::Proven,
         Next::Gap { .. } => Later::Unknown,
-        Next::Begins { durable_upto, .. } if durable_upto >= batch_no => Later::Proven,
-        Next::Begins { .. } => Later::Unproven,
+        Next::None { .. } if !unproven => Later::Silent,
+        Next::None { .. } | Next::Begins { .. } => Later::Unproven,
     };
     (later, None)
 }

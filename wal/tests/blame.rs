@@ -78,6 +78,19 @@ fn a_rotten_header_at_the_end_of_a_segment_is_no_fault_of_the_one_behind() {
 }
 
 #[test]
+fn rot_in_the_batch_before_a_torn_one_of_the_next_segment_is_no_torn_tail() {
+    let disk = torn_in_the_second();
+    let seventh = read(&disk).unwrap().1[6].pos();
+    for byte in [seventh.offset as usize + 50, seventh.offset as usize / BLOCK * BLOCK + 20] {
+        disk.damage(&path_of(1), |bytes| bytes[byte] ^= 1);
+        let (recovered, told) = read(&disk).unwrap();
+        assert_eq!(messages(&told), (1..=6).collect::<Vec<_>>());
+        assert!(recovered.faults.iter().any(|fault| fault.segment == 1), "it was synced");
+        disk.damage(&path_of(1), |bytes| bytes[byte] ^= 1);
+    }
+}
+
+#[test]
 fn rot_at_the_end_of_a_segment_is_seen_though_a_torn_batch_stands_in_the_next_one() {
     let (mut node, _) = Node::boot(&torn_in_the_second(), 200);
     node.send(10..=10, b"short");

@@ -25,6 +25,8 @@ pub(crate) struct Seen {
     pub(crate) begins: Option<(u64, u64)>,
     /// Frames may stand in it all the same: the disk refused to read, or the only one is torn.
     pub(crate) may_hold: bool,
+    /// The durable mark of that torn one, else 0.
+    pub(crate) torn_durable_upto: u64,
     pub(crate) faults: Vec<Fault>,
 }
 
@@ -109,7 +111,7 @@ pub(crate) fn look_at<D: Disk>(
         let bytes = file.bytes(life.bytes - TRAILER_BYTES, TRAILER_BYTES);
         Trailer::decode(bytes, number, life.salt, as_u32(life.bytes))
     });
-    let mut may_hold = false;
+    let (mut may_hold, mut torn_durable_upto) = (false, 0);
     let begins = match (&trailer, &life) {
         (Some(trailer), _) => Some((trailer.first_batch, trailer.first_batch - 1)),
         (None, Some(life)) => {
@@ -121,7 +123,9 @@ pub(crate) fn look_at<D: Disk>(
             let within = if begun { life.bytes } else { 2 * life.frame_bytes_max };
             let first = scan::first_frame(&mut file, life, within);
             may_hold = first.is_some();
-            first.filter(|first| scan::counts(&mut file, life, first)).map(|first| {
+            let counts = first.is_some_and(|first| scan::counts(&mut file, life, &first));
+            torn_durable_upto = first.filter(|_| !counts).map_or(0, |first| first.durable_upto);
+            first.filter(|_| counts).map(|first| {
                 // Of one that is lost, what follows names the batch: each frame is written after the sync of the one before.
                 let lost = u64::from(first.offset as usize > BLOCK && first.batch_no > 1);
                 (first.batch_no - lost, first.durable_upto.saturating_sub(lost))
@@ -131,7 +135,7 @@ pub(crate) fn look_at<D: Disk>(
     };
     may_hold |= !file.unreadable.is_empty();
     *buf = file.into_buf();
-    Ok(Seen { number, path, header, life, trailer, begins, may_hold, faults })
+    Ok(Seen { number, path, header, life, trailer, begins, may_hold, torn_durable_upto, faults })
 }
 
 /// What counts in a segment whose header is lost: numbers are never used again, so a trailer or a frame that was

@@ -211,13 +211,18 @@ pub(crate) fn next_of(segments: &[Seen], i: usize) -> Next {
         let durable_upto = trailer.last_batch;
         return Next::Begins { batch_no: durable_upto + 1, durable_upto };
     }
-    match segments[i + 1..].iter().find_map(|later| Some((later.number, later.begins?))) {
-        None => Next::None,
-        Some((number, (batch_no, durable_upto))) if number == segments[i].number + 1 => {
-            Next::Begins { batch_no, durable_upto }
+    // What a torn batch says of the ones before it is so.
+    let mut durable_upto = 0;
+    for later in &segments[i + 1..] {
+        match later.begins {
+            Some((batch_no, durable_upto)) if later.number == segments[i].number + 1 => {
+                return Next::Begins { batch_no, durable_upto };
+            }
+            Some((batch_no, _)) => return Next::Gap { batch_no, durable_upto },
+            None => durable_upto = durable_upto.max(later.torn_durable_upto),
         }
-        Some((_, (batch_no, _))) => Next::Gap { batch_no },
     }
+    Next::None { durable_upto }
 }
 
 pub(crate) fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RecoverError {

@@ -84,7 +84,7 @@ impl<'a, D: Disk> Reading<'a, D> {
     /// A segment that no frame was ever synced to: it is still to be used, unless later ones are in use already.
     fn without_frames(&mut self, seen: &Seen, next: Next) {
         match seen.ready() {
-            Some(ready) if next == Next::None => self.out.unused.push(ready),
+            Some(ready) if matches!(next, Next::None { .. }) => self.out.unused.push(ready),
             _ => self.out.reclaim.opened_empty(seen.number),
         }
     }
