@@ -95,9 +95,12 @@ fn read_frames<D: Disk>(
             break;
         }
         let Ok(header) = life.header(at, file.bytes(at, FRAME_HEADER_BYTES)) else {
-            // The end, or rot: then another frame stands within the longest one's length.
+            // The end, or rot. A step passes over so much of it; the next one goes on, unless this may be a segment that is
+            // not begun.
             (at, passed) = (at + BLOCK, passed + BLOCK);
             if passed > 2 * life.frame_bytes_max {
+                let begun = from > BLOCK || last > 0;
+                fed.next = (begun && at + BLOCK <= life.bytes).then(|| as_u32(at));
                 break;
             }
             continue;

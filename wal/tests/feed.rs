@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Node, msg, path_of, place};
+use common::{FRAME_BYTES, Node, SEGMENT_BYTES, msg, path_of, place};
 use iris_wal::Pos;
 use iris_wal::feed::Feed;
 use iris_wal::record::decode;
@@ -69,6 +69,24 @@ fn rot_is_passed_over_and_the_rest_is_given() {
     });
     let expected: Vec<u64> = (1..=30).filter(|seq| ![10, 20].contains(seq)).collect();
     assert_eq!(seqs(&node, 1, 30, 1 << 20), expected);
+}
+
+#[test]
+fn a_long_stretch_of_rot_is_passed_over_in_steps_and_a_segment_not_begun_is_not_read() {
+    let mut node = Node::new();
+    let places = node.send(1..=7, &[7; 30_000]);
+    node.disk.damage(&path_of(1), |bytes| {
+        places[1..4].iter().for_each(|pos| bytes[pos.offset as usize - 64] ^= 1);
+    });
+    let durable = node.log.durable();
+    for bytes_max in [1, 1 << 20] {
+        assert_eq!(seqs(&node, 1, durable, bytes_max), [1, 5, 6, 7]);
+        assert_eq!(seqs(&node, 1, durable + 1, bytes_max), [1, 5, 6, 7]);
+    }
+    let before = node.disk.bytes_read();
+    assert!(seqs(&node, 2, durable, 1).is_empty());
+    let read = node.disk.bytes_read() - before;
+    assert!(read < 3 * FRAME_BYTES as u64, "{read} bytes of a segment of {SEGMENT_BYTES}");
 }
 
 #[test]
