@@ -524,13 +524,17 @@ pub(crate) fn first_frame<D: Disk>(
         .find_map(|offset| life.header(offset, file.bytes(offset, FRAME_HEADER_BYTES)).ok())
 }
 
-/// Whether a frame counts by itself: it is whole, or another one follows, which was written after it was synced.
+/// Whether the first frame that is left of a segment says what the segment begins with: it is whole, another one follows,
+/// which was written after it was synced, or one stood before it.
 pub(crate) fn counts<D: Disk>(
     file: &mut SegmentFile<'_, D>,
     life: &Life,
     header: &FrameHeader,
 ) -> bool {
     let (at, body_len) = (header.offset as usize, header.body_len as usize);
+    if at > BLOCK {
+        return true;
+    }
     let body = file.bytes(at + FRAME_HEADER_BYTES, body_len);
     if body.len() == body_len && crc32c::crc32c(body) == header.body_crc {
         return true;

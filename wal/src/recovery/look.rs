@@ -23,7 +23,7 @@ pub(crate) struct Seen {
     pub(crate) trailer: Option<Trailer>,
     /// The first batch in it and the durable mark of that batch's frame; `None` if it holds no frame that counts by itself.
     pub(crate) begins: Option<(u64, u64)>,
-    /// Frames may stand in it all the same: the disk refused to read, or the only one is torn.
+    /// Frames may stand in it all the same: the disk refused to read, or the only one is torn or has lost its header.
     pub(crate) may_hold: bool,
     /// The durable mark of that torn one, else 0.
     pub(crate) torn_durable_upto: u64,
@@ -118,11 +118,11 @@ pub(crate) fn look_at<D: Disk>(
             // If the very first frame is rotten, another one follows within the longest frame. If the segment before
             // is sealed, or something like a frame stands at the beginning, this one was begun, so a longer stretch of
             // nothing may be rot as well; else it would take too long to read every prepared segment to its end.
-            let begun = before.is_some_and(|b| b.number + 1 == number && b.trailer.is_some())
-                || scan::is_rotten_frame(&mut file, BLOCK);
-            let within = if begun { life.bytes } else { 2 * life.frame_bytes_max };
+            let is_rotten = scan::is_rotten_frame(&mut file, BLOCK);
+            let begun = before.is_some_and(|b| b.number + 1 == number && b.trailer.is_some());
+            let within = if begun || is_rotten { life.bytes } else { 2 * life.frame_bytes_max };
             let first = scan::first_frame(&mut file, life, within);
-            may_hold = first.is_some();
+            may_hold = first.is_some() || is_rotten;
             let counts = first.is_some_and(|first| scan::counts(&mut file, life, &first));
             torn_durable_upto = first.filter(|_| !counts).map_or(0, |first| first.durable_upto);
             first.filter(|_| counts).map(|first| {

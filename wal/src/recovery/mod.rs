@@ -211,16 +211,20 @@ pub(crate) fn next_of(segments: &[Seen], i: usize) -> Next {
         let durable_upto = trailer.last_batch;
         return Next::Begins { batch_no: durable_upto + 1, durable_upto };
     }
-    // What a torn batch says of the ones before it is so.
-    let mut durable_upto = 0;
+    // What a torn batch says of the ones before it is so; they stand here if no segment between may hold them.
+    let (mut durable_upto, mut number, mut is_next) = (0, segments[i].number, true);
     for later in &segments[i + 1..] {
+        is_next &= later.number == number + 1;
         match later.begins {
             Some((batch_no, durable_upto)) if later.number == segments[i].number + 1 => {
                 return Next::Begins { batch_no, durable_upto };
             }
             Some((batch_no, _)) => return Next::Gap { batch_no, durable_upto },
-            None => durable_upto = durable_upto.max(later.torn_durable_upto),
+            None if is_next => durable_upto = durable_upto.max(later.torn_durable_upto),
+            None => {}
         }
+        is_next &= !later.may_hold && later.faults.is_empty();
+        number = later.number;
     }
     Next::None { durable_upto }
 }

@@ -62,18 +62,18 @@ impl<'a, D: Disk> Reading<'a, D> {
 
     fn quarantine(&mut self, segment: u32, data_end: usize, faults: Vec<Fault>) {
         self.seal_tail();
-        // Nor is an empty one before it filled: segments are used in the order of their numbers.
-        for ready in self.out.unused.drain(..) {
-            self.out.reclaim.opened_empty(ready.segment);
-        }
         self.out.reclaim.opened(segment);
         self.out.reclaim.sealed(segment, data_end as u64);
         self.out.reclaim.quarantine(segment);
         self.out.faults.extend(faults);
     }
 
-    /// A later segment holds frames, or none may be added to this one: its footer is made up for.
+    /// A later segment holds frames, or none may be added to this one: its footer is made up for. Nor is an empty segment
+    /// before it filled: segments are used in the order of their numbers.
     fn seal_tail(&mut self) {
+        for ready in self.out.unused.drain(..) {
+            self.out.reclaim.opened_empty(ready.segment);
+        }
         if let Some(tail) = self.tail.take() {
             let (segment, end) = (tail.active.ready.segment, tail.active.next);
             self.out.reclaim.sealed(segment, end as u64);
@@ -177,6 +177,10 @@ impl<'a, D: Disk> Reading<'a, D> {
                     self.reached(scan.last_batch, scan.last_chain, hlc_max);
                 }
                 self.expected = expected;
+                // What was promised keeps its number, though it is lost: else nothing would tell that at the next start.
+                if let (None, Next::None { durable_upto }) = (expected, next) {
+                    self.out.last_batch = self.out.last_batch.max(durable_upto);
+                }
             }
         }
         Ok(())
