@@ -62,6 +62,11 @@ impl FrameHeader {
         block_up(FRAME_HEADER_BYTES + self.body_len as usize)
     }
 
+    /// Whether these bytes, which may be too few, are its body, whole.
+    pub(crate) fn is_body(&self, bytes: &[u8]) -> bool {
+        bytes.len() == self.body_len as usize && crc32c::crc32c(bytes) == self.body_crc
+    }
+
     /// Writes it into the first [`FRAME_HEADER_BYTES`] of `out`.
     pub fn encode_into(&self, out: &mut [u8]) {
         out[..4].copy_from_slice(&MAGIC);

@@ -113,8 +113,7 @@ fn read_frames<D: Disk>(
         if header.batch_no > last {
             last = header.batch_no;
             let body = file.bytes(at + FRAME_HEADER_BYTES, header.body_len as usize);
-            let is_there = body.len() == header.body_len as usize;
-            let whole = is_there && crc32c::crc32c(body) == header.body_crc;
+            let whole = header.is_body(body);
             let frame = FrameAt { header, offset: at, body, whole };
             let taken: Result<(), io::Error> = frame.records(&mut |_, record| {
                 fed.records.extend_from_slice(record.unwrap_or_default());

@@ -374,9 +374,8 @@ fn at<D: Disk>(
     if is_old && !first {
         return At::Nothing;
     }
-    let body_len = header.body_len as usize;
-    let body = file.bytes(offset + FRAME_HEADER_BYTES, body_len);
-    let is_whole = body.len() == body_len && crc32c::crc32c(body) == header.body_crc;
+    let body = file.bytes(offset + FRAME_HEADER_BYTES, header.body_len as usize);
+    let is_whole = header.is_body(body);
     match expected.and_then(|expected| expected.chain) {
         _ if !is_whole && is_old => At::Old(header),
         _ if !is_whole => At::Broken(Some(header)),
@@ -531,12 +530,8 @@ pub(crate) fn counts<D: Disk>(
     life: &Life,
     header: &FrameHeader,
 ) -> bool {
-    let (at, body_len) = (header.offset as usize, header.body_len as usize);
-    if at > BLOCK {
-        return true;
-    }
-    let body = file.bytes(at + FRAME_HEADER_BYTES, body_len);
-    if body.len() == body_len && crc32c::crc32c(body) == header.body_crc {
+    let at = header.offset as usize;
+    if at > BLOCK || header.is_body(file.bytes(at + FRAME_HEADER_BYTES, header.body_len as usize)) {
         return true;
     }
     let next = at + header.frame_len();

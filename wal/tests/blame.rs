@@ -6,7 +6,7 @@
 mod common;
 
 use common::{
-    FRAME_BYTES, HEADER_BYTE, Node, head, messages, msg, path_of, read, resume, rot, seqs,
+    HEADER_BYTE, Node, head, messages, msg, path_of, read, resume_halved, rot, seqs,
     torn_in_the_second,
 };
 use iris_wal::{BLOCK, Pos};
@@ -34,7 +34,7 @@ fn a_torn_batch_before_segments_for_other_frames_is_no_damage_and_does_not_come_
     let node = torn_behind_four();
     let (recovered, told) = read(&node.disk).unwrap();
     assert_eq!(messages(&told), [1, 2, 3, 4]);
-    let mut node = resume(&node.disk, recovered, 200, FRAME_BYTES / 2);
+    let mut node = resume_halved(&node.disk, recovered, 200);
     assert!(node.send(7..=8, b"after")[0].segment > 2);
     // Before the footer of the first one is written.
     node.disk.crash(&mut |_| 0);
@@ -53,28 +53,18 @@ fn a_torn_batch_before_a_damaged_empty_segment_is_no_damage() {
     assert_eq!(blamed(&node), [3]);
 }
 
-/// Nine messages in a batch each, the last two of them in segment 2; where the seventh and the eighth frame begin.
-fn nine() -> (Node, [usize; 2]) {
-    let mut node = Node::new();
-    let sent = node.send(1..=9, &[1; 30_000]);
-    assert_eq!((sent[6].segment, sent[7].segment), (1, 2));
-    (node, [6, 7].map(|place: usize| sent[place].offset as usize / BLOCK * BLOCK))
-}
-
 #[test]
-fn a_rotten_header_at_the_beginning_of_a_segment_is_no_fault_of_the_one_before() {
-    let (node, [_, eighth]) = nine();
-    rot(&node, 2, eighth + 20);
-    assert_eq!(blamed(&node), [2]);
-    assert_eq!(seqs(&read(&node.disk).unwrap().1), [1, 2, 3, 4, 5, 6, 7, 9]);
-}
-
-#[test]
-fn a_rotten_header_at_the_end_of_a_segment_is_no_fault_of_the_one_behind() {
-    let (node, [seventh, _]) = nine();
-    rot(&node, 1, seventh + 20);
-    assert_eq!(blamed(&node), [1]);
-    assert_eq!(seqs(&read(&node.disk).unwrap().1), [1, 2, 3, 4, 5, 6, 8, 9]);
+fn a_rotten_header_at_an_end_of_a_segment_is_no_fault_of_the_one_beside_it() {
+    // The seventh message ends segment 1, the eighth begins segment 2.
+    for (lost, segment) in [(7, 1), (8, 2)] {
+        let mut node = Node::new();
+        let pos = node.send(1..=9, &[1; 30_000])[lost - 1];
+        assert_eq!(pos.segment, segment);
+        rot(&node, segment, pos.offset as usize / BLOCK * BLOCK + 20);
+        assert_eq!(blamed(&node), [segment]);
+        let told = seqs(&read(&node.disk).unwrap().1);
+        assert_eq!(told, (1..=9).filter(|seq| *seq != lost as u64).collect::<Vec<_>>());
+    }
 }
 
 #[test]
@@ -115,7 +105,7 @@ fn alone_in_the_second(torn: bool) -> (Node, Pos) {
     let eighth = node.send(8..=8, &[2; 30_000])[0];
     assert_eq!(eighth.segment, 2);
     let (recovered, _) = read(&node.disk).unwrap();
-    let mut node = resume(&node.disk, recovered, 200, FRAME_BYTES / 2);
+    let mut node = resume_halved(&node.disk, recovered, 200);
     assert!(node.append(&msg(9, &[3; 14_000])).segment > 3);
     if torn {
         node.tear();
@@ -181,14 +171,14 @@ fn rot_at_the_end_of_a_segment_is_seen_though_a_torn_batch_stands_in_the_next_on
     node.flush();
     assert_eq!((whole.segment, rotten.segment), (1, 1));
     let (recovered, _) = read(&node.disk).unwrap();
-    let mut node = resume(&node.disk, recovered, 300, FRAME_BYTES / 2);
+    let mut node = resume_halved(&node.disk, recovered, 300);
     node.send(20..=22, b"after");
-    node.disk.damage(&path_of(1), |bytes| bytes[rotten.offset as usize + 50] ^= 1);
+    rot(&node, 1, rotten.offset as usize + 50);
     assert_eq!(blamed(&node), [1]);
     let (recovered, told) = read(&node.disk).unwrap();
     assert_eq!(messages(&told), [1, 2, 3, 4, 5, 6, 7, 10, 11, 20, 21, 22]);
     // Nor is it reclaimed.
-    let mut node = resume(&node.disk, recovered, 400, FRAME_BYTES / 2);
+    let mut node = resume_halved(&node.disk, recovered, 400);
     node.write_footers();
     node.append(&msg(30, &[3; 10_000]));
     node.flush();

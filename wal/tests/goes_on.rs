@@ -10,16 +10,15 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{
-    FRAME_BYTES, HEADER_BYTE, Node, Random, SEGMENT_BYTES, SUPPLY, head, messages, msg, path_of,
-    place, read, resume, rot, seqs, torn_in_the_second,
+    FRAME_BYTES, HEADER_BYTE, Node, Random, SEGMENT_BYTES, SUPPLY, fed, head, messages, msg,
+    path_of, place, read, rot, seqs, torn_in_the_second,
 };
 use iris_wal::batch::FrameHeader;
 use iris_wal::disk::mem::MemDisk;
-use iris_wal::feed::Feed;
 use iris_wal::recovery::FaultKind;
 use iris_wal::segment::{TRAILER_BYTES, Trailer};
 use iris_wal::store::{Supply, SupplyConfig};
-use iris_wal::{AppendError, BLOCK, Pos, record};
+use iris_wal::{AppendError, BLOCK, Pos};
 
 /// Five messages in a batch each, and where the last one stands.
 fn five() -> (Node, usize) {
@@ -33,7 +32,7 @@ fn what_follows_a_torn_batch_in_a_damaged_segment_stays_though_a_segment_between
     for footers in [false, true] {
         let (node, last) = five();
         node.disk.damage(&path_of(1), |bytes| {
-            bytes[70] ^= 1;
+            bytes[HEADER_BYTE] ^= 1;
             bytes[last + 60] ^= 1;
         });
         let short = node.disk.bytes(&path_of(2))[..5 * BLOCK].to_vec();
@@ -60,7 +59,7 @@ fn a_batch_that_could_not_be_read_at_one_start_hides_no_later_one_once_it_can() 
         let frame = last / BLOCK * BLOCK;
         let whole = node.disk.bytes(&path_of(1));
         node.disk.damage(&path_of(1), |bytes| {
-            bytes[70] ^= 1;
+            bytes[HEADER_BYTE] ^= 1;
             bytes[frame..frame + BLOCK].fill(0);
         });
         let (mut node, told) = Node::boot(&node.disk, 200);
@@ -87,16 +86,16 @@ fn a_torn_batch_in_a_later_segment_hides_no_batch_that_was_written_before_it_wit
             assert_eq!(messages(&told), (1..=7).collect::<Vec<_>>());
             let sent = node.send(10..=9 + before, b"short");
             assert!(sent.iter().all(|pos| pos.segment == 1));
-            let mut frame_bytes = FRAME_BYTES;
+            let mut supply = SUPPLY;
             match passed_by {
                 "its header" => rot(&node, 2, HEADER_BYTE),
                 "the next header" => rot(&node, 3, HEADER_BYTE),
-                _ => frame_bytes /= 2,
+                _ => supply.frame_bytes_max /= 2,
             }
             let (recovered, told) = read(&node.disk).unwrap();
             let mut all: Vec<_> = (1..=7).chain(10..=9 + before).collect();
             assert_eq!(messages(&told), all);
-            let mut node = resume(&node.disk, recovered, 300, frame_bytes);
+            let mut node = Node::resume_with(&node.disk, recovered, 300, supply);
             let sent = node.send(20..=19 + after, b"after");
             assert!(sent.iter().all(|pos| pos.segment > 2), "{passed_by}");
             all.extend(20..=19 + after);
@@ -257,14 +256,7 @@ fn what_can_be_read_again_gets_its_own_footer_and_the_mirror_gets_it() {
     let last = FrameHeader::decode(&bytes[sent[8].offset as usize / BLOCK * BLOCK..]).unwrap();
     assert_eq!((trailer.last_batch, trailer.last_chain), (last.batch_no, last.chain));
     // As of a start, whose last batch has a lower number.
-    let mut feed = Feed::new(node.disk.clone(), place().dir);
-    let fed = feed.read(Pos { segment: 1, offset: 0 }, 4, SEGMENT_BYTES).unwrap();
-    let (mut rest, mut seqs) = (fed.records.as_slice(), Vec::new());
-    while let Ok((record, len)) = record::decode(rest) {
-        seqs.push(record.head.seq);
-        rest = &rest[len..];
-    }
-    assert_eq!(seqs, (1..=9).collect::<Vec<_>>());
+    assert_eq!(fed(&node, 1, 4, SEGMENT_BYTES), (1..=9).collect::<Vec<_>>());
 }
 
 #[test]
@@ -383,9 +375,7 @@ fn no_synced_message_is_lost_by_crashes_damage_beside_it_and_disks_that_refuse_f
             let frame_bytes_max = if random.below(4) == 0 { FRAME / 2 } else { FRAME };
             let segment_bytes = SEGMENT_BYTES / 4;
             let supply = SupplyConfig { segment_bytes, frame_bytes_max, ..SUPPLY };
-            let supply = Supply::open(disk.clone(), place(), supply, &recovered).unwrap();
-            let mut node = resume(&disk, recovered, 1000 * life, frame_bytes_max);
-            node.supply = supply;
+            let mut node = Node::resume_with(&disk, recovered, 1000 * life, supply);
             if random.below(3) > 0 {
                 disk.power_off_after(1 + random.below(40) as u64);
             }

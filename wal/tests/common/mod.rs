@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 
 use iris_wal::disk::SyncMethod;
 use iris_wal::disk::mem::MemDisk;
+use iris_wal::feed::Feed;
 use iris_wal::recovery::{Place, RecoverError, Recovered, recover, segment_name};
 use iris_wal::segment::Owner;
 use iris_wal::store::{Reader, Supply, SupplyConfig, Writer};
 use iris_wal::{
     AppendError, Body, Dot, Head, Log, LogConfig, Meta, MetaBody, Msg, Origin, Pos, Reason, Record,
-    Targets, Tomb,
+    Targets, Tomb, record,
 };
 
 pub(crate) const SEGMENT_BYTES: usize = 256 << 10;
@@ -128,11 +129,22 @@ impl Node {
     }
 
     pub(crate) fn resume(disk: &MemDisk, recovered: Recovered, salt: u64) -> Self {
-        let supply = Supply::open(disk.clone(), place(), SUPPLY, &recovered).unwrap();
+        Self::resume_with(disk, recovered, salt, SUPPLY)
+    }
+
+    /// Goes on with segments and frames of other lengths.
+    pub(crate) fn resume_with(
+        disk: &MemDisk,
+        recovered: Recovered,
+        salt: u64,
+        supply: SupplyConfig,
+    ) -> Self {
+        let config = LogConfig { frame_bytes_max: supply.frame_bytes_max, ..CONFIG };
+        let supply = Supply::open(disk.clone(), place(), supply, &recovered).unwrap();
         let dir = place().dir;
         Self {
             disk: disk.clone(),
-            log: Log::resume(CONFIG, recovered),
+            log: Log::resume(config, recovered),
             supply,
             writer: Writer::new(disk.clone(), dir.clone(), SyncMethod::DirectFdatasync),
             reader: Reader::new(disk.clone(), dir),
@@ -220,19 +232,10 @@ pub(crate) fn rot(node: &Node, segment: u32, byte: usize) {
     node.disk.damage(&path_of(segment), |bytes| bytes[byte] ^= 1);
 }
 
-/// A log that goes on with frames of another length.
-pub(crate) fn resume(
-    disk: &MemDisk,
-    recovered: Recovered,
-    salt: u64,
-    frame_bytes_max: usize,
-) -> Node {
-    let supply = SupplyConfig { frame_bytes_max, ..SUPPLY };
-    let supply = Supply::open(disk.clone(), place(), supply, &recovered).unwrap();
-    let mut node = Node::boot(&MemDisk::default(), salt).0;
-    node.log = Log::resume(LogConfig { frame_bytes_max, ..CONFIG }, recovered);
-    node.writer = Writer::new(disk.clone(), place().dir, SUPPLY.method);
-    Node { disk: disk.clone(), supply, ..node }
+/// A log that goes on with frames of half the length.
+pub(crate) fn resume_halved(disk: &MemDisk, recovered: Recovered, salt: u64) -> Node {
+    let supply = SupplyConfig { frame_bytes_max: FRAME_BYTES / 2, ..SUPPLY };
+    Node::resume_with(disk, recovered, salt, supply)
 }
 
 /// Messages 1 to 7, a batch each, in segment 1, which has room for short ones. A long one went to segment 2, and the power
@@ -249,6 +252,24 @@ pub(crate) fn torn_in_the_second() -> MemDisk {
 
 pub(crate) fn seqs(told: &[Told]) -> Vec<u64> {
     told.iter().map(Told::seq).collect()
+}
+
+/// The sequence numbers that a feed gives from the beginning of a segment, in steps of `bytes_max`.
+pub(crate) fn fed(node: &Node, segment: u32, durable: u64, bytes_max: usize) -> Vec<u64> {
+    let mut feed = Feed::new(node.disk.clone(), place().dir);
+    let (mut seqs, mut offset) = (Vec::new(), Some(0));
+    while let Some(from) = offset {
+        let fed = feed.read(Pos { segment, offset: from }, durable, bytes_max).unwrap();
+        let mut rest = &fed.records[..];
+        while !rest.is_empty() {
+            let (record, len) = record::decode(rest).unwrap();
+            seqs.push(record.head.seq);
+            rest = &rest[len..];
+        }
+        offset = fed.next;
+        assert!(offset.is_none_or(|next| next > from), "a feed goes forward");
+    }
+    seqs
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): a run is a pure function of its seed.
